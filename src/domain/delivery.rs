@@ -1,0 +1,148 @@
+//! A delivery: one event sent by a source. The HTTP requests for it are its attempts.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    clock::Timestamp,
+    id::{AgentId, DeliveryId, SessionId, SourceId, TurnId, WebhookRequestId},
+};
+
+/// What was decided about a delivery when it arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Accepted,
+    Filtered,
+    Held,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Accepted => "accepted",
+            Status::Filtered => "filtered",
+            Status::Held => "held",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Status> {
+        [Status::Accepted, Status::Filtered, Status::Held]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+    }
+}
+
+/// What the agent made of it. Only an accepted delivery has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Pending,
+    Running,
+    Waiting,
+    Succeeded,
+    Failed,
+    Cancelled,
+    InDoubt,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 7] = [
+        Outcome::Pending,
+        Outcome::Running,
+        Outcome::Waiting,
+        Outcome::Succeeded,
+        Outcome::Failed,
+        Outcome::Cancelled,
+        Outcome::InDoubt,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Pending => "pending",
+            Outcome::Running => "running",
+            Outcome::Waiting => "waiting",
+            Outcome::Succeeded => "succeeded",
+            Outcome::Failed => "failed",
+            Outcome::Cancelled => "cancelled",
+            Outcome::InDoubt => "in_doubt",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Outcome> {
+        Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == text)
+    }
+}
+
+/// How a delivery was told from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// What is unique within the source: the field's name and its value, at most 512 bytes of it
+    /// or its SHA-256.
+    pub key: String,
+    /// The header or JSON pointer that gave it; `body_hash` or `none` otherwise.
+    pub field: String,
+    /// Whether something between sender and us may rewrite it (`X-Request-Id`).
+    pub weak: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    pub id: DeliveryId,
+    pub source_id: SourceId,
+    pub source_name: String,
+    pub status: Status,
+    pub outcome: Option<Outcome>,
+    /// Why it was filtered or held.
+    pub reason: Option<String>,
+    pub agent_id: Option<AgentId>,
+    pub session_id: Option<SessionId>,
+    pub turn_id: Option<TurnId>,
+    pub event_type: Option<String>,
+    pub identity: Identity,
+    pub request_id: WebhookRequestId,
+    pub n_attempts: i64,
+    pub received_at: Timestamp,
+    pub content_type: Option<String>,
+    pub body_bytes: i64,
+    /// Names and values as received, sensitive values redacted.
+    pub headers: Value,
+    pub erased_at: Option<Timestamp>,
+}
+
+impl Delivery {
+    /// The delivery as a list shows it.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "type": "delivery",
+            "source": self.source_name,
+            "source_id": self.source_id,
+            "status": self.status,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "agent_id": self.agent_id,
+            "session_id": self.session_id,
+            "turn_id": self.turn_id,
+            "event_type": self.event_type,
+            "identity": {
+                "field": self.identity.field,
+                "key": self.identity.key,
+                "weak": self.identity.weak,
+            },
+            "request_id": self.request_id,
+            "attempts": self.n_attempts,
+            "content_type": self.content_type,
+            "body_bytes": self.body_bytes,
+            "received_at": self.received_at,
+            "erased_at": self.erased_at,
+        })
+    }
+
+    /// The delivery on its own, with its headers.
+    pub fn to_json_with_headers(&self) -> Value {
+        let mut value = self.to_json();
+        value["headers"] = self.headers.clone();
+        value
+    }
+}

@@ -1,0 +1,99 @@
+//! The nouns of Bellpull, their states and their legal transitions.
+//!
+//! One word per thing, the same in code, tables, JSON and docs. Nothing in here does IO, asks the
+//! time or knows how it is stored or served; the types that are stored or answered as JSON say so
+//! by deriving serde, and their field names are a promise to clients.
+
+pub mod agent;
+pub mod delivery;
+pub mod environment;
+pub mod event;
+pub mod key;
+pub mod model;
+pub mod secret;
+pub mod session;
+pub mod source;
+pub mod text;
+pub mod toolset;
+pub mod turn;
+
+use std::fmt;
+
+/// Who manages a resource: the config file (read-only elsewhere) or the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManagedBy {
+    Api,
+    File,
+}
+
+impl ManagedBy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ManagedBy::Api => "api",
+            ManagedBy::File => "file",
+        }
+    }
+
+    pub fn parse(text: &str) -> ManagedBy {
+        if text == "file" { ManagedBy::File } else { ManagedBy::Api }
+    }
+}
+
+/// What is wrong with a value that somebody gave us, in words that say what to change.
+///
+/// `field` is a path such as `tools[2].name`; the edge turns this into a 400.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub field: String,
+    pub message: String,
+}
+
+impl Problem {
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem { field: field.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// Free-form labels. At most 16 pairs, keys up to 64 and values up to 512 characters, as in the
+/// Managed Agents API.
+pub type Metadata = std::collections::BTreeMap<String, String>;
+
+pub fn check_metadata(metadata: &Metadata) -> Result<(), Problem> {
+    if metadata.len() > 16 {
+        return Err(Problem::new("metadata", "has more than 16 pairs"));
+    }
+    for (key, value) in metadata {
+        if key.is_empty() || key.chars().count() > 64 {
+            return Err(Problem::new("metadata", "keys have 1 to 64 characters"));
+        }
+        if value.chars().count() > 512 {
+            return Err(Problem::new(format!("metadata.{key}"), "is longer than 512 characters"));
+        }
+    }
+    Ok(())
+}
+
+/// Applies a metadata patch: a text upserts, null deletes (Managed Agents API, everywhere).
+pub fn patch_metadata(
+    metadata: &mut Metadata,
+    patch: std::collections::BTreeMap<String, Option<String>>,
+) {
+    for (key, value) in patch {
+        match value {
+            Some(value) => {
+                metadata.insert(key, value);
+            }
+            None => {
+                metadata.remove(&key);
+            }
+        }
+    }
+}

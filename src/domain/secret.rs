@@ -1,0 +1,29 @@
+//! Secrets and their names. The values live sealed in the vault; this is what may be said aloud.
+
+use super::Problem;
+use crate::id::AgentId;
+
+/// Where an agent's webhook token is kept unless the agent says otherwise. The name is part of the
+/// public contract of the agent endpoint.
+pub fn webhook_key(agent: &AgentId) -> String {
+    format!("WEBHOOK_{agent}_SECRET")
+}
+
+/// Where a source's secret is kept when it was given inline.
+pub fn source_key(source_name: &str) -> String {
+    format!("SOURCE_{source_name}_SECRET")
+}
+
+/// Longest secret value, in bytes. Room for a PEM chain, not for a file.
+pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+
+/// Names are 1 to 128 of letters, digits, `_`, `-` and `.`.
+pub fn check_name(name: &str) -> Result<(), Problem> {
+    let valid = (1..=128).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    if valid {
+        Ok(())
+    } else {
+        Err(Problem::new("name", "must be 1 to 128 letters, digits, `_`, `-` or `.`"))
+    }
+}

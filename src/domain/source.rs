@@ -1,0 +1,296 @@
+//! A source: a system that is allowed to call in. How to verify it, how to tell its deliveries
+//! apart, and where they go.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ManagedBy, Problem};
+use crate::{
+    clock::Timestamp,
+    id::{AgentId, EnvironmentId, SessionId, SourceId},
+};
+
+/// `[a-z0-9][a-z0-9_-]{0,63}`.
+pub fn check_name(name: &str) -> Result<(), Problem> {
+    let bytes = name.as_bytes();
+    let valid = (1..=64).contains(&bytes.len())
+        && bytes
+            .iter()
+            .all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || b"_-".contains(it))
+        && bytes[0].is_ascii_alphanumeric();
+    if valid {
+        Ok(())
+    } else {
+        Err(Problem::new(
+            "name",
+            "must be 1 to 64 lower-case letters, digits, `_` or `-`, and begin with a letter or digit",
+        ))
+    }
+}
+
+/// The kinds of source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// The one that every agent has, reached at `/api/agents/<id>/webhook`.
+    Agent(AgentId),
+    /// One with a name, reached at `/api/webhook/<name>`.
+    Named,
+}
+
+/// How a caller proves that it is the source. A closed list: every variant is data, and a source
+/// without one does not exist.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Verifier {
+    /// `Authorization: Bearer <secret>`.
+    Bearer,
+    /// `Authorization: Basic`, the secret is the password.
+    Basic { username: String },
+    /// The secret as the value of a header of the sender's choice.
+    Header { header: String },
+    /// The box key (`apiKey` of the config file) or a key of scope `ingest:<name>`, as a bearer
+    /// token. If the source has a secret, that must come in `X-Webhook-Secret` too.
+    Box,
+}
+
+impl Verifier {
+    pub const PRESETS: [&'static str; 3] = ["bearer", "basic", "header"];
+
+    pub fn needs_secret(&self) -> bool {
+        !matches!(self, Verifier::Box)
+    }
+}
+
+/// Where a value of a request is found: a header by name, or a place in a JSON body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// Lower-case name.
+    Header(String),
+    /// RFC 6901, begins with `/`.
+    Pointer(String),
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Field::Header(text) | Field::Pointer(text) => f.write_str(text),
+        }
+    }
+}
+
+impl FromStr for Field {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Field, Problem> {
+        if text.starts_with('/') {
+            return Ok(Field::Pointer(text.to_owned()));
+        }
+        let valid = !text.is_empty()
+            && text.len() <= 128
+            && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_.".contains(&it));
+        if valid {
+            Ok(Field::Header(text.to_ascii_lowercase()))
+        } else {
+            Err(Problem::new(
+                "field",
+                format!("`{text}` is neither a header name nor a JSON pointer"),
+            ))
+        }
+    }
+}
+
+impl Serialize for Field {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Field, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Headers that senders put a delivery's id into, strongest first. `x-request-id` is last and weak:
+/// proxies rewrite it. Never a header that names the subscription.
+pub const IDENTITY_DEFAULT: [&str; 6] = [
+    "webhook-id",
+    "svix-id",
+    "idempotency-key",
+    "x-github-delivery",
+    "x-zendesk-webhook-invocation-id",
+    "x-request-id",
+];
+
+pub const IDENTITY_WEAK: &str = "x-request-id";
+
+/// Where senders say what happened, when the source does not say where to look.
+pub const EVENT_TYPE_DEFAULT: [&str; 7] = [
+    "x-github-event",
+    "x-gitlab-event",
+    "x-event-type",
+    "x-event-key",
+    "ce-type",
+    "/type",
+    "/event",
+];
+
+/// Which session a delivery goes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    #[default]
+    NewSession,
+    Session(SessionId),
+    /// One session per value of this template.
+    Key(String),
+}
+
+impl Serialize for Target {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Target::NewSession => serializer.serialize_str("new_session"),
+            Target::Session(id) => id.serialize(serializer),
+            Target::Key(template) => {
+                std::collections::BTreeMap::from([("key", template)]).serialize(serializer)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Target, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Shape {
+            Text(String),
+            Key { key: String },
+        }
+        let wanted = "must be `new_session`, a session id or {\"key\": \"<template>\"}";
+        match Shape::deserialize(deserializer) {
+            Ok(Shape::Text(text)) if text == "new_session" => Ok(Target::NewSession),
+            Ok(Shape::Text(text)) => {
+                text.parse().map(Target::Session).map_err(|_| serde::de::Error::custom(wanted))
+            }
+            Ok(Shape::Key { key }) => Ok(Target::Key(key)),
+            Err(_) => Err(serde::de::Error::custom(wanted)),
+        }
+    }
+}
+
+/// What happens when the same delivery comes again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRedelivery {
+    /// It is a duplicate, whatever became of the first.
+    #[default]
+    Duplicate,
+    /// When the first one's outcome is failed, the agent gets the message again.
+    RerunFailed,
+}
+
+/// Everything about a source that its owner decides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceDefinition {
+    pub verifier: Verifier,
+    /// Name of the secret that the verifier compares with or signs with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key: Option<String>,
+    /// Id or name; the agent named `default` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_id: Option<EnvironmentId>,
+    /// A directory under `projects.roots`; its environment is made when needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    #[serde(default)]
+    pub target: Target,
+    /// Empty: [`IDENTITY_DEFAULT`].
+    #[serde(default)]
+    pub identity: Vec<Field>,
+    /// Without an id, equal bodies within this many seconds are one delivery. 0: each is its own.
+    #[serde(default)]
+    pub body_hash_window_seconds: u32,
+    /// Empty: [`EVENT_TYPE_DEFAULT`].
+    #[serde(default)]
+    pub event_type: Vec<Field>,
+    #[serde(default)]
+    pub on_redelivery: OnRedelivery,
+    /// Characters of the payload that the message holds.
+    #[serde(default = "message_chars_default")]
+    pub message_chars_max: usize,
+}
+
+/// The public contract's cut.
+pub const MESSAGE_CHARS_DEFAULT: usize = 2000;
+
+fn message_chars_default() -> usize {
+    MESSAGE_CHARS_DEFAULT
+}
+
+impl SourceDefinition {
+    pub fn new(verifier: Verifier) -> SourceDefinition {
+        SourceDefinition {
+            verifier,
+            secret_key: None,
+            agent: None,
+            environment_id: None,
+            project: None,
+            target: Target::NewSession,
+            identity: Vec::new(),
+            body_hash_window_seconds: 0,
+            event_type: Vec::new(),
+            on_redelivery: OnRedelivery::Duplicate,
+            message_chars_max: MESSAGE_CHARS_DEFAULT,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    pub id: SourceId,
+    pub kind: SourceKind,
+    /// An agent's own source carries the agent's id as its name.
+    pub name: String,
+    pub definition: SourceDefinition,
+    pub paused: bool,
+    pub managed_by: ManagedBy,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// A retired source lets nobody in and keeps its deliveries and identities.
+    pub retired_at: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_before_anything_is_looked_up() {
+        for name in ["stripe", "a", "0-9_x", &"a".repeat(64)] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "-a", "_a", "A", "a b", "a/b", "ä", &"a".repeat(65)] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_definition_round_trips_and_refuses_unknown_fields() {
+        let text = r#"{"verifier":{"type":"basic","username":"u"},"target":{"key":"{{ body.id }}"},
+            "identity":["X-Id","/data/id"]}"#;
+        let definition: SourceDefinition = serde_json::from_str(text).unwrap();
+        assert_eq!(definition.identity[0], Field::Header("x-id".to_owned()));
+        assert_eq!(definition.target, Target::Key("{{ body.id }}".to_owned()));
+        let again = serde_json::to_string(&definition).unwrap();
+        assert_eq!(serde_json::from_str::<SourceDefinition>(&again).unwrap(), definition);
+        assert!(
+            serde_json::from_str::<SourceDefinition>(r#"{"verifier":{"type":"box"},"x":1}"#)
+                .is_err()
+        );
+        assert!(serde_json::from_str::<Target>("\"sometimes\"").is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! Text at the door: what may be stored, and how it is cut for people.
+
+use std::borrow::Cow;
+
+/// Removes NUL, the one character that PostgreSQL cannot store in a text. Every text from outside
+/// passes here before it becomes a field of the domain.
+pub fn clean(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "")) } else { Cow::Borrowed(text) }
+}
+
+/// The first `chars_max` characters; tells whether anything was cut.
+pub fn first_chars(text: &str, chars_max: usize) -> (&str, bool) {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => (&text[..end], true),
+        None => (text, false),
+    }
+}
+
+/// Characters that are invisible or reorder text: they can hide instructions from a person who
+/// reads the same payload. Used where text is shown and where it is fenced for a model.
+pub fn is_deceptive(char: char) -> bool {
+    matches!(char,
+        '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2064}'
+        | '\u{2066}'..='\u{206F}' | '\u{FEFF}' | '\u{00AD}' | '\u{E0000}'..='\u{E007F}')
+}
+
+/// For a terminal or a log line: control and reordering characters become visible escapes, so that
+/// a payload cannot move the cursor or recolour the screen.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char == '\n' || char == '\t' || !(char.is_control() || is_deceptive(char)) {
+            out.push(char);
+        } else {
+            out.extend(char.escape_unicode());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_between_characters() {
+        assert_eq!(first_chars("héllo", 2), ("hé", true));
+        assert_eq!(first_chars("héllo", 5), ("héllo", false));
+        assert_eq!(first_chars("", 0), ("", false));
+    }
+
+    #[test]
+    fn nul_and_control_characters_do_no_harm() {
+        assert_eq!(clean("a\0b"), "ab");
+        assert_eq!(printable("a\u{1b}[31m\u{202e}"), "a\\u{1b}[31m\\u{202e}");
+    }
+}

@@ -1,0 +1,11 @@
+//! Bellpull: any event pulls the cord, an agent answers: once, in order, within budget, in the open.
+//!
+//! The modules in reading order follow a webhook from socket to transcript. ARCHITECTURE.md has the
+//! map; `tests/it/tidy.rs` holds the allowed directions of dependency.
+
+pub mod clock;
+pub mod domain;
+pub mod id;
+pub mod ingest;
+pub mod store;
+pub mod worker;
