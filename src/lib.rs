@@ -7,5 +7,8 @@ pub mod clock;
 pub mod domain;
 pub mod id;
 pub mod ingest;
+pub mod preview;
+pub mod signal;
 pub mod store;
+pub mod vault;
 pub mod worker;

@@ -1,4 +1,44 @@
-//! Storage.
+//! Storage: the only SQL of the crate, behind verbs of the domain.
+//!
+//! [`Store`] is one concrete type over SQLite or PostgreSQL; its methods are its documentation. One
+//! SQL text serves both databases (see `driver`). Invariants: what a method answers `Ok` for is
+//! committed and synced; every write on a session's log names the lease's epoch, and one that names
+//! an older epoch changes nothing ([`Error::Fenced`]). Left out: what anything means. Nothing here
+//! decides who may do what, and time comes from the caller's clock, except for leases.
+
+mod accept;
+mod agents;
+mod audit;
+mod chunks;
+mod deliveries;
+mod driver;
+mod environments;
+mod error;
+mod events;
+mod hints;
+mod keys;
+mod migrate;
+mod queue;
+mod secrets;
+mod sessions;
+mod sources;
+
+pub use accept::{
+    Accepted, Body, Dispatch, MessageBody, NewDelivery, Refused, Route, RouteTarget, Verdict,
+};
+pub use audit::{AuditEntry, Change};
+pub use deliveries::{Attempt, DeliveryFilter, Refusal, StoredBody};
+pub use driver::Location;
+pub use error::{Error, Result};
+pub use events::EventFilter;
+pub use hints::Hint;
+pub use keys::ApiKey;
+pub use queue::{Claimed, Lease, Taken};
+pub use secrets::{SealedSecret, SecretInfo};
+pub use sessions::{NewMessage, NewSession, SessionFilter};
+
+use crate::clock::Clock;
+use driver::{Driver, Lane};
 
 /// How the store uses its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,4 +70,109 @@ impl Default for Retention {
     fn default() -> Retention {
         Retention { bodies_days: 7, identities_days: 30 }
     }
+}
+
+/// One page of a list and where the next one begins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<T> {
+    pub data: Vec<T>,
+    pub next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// From one row more than was asked for: that row only tells that there is a next page.
+    fn from_rows(mut data: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Page<T> {
+        let more = data.len() > limit;
+        data.truncate(limit);
+        let next = if more { data.last().map(cursor) } else { None };
+        Page { data, next }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Store {
+    driver: Driver,
+    /// On PostgreSQL accepts are gathered into batches; SQLite's writer does that by itself.
+    batches: Option<accept::Batches>,
+    clock: Clock,
+}
+
+impl Store {
+    /// Opens the database, making its tables when it is empty.
+    pub async fn open(location: &Location, options: &Options, clock: Clock) -> Result<Store> {
+        let driver = Driver::open(location, options, clock.clone()).await?;
+        migrate::migrate(&driver).await?;
+        let batches = match &driver {
+            Driver::Sqlite(_) => None,
+            Driver::Postgres(_) => Some(accept::Batches::start(&driver)),
+        };
+        Ok(Store { driver, batches, clock })
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub fn is_sqlite(&self) -> bool {
+        matches!(self.driver, Driver::Sqlite(_))
+    }
+
+    /// Whether a write can be committed now.
+    pub async fn probe(&self) -> Result<()> {
+        let now = self.clock.now();
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                tx.execute(
+                    "insert into meta (name, value) values ('probe', $1) \
+                     on conflict (name) do update set value = excluded.value",
+                    &driver::params![now.to_string()],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Grows with every change of configuration; a node whose snapshot has an older one reads again.
+    pub async fn revision(&self) -> Result<i64> {
+        self.driver
+            .read(|tx| match tx.first("select value from meta where name = 'revision'", &[])? {
+                Some(mut row) => row.text(0)?.parse().map_err(|_| Error::Bug("bad revision")),
+                None => Ok(0),
+            })
+            .await
+    }
+
+    /// A value that lives as long as the database, such as the vault's canary: the first writer
+    /// decides, everybody else reads what it wrote.
+    pub async fn remember(&self, name: &'static str, value: String) -> Result<String> {
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                tx.execute(
+                    "insert into meta (name, value) values ($1, $2) on conflict (name) do nothing",
+                    &driver::params![name, value],
+                )?;
+                let sql = "select value from meta where name = $1";
+                tx.first(sql, &driver::params![name])?.ok_or(Error::NotFound)?.text(0)
+            })
+            .await
+    }
+
+    /// Finishes what waits and closes the connections.
+    pub async fn close(&self) {
+        self.driver.close().await;
+    }
+}
+
+/// Marks the configuration as changed, in the transaction of the change.
+fn bump_revision(tx: &mut driver::Tx<'_>) -> Result<()> {
+    tx.execute(
+        "update meta set value = cast(cast(value as bigint) + 1 as text) where name = 'revision'",
+        &[],
+    )?;
+    Ok(())
+}
+
+/// Serializes what is plain data.
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("plain data serializes")
 }

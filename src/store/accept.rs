@@ -1,0 +1,529 @@
+//! The accept: one transaction that makes a request a delivery, and its message wait in a session.
+//!
+//! Invariants: of all requests with one (source, dedupe key) exactly one becomes a delivery, whatever
+//! the number of nodes; when it is routed to a session, then session, message and the session's due
+//! time are in the same commit. The unique constraint decides who is first, nothing else does.
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Error, Result, Store, chunks,
+    driver::{Driver, Lane, Tx, Value, params},
+};
+use crate::{
+    clock::Timestamp,
+    domain::delivery::{Identity, Outcome},
+    id::{AgentId, DeliveryId, EnvironmentId, EventId, Id, SessionId, SourceId, WebhookRequestId},
+};
+
+/// A raw body, as it goes into the delivery's row.
+#[derive(Clone, Debug)]
+pub enum Body {
+    Inline(Bytes),
+    /// Stored before by [`Store::put_chunks`] under the delivery's id.
+    Chunks(i64),
+}
+
+/// The JSON of a `user.message`, as it goes into the inbox.
+#[derive(Clone, Debug)]
+pub enum MessageBody {
+    Inline(String),
+    /// Stored before by [`Store::put_chunks`] under the event's id.
+    Chunks(i64),
+}
+
+/// The session that a message goes to.
+#[derive(Clone, Debug)]
+pub enum RouteTarget {
+    New(SessionId),
+    Session(SessionId),
+    /// The session of this key; `fresh` becomes it when there is none yet.
+    Key {
+        key: String,
+        fresh: SessionId,
+    },
+}
+
+/// A message and where it goes.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    pub agent_id: AgentId,
+    pub agent_version: i64,
+    pub environment_id: EnvironmentId,
+    pub target: RouteTarget,
+    pub title: String,
+    pub event_id: EventId,
+    pub message: MessageBody,
+    pub private: String,
+}
+
+/// The decision for a delivery.
+#[derive(Clone, Debug)]
+pub enum Route {
+    To(Box<Dispatch>),
+    Held { agent_id: Option<AgentId>, reason: String },
+    Filtered { agent_id: Option<AgentId>, reason: String },
+}
+
+#[derive(Clone, Debug)]
+pub struct NewDelivery {
+    pub id: DeliveryId,
+    pub source_id: SourceId,
+    pub identity: Identity,
+    pub route: Route,
+    pub event_type: Option<String>,
+    pub request_id: WebhookRequestId,
+    pub received_at: Timestamp,
+    pub content_type: Option<String>,
+    /// Redacted, as JSON.
+    pub headers: String,
+    pub body: Body,
+    pub body_bytes: usize,
+    /// Whether a failed first one gets its message again.
+    pub rerun_failed: bool,
+    /// Messages that may wait in one session.
+    pub waiting_max: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Accepted,
+    Duplicate,
+    Filtered,
+    Held,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub verdict: Verdict,
+    pub delivery_id: DeliveryId,
+    pub agent_id: Option<AgentId>,
+    pub session_id: Option<SessionId>,
+    /// 1 for the first request of a delivery.
+    pub attempt: i64,
+}
+
+/// Why nothing was stored although the database works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The session has as many messages waiting as it may.
+    SessionFull,
+}
+
+type Answer = Result<std::result::Result<Accepted, Refused>>;
+
+impl Store {
+    /// Makes a request durable: answers only after the commit. Large bodies were put into chunks
+    /// before.
+    pub async fn accept(&self, delivery: NewDelivery) -> Answer {
+        match &self.batches {
+            Some(batches) => batches.accept(delivery).await,
+            None => {
+                let work = move |tx: &mut Tx<'_>| {
+                    let mut answers = accept_all(tx, &[delivery])?;
+                    answers.pop().ok_or(Error::Bug("an accept without an answer"))
+                };
+                self.driver.transaction(Lane::Ingest, work).await
+            }
+        }
+    }
+}
+
+/// Accepts gathered into transactions, for a database where each commit is a round trip.
+#[derive(Clone, Debug)]
+pub(super) struct Batches {
+    queue: mpsc::Sender<(NewDelivery, oneshot::Sender<Answer>)>,
+}
+
+/// Accepts that share a transaction at most.
+const BATCH_MAX: usize = 256;
+
+/// Writers: while one waits for its commit, the other gathers.
+const WRITERS: usize = 2;
+
+impl Batches {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends by itself when the store is dropped; every caller waits for its answer"
+    )]
+    pub(super) fn start(driver: &Driver) -> Batches {
+        let (queue, receiver) = mpsc::channel(4 * BATCH_MAX);
+        let receiver = std::sync::Arc::new(tokio::sync::Mutex::new(receiver));
+        for _ in 0..WRITERS {
+            tokio::spawn(write_batches(driver.clone(), receiver.clone()));
+        }
+        Batches { queue }
+    }
+
+    async fn accept(&self, delivery: NewDelivery) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let closed = || Error::unavailable(anyhow::anyhow!("the store is closed"));
+        self.queue.send((delivery, reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+type Receiver = mpsc::Receiver<(NewDelivery, oneshot::Sender<Answer>)>;
+
+async fn write_batches(driver: Driver, queue: std::sync::Arc<tokio::sync::Mutex<Receiver>>) {
+    loop {
+        let mut batch = Vec::new();
+        // Held only while gathering, so that the other writer gathers while this one commits.
+        if queue.lock().await.recv_many(&mut batch, BATCH_MAX).await == 0 {
+            return;
+        }
+        let (deliveries, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let shared = std::sync::Arc::new(deliveries);
+        let copy = shared.clone();
+        let result = driver.transaction(Lane::Ingest, move |tx| accept_all(tx, &copy)).await;
+        match result {
+            Ok(answers) => {
+                for (reply, answer) in replies.into_iter().zip(answers) {
+                    let _ = reply.send(Ok(answer));
+                }
+            }
+            // One that cannot be stored must not fail its neighbours: each gets its own try.
+            Err(error) if replies.len() > 1 && !matches!(error, Error::CommitUnknown(_)) => {
+                for (delivery, reply) in shared.iter().cloned().zip(replies) {
+                    let one = driver.transaction(Lane::Ingest, move |tx| {
+                        accept_all(tx, &[delivery])?.pop().ok_or(Error::Bug("no answer"))
+                    });
+                    let _ = reply.send(one.await);
+                }
+            }
+            Err(error) => {
+                for reply in replies {
+                    let _ = reply.send(Err(error.again()));
+                }
+            }
+        }
+    }
+}
+
+type One = std::result::Result<Accepted, Refused>;
+
+/// Where a delivery goes once the sessions were looked at.
+enum Place {
+    Fresh(SessionId),
+    Waiting(SessionId),
+    Nowhere(Verdict, String),
+    Full,
+}
+
+fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<One>> {
+    let now = tx.now()?;
+    // Every node takes the rows in one order, so that two batches cannot wait for each other.
+    let mut order: Vec<usize> = (0..deliveries.len()).collect();
+    order.sort_by_key(|&at| (&deliveries[at].source_id, &deliveries[at].identity.key));
+
+    let mut places = Vec::with_capacity(deliveries.len());
+    for delivery in deliveries {
+        places.push(find_place(tx, delivery)?);
+    }
+    let rows: Vec<_> = order
+        .iter()
+        .filter(|&&at| !matches!(places[at], Place::Full))
+        .map(|&at| delivery_row(&deliveries[at], &places[at]))
+        .collect();
+    let first: std::collections::HashSet<String> = tx
+        .insert(INSERT_DELIVERY, &rows)?
+        .iter_mut()
+        .map(|row| row.text(0))
+        .collect::<Result<_>>()?;
+
+    let mut answers: Vec<Option<One>> = deliveries.iter().map(|_| None).collect();
+    let (mut sessions, mut inbox) = (Vec::new(), Vec::new());
+    for &at in &order {
+        let (delivery, place) = (&deliveries[at], &places[at]);
+        answers[at] = Some(if matches!(place, Place::Full) {
+            Err(Refused::SessionFull)
+        } else if first.contains(delivery.id.as_str()) {
+            Ok(dispatch(tx, delivery, place, now, &mut sessions, &mut inbox)?)
+        } else {
+            Ok(repeat(tx, delivery, now, &mut inbox)?)
+        });
+    }
+    tx.insert(INSERT_SESSION, &sessions)?;
+    tx.insert(INSERT_INBOX, &inbox)?;
+    let answers: Option<Vec<_>> = answers.into_iter().collect();
+    answers.ok_or(Error::Bug("an accept without an answer"))
+}
+
+const INSERT_DELIVERY: &str = "insert into deliveries (id, source_id, dedupe_key, identity_field, \
+    identity_weak, status, outcome, reason, agent_id, session_id, event_type, request_id, \
+    received_at, content_type, body_bytes, headers, body, n_chunks) {rows:ttttitttttttititbi} \
+    on conflict (source_id, dedupe_key) do nothing returning id";
+
+const INSERT_SESSION: &str = "insert into sessions (id, agent_id, agent_version, environment_id, \
+    source_id, title, metadata, status, created_at, updated_at, next_at, inbox_given) \
+    {rows:ttitttttiiii}";
+
+const INSERT_INBOX: &str = "insert into inbox (session_id, position, event_id, body, n_chunks, \
+    private, delivery_id, received_at) {rows:tittitti}";
+
+/// Looks at the target without changing anything: a target that cannot take the message never
+/// refuses the delivery, it is held with the reason.
+fn find_place(tx: &mut Tx<'_>, delivery: &NewDelivery) -> Result<Place> {
+    let dispatch = match &delivery.route {
+        Route::Held { reason, .. } => return Ok(Place::Nowhere(Verdict::Held, reason.clone())),
+        Route::Filtered { reason, .. } => {
+            return Ok(Place::Nowhere(Verdict::Filtered, reason.clone()));
+        }
+        Route::To(dispatch) => dispatch,
+    };
+    let wanted = match &dispatch.target {
+        RouteTarget::New(id) => return Ok(Place::Fresh(id.clone())),
+        RouteTarget::Session(id) => id.clone(),
+        RouteTarget::Key { key, fresh } => match key_session(tx, &delivery.source_id, key)? {
+            None => return Ok(Place::Fresh(fresh.clone())),
+            Some(id) => id,
+        },
+    };
+    let row = tx.first(
+        "select agent_id, status, archived_at, inbox_given - inbox_taken from sessions \
+         where id = $1 {wait}",
+        &params![&wanted],
+    )?;
+    let Some(mut row) = row else {
+        return Ok(held(format!("the target session {wanted} does not exist")));
+    };
+    let (agent_id, status) = (row.text(0)?, row.text(1)?);
+    if row.int_or_null(2)?.is_some() {
+        return Ok(held(format!("the target session {wanted} is archived")));
+    }
+    if status == "terminated" {
+        return Ok(held(format!("the target session {wanted} is terminated")));
+    }
+    if agent_id != dispatch.agent_id.as_str() {
+        return Ok(held(format!("the target session {wanted} belongs to another agent")));
+    }
+    if row.int(3)? >= delivery.waiting_max {
+        return Ok(Place::Full);
+    }
+    Ok(Place::Waiting(wanted))
+}
+
+fn held(reason: String) -> Place {
+    Place::Nowhere(Verdict::Held, reason)
+}
+
+fn key_session(tx: &mut Tx<'_>, source: &SourceId, key: &str) -> Result<Option<SessionId>> {
+    let sql = "select session_id from session_keys where source_id = $1 and key = $2";
+    tx.first(sql, &params![source, key])?.map(|mut row| row.id(0)).transpose()
+}
+
+fn delivery_row(delivery: &NewDelivery, place: &Place) -> Vec<Value> {
+    let agent_id = match &delivery.route {
+        Route::To(dispatch) => Some(&dispatch.agent_id),
+        Route::Held { agent_id, .. } | Route::Filtered { agent_id, .. } => agent_id.as_ref(),
+    };
+    let (status, outcome, reason, session_id) = match place {
+        Place::Fresh(id) | Place::Waiting(id) => ("accepted", Some("pending"), None, Some(id)),
+        Place::Nowhere(Verdict::Filtered, reason) => ("filtered", None, Some(reason), None),
+        Place::Nowhere(_, reason) => ("held", None, Some(reason), None),
+        Place::Full => unreachable!("a full session's delivery is not stored"),
+    };
+    let (body, n_chunks) = match &delivery.body {
+        Body::Inline(bytes) => (Some(bytes.clone()), 0),
+        Body::Chunks(n) => (None, *n),
+    };
+    params![
+        &delivery.id,
+        &delivery.source_id,
+        &delivery.identity.key,
+        &delivery.identity.field,
+        delivery.identity.weak,
+        status,
+        outcome,
+        reason,
+        agent_id,
+        session_id,
+        delivery.event_type.as_ref(),
+        &delivery.request_id,
+        delivery.received_at,
+        delivery.content_type.as_ref(),
+        i64::try_from(delivery.body_bytes).unwrap_or(i64::MAX),
+        &delivery.headers,
+        body,
+        n_chunks,
+    ]
+    .into()
+}
+
+/// The first request of a delivery: its message joins the session's inbox, or waits for nobody.
+fn dispatch(
+    tx: &mut Tx<'_>,
+    delivery: &NewDelivery,
+    place: &Place,
+    now: Timestamp,
+    sessions: &mut Vec<Vec<Value>>,
+    inbox: &mut Vec<Vec<Value>>,
+) -> Result<Accepted> {
+    let accepted = |verdict, agent_id: Option<&AgentId>, session_id| Accepted {
+        verdict,
+        delivery_id: delivery.id.clone(),
+        agent_id: agent_id.cloned(),
+        session_id,
+        attempt: 1,
+    };
+    let dispatch = match &delivery.route {
+        Route::To(dispatch) => dispatch,
+        Route::Held { agent_id, .. } => {
+            return Ok(accepted(Verdict::Held, agent_id.as_ref(), None));
+        }
+        Route::Filtered { agent_id, .. } => {
+            return Ok(accepted(Verdict::Filtered, agent_id.as_ref(), None));
+        }
+    };
+    let agent_id = Some(&dispatch.agent_id);
+    let (session_id, position) = match place {
+        Place::Nowhere(verdict, _) => return Ok(accepted(*verdict, agent_id, None)),
+        Place::Full => return Err(Error::Bug("a full session was dispatched to")),
+        Place::Waiting(id) => (id.clone(), take_position(tx, id, now)?),
+        Place::Fresh(id) => match settle_key(tx, delivery, dispatch, id)? {
+            // Somebody else's delivery made the session of this key a moment before.
+            Some(other) => {
+                let position = take_position(tx, &other, now)?;
+                let sql = "update deliveries set session_id = $2 where id = $1";
+                tx.execute(sql, &params![&delivery.id, &other])?;
+                (other, position)
+            }
+            None => {
+                let row = session_row(delivery, dispatch, id, now);
+                match &dispatch.target {
+                    // A later delivery of this batch may have the same key: it must find the row.
+                    RouteTarget::Key { .. } => drop(tx.insert(INSERT_SESSION, &[row])?),
+                    RouteTarget::New(_) | RouteTarget::Session(_) => sessions.push(row),
+                }
+                (id.clone(), 1)
+            }
+        },
+    };
+    inbox.push(inbox_row(&session_id, position, delivery, dispatch, &delivery.id));
+    Ok(accepted(Verdict::Accepted, agent_id, Some(session_id)))
+}
+
+/// Gives a fresh session its key. `Some` when another session has it by now.
+fn settle_key(
+    tx: &mut Tx<'_>,
+    delivery: &NewDelivery,
+    dispatch: &Dispatch,
+    fresh: &SessionId,
+) -> Result<Option<SessionId>> {
+    let RouteTarget::Key { key, .. } = &dispatch.target else { return Ok(None) };
+    let n = tx.execute(
+        "insert into session_keys (source_id, key, session_id) values ($1, $2, $3) \
+         on conflict (source_id, key) do nothing",
+        &params![&delivery.source_id, key, fresh],
+    )?;
+    if n == 1 { Ok(None) } else { key_session(tx, &delivery.source_id, key) }
+}
+
+/// Takes the next place in a session's inbox and makes the session due, unless a worker has it: that
+/// worker sees the message when it finishes.
+pub(super) fn take_position(tx: &mut Tx<'_>, session: &SessionId, now: Timestamp) -> Result<i64> {
+    let row = tx.first(
+        "update sessions set inbox_given = inbox_given + 1, updated_at = $2, \
+         next_at = case when lease_owner is not null then next_at \
+         when next_at is null or next_at > $2 then $2 else next_at end \
+         where id = $1 returning inbox_given",
+        &params![session, now],
+    )?;
+    match row {
+        Some(mut row) => row.int(0),
+        None => Err(Error::NotFound),
+    }
+}
+
+fn session_row(
+    delivery: &NewDelivery,
+    dispatch: &Dispatch,
+    id: &SessionId,
+    now: Timestamp,
+) -> Vec<Value> {
+    params![
+        id,
+        &dispatch.agent_id,
+        dispatch.agent_version,
+        &dispatch.environment_id,
+        &delivery.source_id,
+        &dispatch.title,
+        "{}",
+        "idle",
+        delivery.received_at,
+        delivery.received_at,
+        now,
+        1,
+    ]
+    .into()
+}
+
+fn inbox_row(
+    session: &SessionId,
+    position: i64,
+    delivery: &NewDelivery,
+    dispatch: &Dispatch,
+    delivery_id: &DeliveryId,
+) -> Vec<Value> {
+    let (body, n_chunks) = match &dispatch.message {
+        MessageBody::Inline(body) => (body.as_str(), 0),
+        MessageBody::Chunks(n) => ("", *n),
+    };
+    params![
+        session,
+        position,
+        &dispatch.event_id,
+        body,
+        n_chunks,
+        &dispatch.private,
+        delivery_id,
+        delivery.received_at,
+    ]
+    .into()
+}
+
+/// A further request for a delivery that is known: counted, answered with the first one's session,
+/// and nothing is started, unless the source wants a failed one tried again.
+fn repeat(
+    tx: &mut Tx<'_>,
+    delivery: &NewDelivery,
+    now: Timestamp,
+    inbox: &mut Vec<Vec<Value>>,
+) -> Result<Accepted> {
+    let row = tx.first(
+        "update deliveries set n_attempts = n_attempts + 1 where source_id = $1 and dedupe_key = $2 \
+         returning id, agent_id, session_id, outcome, n_attempts",
+        &params![&delivery.source_id, &delivery.identity.key],
+    )?;
+    let mut row = row.ok_or(Error::Bug("a duplicate of nothing"))?;
+    let (id, attempt) = (row.id::<DeliveryId>(0)?, row.int(4)?);
+    let session_id = row.id_or_null::<SessionId>(2)?;
+    let failed = row.text_or_null(3)?.as_deref() == Some(Outcome::Failed.as_str());
+    tx.execute(
+        "insert into attempts (delivery_id, n, request_id, received_at) values ($1, $2, $3, $4)",
+        &params![&id, attempt, &delivery.request_id, delivery.received_at],
+    )?;
+    if let Body::Chunks(_) = delivery.body {
+        chunks::remove(tx, delivery.id.as_str())?;
+    }
+    let mut verdict = Verdict::Duplicate;
+    if delivery.rerun_failed
+        && failed
+        && let (Route::To(dispatch), Some(session)) = (&delivery.route, &session_id)
+        && is_open(tx, session)?
+    {
+        let position = take_position(tx, session, now)?;
+        inbox.push(inbox_row(session, position, delivery, dispatch, &id));
+        tx.execute("update deliveries set outcome = 'pending' where id = $1", &params![&id])?;
+        verdict = Verdict::Accepted;
+    }
+    Ok(Accepted { verdict, delivery_id: id, agent_id: row.id_or_null(1)?, session_id, attempt })
+}
+
+fn is_open(tx: &mut Tx<'_>, session: &SessionId) -> Result<bool> {
+    let sql = "select 1 from sessions where id = $1 and archived_at is null \
+               and status <> 'terminated' {wait}";
+    Ok(tx.first(sql, &params![session])?.is_some())
+}

@@ -1,0 +1,221 @@
+//! Agents and their versions.
+
+use super::{
+    Change, Error, Page, Result, Store, audit,
+    driver::{Lane, Row, Tx, params},
+    sources,
+};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        ManagedBy,
+        agent::{Agent, AgentPatch, AgentSpec},
+        source::Source,
+    },
+    id::AgentId,
+};
+
+const COLUMNS: &str = "a.id, v.version, v.spec, a.paused, a.managed_by, a.created_at, \
+    v.created_at, a.archived_at from agents a join agent_versions v on v.agent_id = a.id";
+
+impl Store {
+    /// Makes an agent, version 1, together with the source of its own endpoint.
+    pub async fn create_agent(
+        &self,
+        id: AgentId,
+        spec: AgentSpec,
+        managed_by: ManagedBy,
+        source: Source,
+        change: Change,
+    ) -> Result<Agent> {
+        let at = self.clock.now();
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                tx.execute(
+                    "insert into agents (id, name, version, managed_by, created_at) \
+                     values ($1, $2, 1, $3, $4)",
+                    &params![&id, &spec.name, managed_by.as_str(), at],
+                )?;
+                insert_version(tx, &id, 1, &spec, at)?;
+                sources::insert(tx, &source)?;
+                audit::note(tx, &change, at)?;
+                latest(tx, &id)
+            })
+            .await
+    }
+
+    /// Applies a patch to the newest version. A change of nothing makes no version.
+    /// [`Error::Conflict`] when the patch names a version that is not the newest, or the agent is
+    /// archived; [`Error::Invalid`] when the result would not be a valid agent.
+    pub async fn update_agent(
+        &self,
+        id: &AgentId,
+        patch: AgentPatch,
+        change: Change,
+    ) -> Result<Agent> {
+        let (id, at) = (id.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let agent = locked(tx, &id)?;
+                if agent.archived_at.is_some() {
+                    return Err(Error::Conflict(format!("{id} is archived and cannot be changed")));
+                }
+                if let Some(version) = patch.version
+                    && version != agent.version
+                {
+                    return Err(Error::Conflict(format!(
+                        "version {version} is not the current one, which is {}",
+                        agent.version
+                    )));
+                }
+                let spec = patch.apply(agent.spec.clone()).map_err(Error::Invalid)?;
+                if spec == agent.spec {
+                    return Ok(agent);
+                }
+                let version = agent.version + 1;
+                insert_version(tx, &id, version, &spec, at)?;
+                tx.execute(
+                    "update agents set name = $2, version = $3 where id = $1",
+                    &params![&id, &spec.name, version],
+                )?;
+                audit::note(tx, &change, at)?;
+                latest(tx, &id)
+            })
+            .await
+    }
+
+    pub async fn pause_agent(&self, id: &AgentId, paused: bool, change: Change) -> Result<Agent> {
+        let (id, at) = (id.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let sql = "update agents set paused = $2 where id = $1";
+                if tx.execute(sql, &params![&id, paused])? == 0 {
+                    return Err(Error::NotFound);
+                }
+                audit::note(tx, &change, at)?;
+                latest(tx, &id)
+            })
+            .await
+    }
+
+    /// Permanent: read-only from now on, and its endpoint lets nobody in. Its sessions go on.
+    pub async fn archive_agent(&self, id: &AgentId, change: Change) -> Result<Agent> {
+        let (id, at) = (id.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let agent = locked(tx, &id)?;
+                if agent.archived_at.is_none() {
+                    let sql = "update agents set archived_at = $2 where id = $1";
+                    tx.execute(sql, &params![&id, at])?;
+                    let sql =
+                        "update sources set retired_at = $2 where kind = 'agent' and name = $1";
+                    tx.execute(sql, &params![&id, at])?;
+                    audit::note(tx, &change, at)?;
+                }
+                latest(tx, &id)
+            })
+            .await
+    }
+
+    /// The newest version, or the one asked for.
+    pub async fn agent(&self, id: &AgentId, version: Option<i64>) -> Result<Agent> {
+        let id = id.clone();
+        self.driver
+            .read(move |tx| match version {
+                None => latest(tx, &id),
+                Some(version) => {
+                    let sql = format!("select {COLUMNS} where a.id = $1 and v.version = $2");
+                    let row = tx.first(&sql, &params![&id, version])?;
+                    row.ok_or(Error::NotFound).and_then(from_row)
+                }
+            })
+            .await
+    }
+
+    pub async fn agent_versions(
+        &self,
+        id: &AgentId,
+        cursor: Option<i64>,
+        limit: usize,
+    ) -> Result<Page<Agent>> {
+        let id = id.clone();
+        self.driver
+            .read(move |tx| {
+                latest(tx, &id)?;
+                let sql = format!(
+                    "select {COLUMNS} where a.id = $1 and v.version < $2 \
+                     order by v.version desc limit {}",
+                    limit + 1
+                );
+                let rows = tx.query(&sql, &params![&id, cursor.unwrap_or(i64::MAX)])?;
+                let agents = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
+                Ok(Page::from_rows(agents, limit, |agent| agent.version.to_string()))
+            })
+            .await
+    }
+
+    /// Newest versions, newest agent first.
+    pub async fn agents(
+        &self,
+        include_archived: bool,
+        cursor: Option<AgentId>,
+        limit: usize,
+    ) -> Result<Page<Agent>> {
+        self.driver
+            .read(move |tx| {
+                let archived = if include_archived { "" } else { "and a.archived_at is null" };
+                let before = if cursor.is_some() { "and a.id < $1" } else { "" };
+                let sql = format!(
+                    "select {COLUMNS} and v.version = a.version where 1 = 1 {archived} {before} \
+                     order by a.id desc limit {}",
+                    limit + 1
+                );
+                let rows = match &cursor {
+                    Some(cursor) => tx.query(&sql, &params![cursor])?,
+                    None => tx.query(&sql, &[])?,
+                };
+                let agents = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
+                Ok(Page::from_rows(agents, limit, |agent| agent.id.to_string()))
+            })
+            .await
+    }
+}
+
+fn insert_version(
+    tx: &mut Tx<'_>,
+    id: &AgentId,
+    version: i64,
+    spec: &AgentSpec,
+    at: Timestamp,
+) -> Result<()> {
+    tx.execute(
+        "insert into agent_versions (agent_id, version, spec, created_at) values ($1, $2, $3, $4)",
+        &params![id, version, super::to_json(spec), at],
+    )?;
+    Ok(())
+}
+
+fn latest(tx: &mut Tx<'_>, id: &AgentId) -> Result<Agent> {
+    let sql = format!("select {COLUMNS} and v.version = a.version where a.id = $1");
+    tx.first(&sql, &params![id])?.ok_or(Error::NotFound).and_then(from_row)
+}
+
+/// The newest version, with the agent's row locked for the rest of the transaction.
+fn locked(tx: &mut Tx<'_>, id: &AgentId) -> Result<Agent> {
+    tx.first("select 1 from agents where id = $1 {wait}", &params![id])?.ok_or(Error::NotFound)?;
+    latest(tx, id)
+}
+
+fn from_row(mut row: Row) -> Result<Agent> {
+    let managed_by = row.text(4)?;
+    Ok(Agent {
+        id: row.id(0)?,
+        version: row.int(1)?,
+        spec: row.json(2)?,
+        paused: row.flag(3)?,
+        managed_by: ManagedBy::parse(&managed_by),
+        created_at: row.time(5)?,
+        updated_at: row.time(6)?,
+        archived_at: row.time_or_null(7)?,
+    })
+}

@@ -1,0 +1,92 @@
+//! Bodies and messages that are too large for one row.
+//!
+//! They are written piece by piece, each in its own small commit, before the transaction that
+//! refers to them: so a 25 MiB payload does not hold up everybody who shares a commit with it. A
+//! piece whose accept never came is swept later.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{
+    Error, Result, Store,
+    driver::{Lane, Tx, params},
+};
+
+/// Largest body that lives in its own row, and size of a piece.
+pub(super) const CHUNK_BYTES: usize = 256 * 1024;
+
+/// How long a piece may wait for the transaction that refers to it.
+const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+
+/// Rows that one sweep removes.
+const SWEEP_MAX: i64 = 500;
+
+impl Store {
+    /// Whether something of this size must be stored in pieces.
+    pub fn is_large(bytes: usize) -> bool {
+        bytes > CHUNK_BYTES
+    }
+
+    /// Stores a large value under its owner's id; the number of pieces goes into the owner's row.
+    pub async fn put_chunks(&self, owner: &str, data: Bytes) -> Result<i64> {
+        let at = self.clock.now();
+        let pieces = (0..data.len()).step_by(CHUNK_BYTES).enumerate().map(|(n, start)| {
+            let piece = data.slice(start..data.len().min(start + CHUNK_BYTES));
+            let owner = owner.to_owned();
+            self.driver.transaction(Lane::Work, move |tx| {
+                tx.execute(
+                    "insert into chunks (owner, n, data, written_at) values ($1, $2, $3, $4)",
+                    &params![owner, n as i64, piece, at],
+                )
+            })
+        });
+        let n = stream::iter(pieces).buffered(4).try_fold(0, async |n, _| Ok(n + 1)).await?;
+        Ok(n)
+    }
+
+    /// Removes pieces that were left by an accept that never happened; answers how many owners.
+    pub async fn sweep_orphans(&self) -> Result<u64> {
+        let before = self.clock.now().minus(ORPHAN_AGE);
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let owners = tx.query(
+                    "select owner from chunks c where n = 0 and written_at < $1 \
+                     and not exists (select 1 from deliveries d where d.id = c.owner) \
+                     and not exists (select 1 from events e where e.id = c.owner) \
+                     and not exists (select 1 from inbox i where i.event_id = c.owner) \
+                     order by written_at limit $2",
+                    &params![before, SWEEP_MAX],
+                )?;
+                let n = owners.len() as u64;
+                for mut owner in owners {
+                    tx.execute("delete from chunks where owner = $1", &params![owner.text(0)?])?;
+                }
+                Ok(n)
+            })
+            .await
+    }
+}
+
+/// Puts the pieces of an owner together again.
+pub(super) fn read(tx: &mut Tx<'_>, owner: &str, n_chunks: i64) -> Result<Vec<u8>> {
+    let rows = tx.query("select data from chunks where owner = $1 order by n", &params![owner])?;
+    if rows.len() as i64 != n_chunks {
+        return Err(Error::corrupt(anyhow::anyhow!(
+            "{owner} has {} of {n_chunks} pieces",
+            rows.len()
+        )));
+    }
+    let mut data = Vec::new();
+    for mut row in rows {
+        data.extend_from_slice(&row.bytes_or_null(0)?.unwrap_or_default());
+    }
+    Ok(data)
+}
+
+/// Removes what an owner stored in pieces.
+pub(super) fn remove(tx: &mut Tx<'_>, owner: &str) -> Result<()> {
+    tx.execute("delete from chunks where owner = $1", &params![owner])?;
+    Ok(())
+}

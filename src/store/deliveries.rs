@@ -1,0 +1,274 @@
+//! Deliveries as people look at them: lists, raw bodies, attempts, refusals, erasure.
+
+use bytes::Bytes;
+
+use super::{
+    Error, Page, Result, Store, chunks,
+    driver::{Lane, Row, Value, params},
+};
+use crate::{
+    clock::Timestamp,
+    domain::delivery::{Delivery, Identity, Outcome, Status},
+    id::{DeliveryId, Id, RefusalId, SessionId, SourceId, WebhookRequestId},
+};
+
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryFilter {
+    pub source_id: Option<SourceId>,
+    pub status: Option<Status>,
+    pub outcome: Option<Outcome>,
+    pub session_id: Option<SessionId>,
+    pub event_type: Option<String>,
+    pub cursor: Option<DeliveryId>,
+    pub limit: usize,
+}
+
+/// A raw body with what is needed to serve or render it.
+#[derive(Clone, Debug)]
+pub struct StoredBody {
+    pub content_type: Option<String>,
+    pub bytes: Bytes,
+}
+
+/// A request for a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub n: i64,
+    pub request_id: WebhookRequestId,
+    pub received_at: Timestamp,
+}
+
+/// A request that the gate refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub id: RefusalId,
+    pub source: String,
+    pub source_id: Option<SourceId>,
+    pub reason: String,
+    pub at: Timestamp,
+}
+
+const COLUMNS: &str = "d.id, d.source_id, r.name, d.status, d.outcome, d.reason, d.agent_id, \
+    d.session_id, d.turn_id, d.event_type, d.dedupe_key, d.identity_field, d.identity_weak, \
+    d.request_id, d.n_attempts, d.received_at, d.content_type, d.body_bytes, d.headers, d.erased_at \
+    from deliveries d join sources r on r.id = d.source_id";
+
+impl Store {
+    pub async fn deliveries(&self, filter: DeliveryFilter) -> Result<Page<Delivery>> {
+        self.driver
+            .read(move |tx| {
+                let (sql, values) = list_sql(&filter);
+                let rows = tx.query(&sql, &values)?;
+                let deliveries = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
+                Ok(Page::from_rows(deliveries, filter.limit, |delivery| delivery.id.to_string()))
+            })
+            .await
+    }
+
+    pub async fn delivery(&self, id: &DeliveryId) -> Result<Delivery> {
+        let id = id.clone();
+        self.driver
+            .read(move |tx| {
+                let sql = format!("select {COLUMNS} where d.id = $1");
+                tx.first(&sql, &params![&id])?.ok_or(Error::NotFound).and_then(from_row)
+            })
+            .await
+    }
+
+    /// The bytes as they came. [`Error::NotFound`] too when they were erased or are past their days.
+    pub async fn delivery_body(&self, id: &DeliveryId) -> Result<StoredBody> {
+        let id = id.clone();
+        self.driver
+            .read(move |tx| {
+                let sql = "select content_type, body, n_chunks from deliveries where id = $1";
+                let mut row = tx.first(sql, &params![&id])?.ok_or(Error::NotFound)?;
+                let (content_type, inline) = (row.text_or_null(0)?, row.bytes_or_null(1)?);
+                let bytes = match (inline, row.int(2)?) {
+                    (Some(bytes), _) => bytes,
+                    (None, 0) => return Err(Error::NotFound),
+                    (None, n) => chunks::read(tx, id.as_str(), n)?.into(),
+                };
+                Ok(StoredBody { content_type, bytes })
+            })
+            .await
+    }
+
+    /// All requests for a delivery, the first included.
+    pub async fn attempts(&self, id: &DeliveryId) -> Result<Vec<Attempt>> {
+        let id = id.clone();
+        self.driver
+            .read(move |tx| {
+                let rows = tx.query(
+                    "select 1, request_id, received_at from deliveries where id = $1 \
+                     union all select n, request_id, received_at from attempts \
+                     where delivery_id = $1 order by 1",
+                    &params![&id],
+                )?;
+                if rows.is_empty() {
+                    return Err(Error::NotFound);
+                }
+                rows.into_iter()
+                    .map(|mut row| {
+                        Ok(Attempt {
+                            n: row.int(0)?,
+                            request_id: row.id(1)?,
+                            received_at: row.time(2)?,
+                        })
+                    })
+                    .collect()
+            })
+            .await
+    }
+
+    /// Removes body, headers and the message that still waits; the identity stays, so that the same
+    /// delivery does not run again. A message that is in the log stays there, as the log does.
+    pub async fn erase_delivery(&self, id: &DeliveryId) -> Result<Delivery> {
+        let (id, at) = (id.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let n = tx.execute(
+                    "update deliveries set body = null, n_chunks = 0, headers = $3, \
+                     erased_at = coalesce(erased_at, $2) where id = $1",
+                    &params![&id, at, "{}"],
+                )?;
+                if n == 0 {
+                    return Err(Error::NotFound);
+                }
+                chunks::remove(tx, id.as_str())?;
+                erase_waiting(tx, &id)?;
+                let sql = format!("select {COLUMNS} where d.id = $1");
+                tx.first(&sql, &params![&id])?.ok_or(Error::NotFound).and_then(from_row)
+            })
+            .await
+    }
+
+    /// Notes refused requests and forgets the oldest beyond `keep`.
+    pub async fn note_refusals(&self, refusals: Vec<Refusal>, keep: u64) -> Result<()> {
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let rows: Vec<Vec<Value>> = refusals
+                    .into_iter()
+                    .map(|it| {
+                        let source_id = it.source_id.as_ref();
+                        params![&it.id, it.source, source_id, it.reason, it.at].into()
+                    })
+                    .collect();
+                tx.insert(
+                    "insert into refusals (id, source, source_id, reason, at) {rows:tttti}",
+                    &rows,
+                )?;
+                tx.execute(
+                    "delete from refusals where id in \
+                     (select id from refusals order by id desc limit 500 offset $1)",
+                    &params![i64::try_from(keep).unwrap_or(i64::MAX)],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// The newest refused requests, of one source or of all.
+    pub async fn refusals(&self, source: Option<String>, limit: usize) -> Result<Vec<Refusal>> {
+        self.driver
+            .read(move |tx| {
+                let rows = match source {
+                    Some(source) => tx.query(
+                        "select id, source, source_id, reason, at from refusals where source = $1 \
+                         order by id desc limit $2",
+                        &params![source, limit as i64],
+                    )?,
+                    None => tx.query(
+                        "select id, source, source_id, reason, at from refusals \
+                         order by id desc limit $1",
+                        &params![limit as i64],
+                    )?,
+                };
+                rows.into_iter()
+                    .map(|mut row| {
+                        Ok(Refusal {
+                            id: row.id(0)?,
+                            source: row.text(1)?,
+                            source_id: row.id_or_null(2)?,
+                            reason: row.text(3)?,
+                            at: row.time(4)?,
+                        })
+                    })
+                    .collect()
+            })
+            .await
+    }
+}
+
+/// Takes a delivery's message out of the inbox, and settles what was promised about it.
+fn erase_waiting(tx: &mut super::driver::Tx<'_>, id: &DeliveryId) -> Result<()> {
+    let waiting = tx.first(
+        "select session_id, position, event_id from inbox where delivery_id = $1",
+        &params![id],
+    )?;
+    let Some(mut row) = waiting else { return Ok(()) };
+    // The message keeps its place, so that counting stays simple; only its text goes.
+    tx.execute(
+        "update inbox set body = $3, n_chunks = 0 where session_id = $1 and position = $2",
+        &params![
+            row.text(0)?,
+            row.int(1)?,
+            r#"{"type":"user.message","content":[{"type":"text","text":"[This delivery was erased.]"}]}"#,
+        ],
+    )?;
+    chunks::remove(tx, &row.text(2)?)
+}
+
+fn list_sql(filter: &DeliveryFilter) -> (String, Vec<Value>) {
+    let mut sql = format!("select {COLUMNS} where 1 = 1");
+    let mut values = Vec::new();
+    let mut and = |text: &str, value: Value| {
+        values.push(value);
+        sql.push_str(&format!(" and {text} ${}", values.len()));
+    };
+    if let Some(source) = &filter.source_id {
+        and("d.source_id =", source.into());
+    }
+    if let Some(session) = &filter.session_id {
+        and("d.session_id =", session.into());
+    }
+    if let Some(status) = filter.status {
+        and("d.status =", status.as_str().into());
+    }
+    if let Some(outcome) = filter.outcome {
+        and("d.outcome =", outcome.as_str().into());
+    }
+    if let Some(event_type) = &filter.event_type {
+        and("d.event_type =", event_type.into());
+    }
+    if let Some(cursor) = &filter.cursor {
+        and("d.id <", cursor.into());
+    }
+    sql.push_str(&format!(" order by d.id desc limit {}", filter.limit + 1));
+    (sql, values)
+}
+
+fn from_row(mut row: Row) -> Result<Delivery> {
+    let (status, outcome) = (row.text(3)?, row.text_or_null(4)?);
+    Ok(Delivery {
+        id: row.id(0)?,
+        source_id: row.id(1)?,
+        source_name: row.text(2)?,
+        status: Status::parse(&status).ok_or(Error::Bug("an unknown delivery status"))?,
+        outcome: outcome
+            .map(|it| Outcome::parse(&it).ok_or(Error::Bug("an unknown outcome")))
+            .transpose()?,
+        reason: row.text_or_null(5)?,
+        agent_id: row.id_or_null(6)?,
+        session_id: row.id_or_null(7)?,
+        turn_id: row.id_or_null(8)?,
+        event_type: row.text_or_null(9)?,
+        identity: Identity { key: row.text(10)?, field: row.text(11)?, weak: row.flag(12)? },
+        request_id: row.id(13)?,
+        n_attempts: row.int(14)?,
+        received_at: row.time(15)?,
+        content_type: row.text_or_null(16)?,
+        body_bytes: row.int(17)?,
+        headers: row.json(18)?,
+        erased_at: row.time_or_null(19)?,
+    })
+}

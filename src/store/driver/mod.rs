@@ -1,0 +1,152 @@
+//! The driver: one small door to SQLite and PostgreSQL.
+//!
+//! Work is handed over as a closure over a [`Tx`], which speaks the one SQL text. The closure is
+//! ordinary blocking code: on SQLite it runs on the thread that owns the connection, together with
+//! others in one commit; on PostgreSQL it runs on a blocking thread with a pooled connection. So a
+//! verb of the store is written once and reads from top to bottom.
+//!
+//! Invariant: a closure's writes are committed and synced when its result is `Ok`, and none of them
+//! is when it is `Err`, except [`Error::CommitUnknown`](crate::store::Error), which says so.
+
+pub(crate) mod postgres;
+pub(crate) mod sqlite;
+mod value;
+
+use std::path::PathBuf;
+
+pub(crate) use value::{Row, Value, params};
+
+use crate::{
+    clock::{Clock, Timestamp},
+    store::{Options, Result},
+};
+
+/// Where the data lives.
+#[derive(Clone, Debug)]
+pub enum Location {
+    /// A file of SQLite.
+    Sqlite(PathBuf),
+    /// `postgres://…`
+    Postgres(String),
+}
+
+/// Which queue a write waits in. Receiving comes before working: a sender has a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Ingest,
+    Work,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Driver {
+    Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
+}
+
+impl Driver {
+    pub(crate) async fn open(
+        location: &Location,
+        options: &Options,
+        clock: Clock,
+    ) -> Result<Driver> {
+        match location {
+            Location::Sqlite(path) => {
+                sqlite::Sqlite::open(path, options, clock).map(Driver::Sqlite)
+            }
+            Location::Postgres(url) => {
+                postgres::Postgres::open(url, options).await.map(Driver::Postgres)
+            }
+        }
+    }
+
+    /// Runs a closure that only reads. Statements may see different snapshots.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match self {
+            Driver::Sqlite(sqlite) => sqlite.read(work).await,
+            Driver::Postgres(postgres) => postgres.read(work).await,
+        }
+    }
+
+    /// Runs a closure as one transaction. It goes on to its end when the caller stops waiting.
+    pub(crate) async fn transaction<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match self {
+            Driver::Sqlite(sqlite) => sqlite.transaction(lane, work).await,
+            Driver::Postgres(postgres) => postgres.transaction(work).await,
+        }
+    }
+
+    /// Finishes what waits and closes the connections.
+    pub(crate) async fn close(&self) {
+        match self {
+            Driver::Sqlite(sqlite) => sqlite.close().await,
+            Driver::Postgres(postgres) => postgres.close(),
+        }
+    }
+}
+
+/// A connection inside a transaction, or one that reads.
+#[expect(clippy::large_enum_variant, reason = "one lives on the stack for each operation")]
+#[derive(Debug)]
+pub(crate) enum Tx<'a> {
+    Sqlite(sqlite::Tx<'a>),
+    Postgres(postgres::Tx<'a>),
+}
+
+impl Tx<'_> {
+    pub(crate) fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>> {
+        match self {
+            Tx::Sqlite(tx) => tx.query(sql, params),
+            Tx::Postgres(tx) => tx.query(sql, params),
+        }
+    }
+
+    /// The first row of an answer, if there is one.
+    pub(crate) fn first(&mut self, sql: &str, params: &[Value]) -> Result<Option<Row>> {
+        Ok(self.query(sql, params)?.into_iter().next())
+    }
+
+    /// The number of rows that were changed.
+    pub(crate) fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
+        match self {
+            Tx::Sqlite(tx) => tx.execute(sql, params),
+            Tx::Postgres(tx) => tx.execute(sql, params),
+        }
+    }
+
+    /// Inserts many rows with a text that has `{rows:…}`, one letter for each column: `t` text,
+    /// `i` bigint, `b` bytes. One statement on PostgreSQL, a loop on SQLite. Answers what the text
+    /// returns.
+    pub(crate) fn insert(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<Vec<Row>> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self {
+            Tx::Sqlite(tx) => tx.insert(sql, rows),
+            Tx::Postgres(tx) => tx.insert(sql, rows),
+        }
+    }
+
+    /// Several statements without parameters, for the schema.
+    pub(crate) fn script(&mut self, sql: &str) -> Result<()> {
+        match self {
+            Tx::Sqlite(tx) => tx.script(sql),
+            Tx::Postgres(tx) => tx.script(sql),
+        }
+    }
+
+    /// The time that leases are measured by: the database's own on PostgreSQL, so that nodes with
+    /// different clocks agree; this process's on SQLite, where there is only one.
+    pub(crate) fn now(&mut self) -> Result<Timestamp> {
+        match self {
+            Tx::Sqlite(tx) => Ok(tx.now()),
+            Tx::Postgres(tx) => tx.now(),
+        }
+    }
+}

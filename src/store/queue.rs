@@ -1,0 +1,423 @@
+//! The queue, which is the session row, and the log that only the lease's holder may write.
+//!
+//! A claim is one conditional update that gives a lease: owner, end and an epoch one higher than the
+//! last. Every later write names the epoch in its `where`; when it matches no row, the lease is
+//! somebody else's and the write changed nothing. [`Lease`] is the proof that a method asks for.
+
+use std::time::Duration;
+
+use super::{
+    Error, Result, Store, chunks,
+    driver::{Lane, Row, Tx, Value, params},
+};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        event::{EventBody, NewEvent, Usage},
+        turn::TurnEnd,
+    },
+    id::{AgentId, EventId, Id, SessionId, TurnId},
+};
+
+/// The right to work on a session until `until`, unless it is renewed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub session_id: SessionId,
+    pub owner: String,
+    pub epoch: i64,
+}
+
+/// A session that was just claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    pub lease: Lease,
+    pub agent_id: AgentId,
+    /// The turn that an earlier worker left unfinished.
+    pub unfinished: Option<TurnId>,
+}
+
+/// Messages that one turn takes at most; the rest wait for the next turn.
+const TAKE_MAX: i64 = 500;
+
+/// What a turn starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub turn_id: TurnId,
+    /// How often this turn was resumed without getting any further.
+    pub resumes: i64,
+    pub n_messages: usize,
+}
+
+impl Store {
+    /// Claims up to `limit` due sessions, going round the agents: the first served is the one after
+    /// `after`, so that one agent's backlog does not keep the others waiting. Sessions of paused
+    /// agents stay where they are.
+    pub async fn claim(
+        &self,
+        owner: String,
+        lease: Duration,
+        limit: usize,
+        after: Option<AgentId>,
+    ) -> Result<Vec<Claimed>> {
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let now = tx.now()?;
+                let agents = due_agents(tx, now, after.as_ref())?;
+                let mut claimed = Vec::new();
+                // First a fair share for each agent, then whatever is left for whoever has more.
+                let share = limit.div_ceil(agents.len().max(1));
+                for share in [share, limit] {
+                    for agent in &agents {
+                        let n = share.min(limit - claimed.len());
+                        if n > 0 {
+                            claimed.extend(claim_of(tx, agent, &owner, now, lease, n)?);
+                        }
+                    }
+                }
+                Ok(claimed)
+            })
+            .await
+    }
+
+    /// When the next session wants work, if any does: how long a worker may sleep.
+    pub async fn next_due(&self) -> Result<Option<Timestamp>> {
+        self.driver
+            .read(|tx| {
+                // One look into the index for each agent, however many sessions wait.
+                let sql = "select min(first_at) from (select (select min(s.next_at) from sessions s \
+                           where s.agent_id = a.id and s.next_at is not null) as first_at \
+                           from agents a where a.paused = 0) due";
+                tx.first(sql, &[])?.ok_or(Error::Bug("min without a row"))?.time_or_null(0)
+            })
+            .await
+    }
+
+    /// Moves the end of the lease. [`Error::Fenced`] when it is not ours any more.
+    pub async fn renew(&self, lease: &Lease, by: Duration) -> Result<()> {
+        let lease = lease.clone();
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let until = tx.now()?.plus(by);
+                let sql = "update sessions set lease_until = $4, next_at = $4 \
+                           where id = $1 and epoch = $2 and lease_owner = $3";
+                let session = &lease.session_id;
+                fenced(tx.execute(sql, &params![session, lease.epoch, &lease.owner, until])?)
+            })
+            .await
+    }
+
+    /// Gives the session back as it is: the turn goes on elsewhere, now.
+    pub async fn release(&self, lease: &Lease) -> Result<()> {
+        let lease = lease.clone();
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let now = tx.now()?;
+                let sql = "update sessions set lease_owner = null, lease_until = null, next_at = $4 \
+                           where id = $1 and epoch = $2 and lease_owner = $3";
+                let session = &lease.session_id;
+                fenced(tx.execute(sql, &params![session, lease.epoch, &lease.owner, now])?)
+            })
+            .await
+    }
+
+    /// Voids the leases of an earlier life of this node, which holds the lock on its data directory
+    /// and so knows that they are dead.
+    pub async fn void_leases(&self, node: String, owner: String) -> Result<u64> {
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let now = tx.now()?;
+                tx.execute(
+                    "update sessions set lease_owner = null, lease_until = null, next_at = $3 \
+                     where next_at is not null and lease_owner <> $2 \
+                     and substr(lease_owner, 1, length($1)) = $1",
+                    &params![format!("{node}:"), owner, now],
+                )
+            })
+            .await
+    }
+
+    /// Starts a turn with everything that waits, or resumes the unfinished one. In one transaction:
+    /// the messages leave the inbox and get their numbers, the session is running, the deliveries
+    /// are.
+    pub async fn begin_turn(
+        &self,
+        lease: &Lease,
+        fresh: TurnId,
+        opening: NewEvent,
+    ) -> Result<Taken> {
+        let (lease, at) = (lease.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let mut held = hold(tx, &lease)?;
+                if let Some(turn_id) = held.turn_id.clone() {
+                    let resumes = resume(tx, &turn_id, held.next_seq)?;
+                    return Ok(Taken { turn_id, resumes, n_messages: 0 });
+                }
+                tx.execute(
+                    "insert into turns (id, session_id, status, started_at) \
+                     values ($1, $2, 'running', $3)",
+                    &params![&fresh, &lease.session_id, at],
+                )?;
+                held.turn_id = Some(fresh.clone());
+                let mut rows = vec![event_row(&held, 0, &opening, at)];
+                let waiting = tx.query(
+                    "select position, event_id, body, n_chunks, private, delivery_id from inbox \
+                     where session_id = $1 order by position limit $2",
+                    &params![&lease.session_id, TAKE_MAX],
+                )?;
+                let n_messages = waiting.len();
+                for row in waiting {
+                    take(tx, &held, row, &fresh, at, &mut rows)?;
+                }
+                write(tx, &held, rows, "running", at)?;
+                tx.execute(
+                    "update sessions set turn_id = $2, inbox_taken = inbox_taken + $3 where id = $1",
+                    &params![&lease.session_id, &fresh, n_messages as i64],
+                )?;
+                Ok(Taken { turn_id: fresh, resumes: 0, n_messages })
+            })
+            .await
+    }
+
+    /// Appends to the log, in order, and counts the tokens. Nothing may be acted on before this
+    /// answers.
+    pub async fn append(&self, lease: &Lease, events: Vec<NewEvent>, usage: Usage) -> Result<()> {
+        let (lease, at) = (lease.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let held = hold(tx, &lease)?;
+                append_rows(tx, &held, &events, at, "running")?;
+                count(tx, &lease, usage, 0)
+            })
+            .await
+    }
+
+    /// Ends the turn: last events, the deliveries' outcome, the session idle and the lease gone. Due
+    /// again at once when messages came meanwhile: decided by the row that is locked here, not by a
+    /// look at the inbox, which on PostgreSQL could be an old one.
+    pub async fn finish(
+        &self,
+        lease: &Lease,
+        end: TurnEnd,
+        events: Vec<NewEvent>,
+        active: Duration,
+    ) -> Result<()> {
+        let (lease, at) = (lease.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let held = hold(tx, &lease)?;
+                let turn_id = held.turn_id.clone().ok_or(Error::Bug("a finish without a turn"))?;
+                append_rows(tx, &held, &events, at, "idle")?;
+                count(tx, &lease, Usage::default(), i64::try_from(active.as_millis()).unwrap_or(0))?;
+                tx.execute(
+                    "update turns set status = 'done', stop_reason = $2, ended_at = $3 where id = $1",
+                    &params![&turn_id, end.as_str(), at],
+                )?;
+                tx.execute(
+                    "update deliveries set outcome = $3 where session_id = $1 and turn_id = $2 \
+                     and outcome in ('running', 'waiting')",
+                    &params![&lease.session_id, &turn_id, end.outcome().as_str()],
+                )?;
+                let now = tx.now()?;
+                tx.execute(
+                    "update sessions set turn_id = null, lease_owner = null, lease_until = null, \
+                     next_at = case when inbox_taken < inbox_given then $2 end where id = $1",
+                    &params![&lease.session_id, now],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+fn fenced(n_rows: u64) -> Result<()> {
+    if n_rows == 1 { Ok(()) } else { Err(Error::Fenced) }
+}
+
+/// The agents that have due sessions, beginning after the one that was served last.
+fn due_agents(tx: &mut Tx<'_>, now: Timestamp, after: Option<&AgentId>) -> Result<Vec<AgentId>> {
+    let sql = "select a.id from agents a where a.paused = 0 and exists \
+               (select 1 from sessions s where s.agent_id = a.id and s.next_at <= $1) \
+               order by a.id";
+    let mut agents = tx
+        .query(sql, &params![now])?
+        .iter_mut()
+        .map(|row| row.id(0))
+        .collect::<Result<Vec<AgentId>>>()?;
+    let first = after.map_or(0, |after| agents.partition_point(|agent| agent <= after));
+    agents.rotate_left(first);
+    Ok(agents)
+}
+
+fn claim_of(
+    tx: &mut Tx<'_>,
+    agent: &AgentId,
+    owner: &str,
+    now: Timestamp,
+    lease: Duration,
+    n: usize,
+) -> Result<Vec<Claimed>> {
+    let rows = tx.query(
+        "with picked as materialized (select id from sessions where agent_id = $1 \
+         and next_at <= $2 and (lease_until is null or lease_until <= $2) \
+         order by next_at limit $3 {lock}) \
+         update sessions set lease_owner = $4, lease_until = $5, next_at = $5, epoch = epoch + 1 \
+         from picked where sessions.id = picked.id \
+         returning sessions.id, sessions.epoch, sessions.turn_id",
+        &params![agent, now, n as i64, owner, now.plus(lease)],
+    )?;
+    rows.into_iter()
+        .map(|mut row| {
+            let lease =
+                Lease { session_id: row.id(0)?, owner: owner.to_owned(), epoch: row.int(1)? };
+            Ok(Claimed { lease, agent_id: agent.clone(), unfinished: row.id_or_null(2)? })
+        })
+        .collect()
+}
+
+/// A session row that this transaction holds under a valid lease.
+struct Held {
+    session_id: SessionId,
+    next_seq: i64,
+    turn_id: Option<TurnId>,
+}
+
+/// Locks the session's row and proves the lease. The first statement of every write to a log.
+fn hold(tx: &mut Tx<'_>, lease: &Lease) -> Result<Held> {
+    let sql = "select next_seq, turn_id from sessions \
+               where id = $1 and epoch = $2 and lease_owner = $3 {wait}";
+    let row = tx.first(sql, &params![&lease.session_id, lease.epoch, &lease.owner])?;
+    let mut row = row.ok_or(Error::Fenced)?;
+    Ok(Held {
+        session_id: lease.session_id.clone(),
+        next_seq: row.int(0)?,
+        turn_id: row.id_or_null(1)?,
+    })
+}
+
+/// Counts a resumption that found the log where the last one found it.
+fn resume(tx: &mut Tx<'_>, turn: &TurnId, next_seq: i64) -> Result<i64> {
+    let row = tx.first(
+        "update turns set resumes = case when resumed_seq = $2 then resumes + 1 else 1 end, \
+         resumed_seq = $2 where id = $1 returning resumes",
+        &params![turn, next_seq],
+    )?;
+    row.ok_or(Error::Bug("an unfinished turn without a row"))?.int(0)
+}
+
+/// Moves one message from the inbox into the rows that will be appended.
+fn take(
+    tx: &mut Tx<'_>,
+    held: &Held,
+    mut row: Row,
+    turn: &TurnId,
+    at: Timestamp,
+    rows: &mut Vec<Vec<Value>>,
+) -> Result<()> {
+    tx.execute(
+        "delete from inbox where session_id = $1 and position = $2",
+        &params![&held.session_id, row.int(0)?],
+    )?;
+    if let Some(delivery) = row.text_or_null(5)? {
+        tx.execute(
+            "update deliveries set outcome = 'running', turn_id = $2 where id = $1 \
+             and outcome = 'pending'",
+            &params![delivery, turn],
+        )?;
+    }
+    rows.push(
+        params![
+            &held.session_id,
+            held.next_seq + rows.len() as i64,
+            &row.id::<EventId>(1)?,
+            "user.message",
+            row.text(2)?,
+            row.int(3)?,
+            row.text_or_null(4)?,
+            turn,
+            at,
+        ]
+        .into(),
+    );
+    Ok(())
+}
+
+fn append_rows(
+    tx: &mut Tx<'_>,
+    held: &Held,
+    events: &[NewEvent],
+    at: Timestamp,
+    status: &str,
+) -> Result<()> {
+    let rows = events.iter().enumerate().map(|(n, event)| event_row(held, n, event, at)).collect();
+    write(tx, held, rows, status, at)
+}
+
+fn write(
+    tx: &mut Tx<'_>,
+    held: &Held,
+    rows: Vec<Vec<Value>>,
+    status: &str,
+    at: Timestamp,
+) -> Result<()> {
+    tx.insert(
+        "insert into events (session_id, seq, id, type, body, n_chunks, private, turn_id, \
+         processed_at) {rows:titttitti}",
+        &rows,
+    )?;
+    tx.execute(
+        "update sessions set next_seq = next_seq + $2, status = $3, updated_at = $4 where id = $1",
+        &params![&held.session_id, rows.len() as i64, status, at],
+    )?;
+    Ok(())
+}
+
+fn event_row(held: &Held, n: usize, event: &NewEvent, at: Timestamp) -> Vec<Value> {
+    params![
+        &held.session_id,
+        held.next_seq + n as i64,
+        &event.id,
+        event.body.kind(),
+        event.body.to_text(),
+        0,
+        event.private.as_ref().map(ToString::to_string),
+        held.turn_id.as_ref(),
+        at,
+    ]
+    .into()
+}
+
+fn count(tx: &mut Tx<'_>, lease: &Lease, usage: Usage, active_ms: i64) -> Result<()> {
+    if usage == Usage::default() && active_ms == 0 {
+        return Ok(());
+    }
+    tx.execute(
+        "update sessions set input_tokens = input_tokens + $2, output_tokens = output_tokens + $3, \
+         cache_creation_tokens = cache_creation_tokens + $4, \
+         cache_read_tokens = cache_read_tokens + $5, active_ms = active_ms + $6 where id = $1",
+        &params![
+            &lease.session_id,
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_creation_input_tokens,
+            usage.cache_read_input_tokens,
+            active_ms,
+        ],
+    )?;
+    Ok(())
+}
+
+/// The JSON of an event's body, put together when it was stored in pieces.
+pub(super) fn read_body(
+    tx: &mut Tx<'_>,
+    id: &EventId,
+    body: String,
+    n_chunks: i64,
+) -> Result<EventBody> {
+    let text = if n_chunks == 0 {
+        body
+    } else {
+        String::from_utf8(chunks::read(tx, id.as_str(), n_chunks)?).map_err(Error::corrupt)?
+    };
+    serde_json::from_str(&text).map_err(Error::corrupt)
+}

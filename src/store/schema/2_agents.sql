@@ -1,0 +1,48 @@
+-- Agents: what all versions share, and one row for each version.
+create table agents (
+  id text {c} primary key,
+  name text {c} not null,
+  version bigint not null,
+  paused bigint not null default 0 check (paused in (0, 1)),
+  managed_by text {c} not null check (managed_by in ('api', 'file')),
+  created_at bigint not null,
+  archived_at bigint
+);
+-- An agent found by its name.
+create index agents_by_name on agents (name);
+
+create table agent_versions (
+  agent_id text {c} not null,
+  version bigint not null,
+  spec text {c} not null,
+  created_at bigint not null,
+  primary key (agent_id, version)
+);
+
+create table environments (
+  id text {c} primary key,
+  name text {c} not null,
+  description text {c},
+  config text {c} not null,
+  metadata text {c} not null,
+  managed_by text {c} not null check (managed_by in ('api', 'file')),
+  created_at bigint not null,
+  updated_at bigint not null,
+  archived_at bigint
+);
+-- Names are unique among the living.
+create unique index environments_by_name on environments (name) where archived_at is null;
+
+-- Who may call in. `agent` sources carry the agent's id as their name.
+create table sources (
+  id text {c} primary key,
+  kind text {c} not null check (kind in ('agent', 'named')),
+  name text {c} not null,
+  definition text {c} not null,
+  paused bigint not null default 0 check (paused in (0, 1)),
+  managed_by text {c} not null check (managed_by in ('api', 'file')),
+  created_at bigint not null,
+  updated_at bigint not null,
+  retired_at bigint,
+  unique (kind, name)
+);

@@ -1,0 +1,100 @@
+-- A session is also its own place in the queue: `next_at` is when it wants work, and while a worker
+-- has it, the end of the lease. Retries, timers and crashed workers are all this one column.
+create table sessions (
+  id text {c} primary key,
+  agent_id text {c} not null,
+  agent_version bigint not null,
+  -- Overrides of this session only; null means the agent's version as it is.
+  overrides text {c},
+  environment_id text {c} not null,
+  source_id text {c},
+  title text {c},
+  metadata text {c} not null,
+  status text {c} not null check (status in ('idle', 'running', 'rescheduling', 'terminated')),
+  created_at bigint not null,
+  updated_at bigint not null,
+  archived_at bigint,
+
+  next_at bigint,
+  -- The number of the next event of the log.
+  next_seq bigint not null default 1,
+  -- Positions of the inbox: given so far, and taken into the log so far.
+  inbox_given bigint not null default 0,
+  inbox_taken bigint not null default 0,
+  lease_owner text {c},
+  lease_until bigint,
+  -- Grows with every claim. A write that names an older one changes nothing.
+  epoch bigint not null default 0,
+  turn_id text {c},
+
+  input_tokens bigint not null default 0,
+  output_tokens bigint not null default 0,
+  cache_creation_tokens bigint not null default 0,
+  cache_read_tokens bigint not null default 0,
+  active_ms bigint not null default 0,
+
+  constraint leased_with_end check ((lease_owner is null) = (lease_until is null)),
+  constraint leased_is_timed check (lease_owner is null or next_at is not null),
+  constraint waiting_is_due check (inbox_taken = inbox_given or next_at is not null),
+  constraint inbox_in_order check (inbox_taken <= inbox_given),
+  constraint terminated_rests check (status <> 'terminated' or lease_owner is null)
+);
+-- The claim: due sessions of an agent, oldest first. Only sessions that want work are in it.
+create index sessions_due on sessions (agent_id, next_at) where next_at is not null;
+-- The list of an agent's sessions, newest first.
+create index sessions_by_agent on sessions (agent_id, id);
+-- How many sessions of a source wait.
+create index sessions_waiting on sessions (source_id) where next_at is not null;
+
+-- One session per value of a source's key template.
+create table session_keys (
+  source_id text {c} not null,
+  key text {c} not null,
+  session_id text {c} not null,
+  primary key (source_id, key)
+);
+
+-- Messages that have arrived and are not taken yet, in commit order.
+create table inbox (
+  session_id text {c} not null,
+  position bigint not null,
+  event_id text {c} not null,
+  body text {c} not null,
+  -- Pieces of a body too large for one row, in `chunks` under the event's id; 0 when inline.
+  n_chunks bigint not null default 0,
+  private text {c},
+  delivery_id text {c},
+  received_at bigint not null,
+  primary key (session_id, position)
+);
+
+-- The log. Append-only, numbered without gaps per session.
+create table events (
+  session_id text {c} not null,
+  seq bigint not null,
+  id text {c} not null,
+  type text {c} not null,
+  body text {c} not null,
+  n_chunks bigint not null default 0,
+  private text {c},
+  turn_id text {c},
+  processed_at bigint not null,
+  primary key (session_id, seq)
+);
+
+create table turns (
+  id text {c} primary key,
+  session_id text {c} not null,
+  status text {c} not null check (status in ('running', 'waiting', 'done')),
+  stop_reason text {c} check (stop_reason in ('end_turn', 'retries_exhausted', 'budget_reached', 'refusal', 'interrupted', 'failed')),
+  -- Claims that found this turn unfinished since it last got any further.
+  resumes bigint not null default 0,
+  -- Where the log stood at the last of those claims.
+  resumed_seq bigint not null default 0,
+  started_at bigint not null,
+  ended_at bigint,
+  constraint done_has_reason check ((status = 'done') = (stop_reason is not null)),
+  constraint done_has_end check ((status = 'done') = (ended_at is not null))
+);
+-- The turns of a session.
+create index turns_by_session on turns (session_id, id);

@@ -1,0 +1,66 @@
+-- Deliveries. A row is also the identity: it stays when session and body are long gone.
+create table deliveries (
+  id text {c} primary key,
+  source_id text {c} not null,
+  -- What tells this event of the source from others.
+  dedupe_key text {c} not null,
+  identity_field text {c} not null,
+  identity_weak bigint not null check (identity_weak in (0, 1)),
+  status text {c} not null check (status in ('accepted', 'filtered', 'held')),
+  outcome text {c} check (outcome in ('pending', 'running', 'waiting', 'succeeded', 'failed', 'cancelled', 'in_doubt')),
+  reason text {c},
+  agent_id text {c},
+  session_id text {c},
+  turn_id text {c},
+  event_type text {c},
+  request_id text {c} not null,
+  n_attempts bigint not null default 1,
+  received_at bigint not null,
+  content_type text {c},
+  body_bytes bigint not null,
+  erased_at bigint,
+  headers text {c} not null,
+  -- Null when erased, or when the body is in `chunks` under the delivery's id.
+  body {bytes},
+  n_chunks bigint not null default 0,
+  constraint deliveries_identity unique (source_id, dedupe_key),
+  constraint accepted_has_outcome check ((status = 'accepted') = (outcome is not null)),
+  constraint accepted_has_session check (status <> 'accepted' or session_id is not null),
+  constraint others_have_reason check (status = 'accepted' or reason is not null)
+);
+-- The list of a source's deliveries, newest first.
+create index deliveries_by_source on deliveries (source_id, id);
+-- The deliveries of a session, for its page and for settling their outcome.
+create index deliveries_by_session on deliveries (session_id, id) where session_id is not null;
+-- The lists of what needs a person.
+create index deliveries_held on deliveries (id) where status = 'held';
+create index deliveries_failed on deliveries (id) where outcome in ('failed', 'in_doubt');
+
+-- The second and further requests for a delivery.
+create table attempts (
+  delivery_id text {c} not null,
+  n bigint not null,
+  request_id text {c} not null,
+  received_at bigint not null,
+  primary key (delivery_id, n)
+);
+
+-- Pieces of bodies and messages that are too large for one row. `owner` is a delivery or an event.
+create table chunks (
+  owner text {c} not null,
+  n bigint not null,
+  data {bytes} not null,
+  written_at bigint not null,
+  primary key (owner, n)
+);
+-- The sweep of pieces whose accept never happened.
+create index chunks_by_age on chunks (written_at) where n = 0;
+
+-- Attempts that the gate refused: few, small, without bodies.
+create table refusals (
+  id text {c} primary key,
+  source text {c} not null,
+  source_id text {c},
+  reason text {c} not null,
+  at bigint not null
+);

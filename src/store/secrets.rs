@@ -1,0 +1,110 @@
+//! Sealed secrets. This module never sees a value in the clear.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{
+    Change, Error, Result, Store, audit,
+    driver::{Lane, params},
+};
+use crate::clock::Timestamp;
+
+/// One version of a secret as it is stored.
+#[derive(Clone, Debug)]
+pub struct SealedSecret {
+    pub name: String,
+    pub version: i64,
+    pub sealed: Bytes,
+    pub created_at: Timestamp,
+    /// When it stops being valid; `None` for the current version.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What may be said about a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretInfo {
+    pub name: String,
+    pub version: i64,
+    pub created_at: Timestamp,
+    /// Until when the value before this one is valid too.
+    pub previous_until: Option<Timestamp>,
+}
+
+impl Store {
+    /// Stores a new version. `seal` gets the version, which is sealed in with the value. The version
+    /// before stays valid for `overlap`; older ones go.
+    pub async fn put_secret(
+        &self,
+        name: String,
+        overlap: Duration,
+        seal: impl FnOnce(&str, i64) -> Bytes + Send + 'static,
+        change: Change,
+    ) -> Result<SecretInfo> {
+        let at = self.clock.now();
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let sql = "select coalesce(max(version), 0) from secrets where name = $1";
+                let row = tx.first(sql, &params![&name])?;
+                let last = row.ok_or(Error::Bug("max without a row"))?.int(0)?;
+                let version = last + 1;
+                tx.execute(
+                    "delete from secrets where name = $1 and (version < $2 or $3 = 0)",
+                    &params![&name, last, i64::from(!overlap.is_zero())],
+                )?;
+                let until = at.plus(overlap);
+                let n_before = tx.execute(
+                    "update secrets set expires_at = $2 where name = $1",
+                    &params![&name, until],
+                )?;
+                tx.execute(
+                    "insert into secrets (name, version, sealed, created_at) \
+                     values ($1, $2, $3, $4)",
+                    &params![&name, version, seal(&name, version), at],
+                )?;
+                audit::note(tx, &change, at)?;
+                let previous_until = (n_before > 0).then_some(until);
+                Ok(SecretInfo { name, version, created_at: at, previous_until })
+            })
+            .await
+    }
+
+    /// Removes every version. Answers whether there was one.
+    pub async fn delete_secret(&self, name: String, change: Change) -> Result<bool> {
+        let at = self.clock.now();
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let n = tx.execute("delete from secrets where name = $1", &params![&name])?;
+                if n > 0 {
+                    audit::note(tx, &change, at)?;
+                }
+                Ok(n > 0)
+            })
+            .await
+    }
+
+    /// Every live version of every secret, newest first within a name.
+    pub async fn secrets(&self) -> Result<Vec<SealedSecret>> {
+        let now = self.clock.now();
+        self.driver
+            .read(move |tx| {
+                let rows = tx.query(
+                    "select name, version, sealed, created_at, expires_at from secrets \
+                     where expires_at is null or expires_at > $1 order by name, version desc",
+                    &params![now],
+                )?;
+                rows.into_iter()
+                    .map(|mut row| {
+                        Ok(SealedSecret {
+                            name: row.text(0)?,
+                            version: row.int(1)?,
+                            sealed: row.bytes_or_null(2)?.unwrap_or_default(),
+                            created_at: row.time(3)?,
+                            expires_at: row.time_or_null(4)?,
+                        })
+                    })
+                    .collect()
+            })
+            .await
+    }
+}

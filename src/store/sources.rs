@@ -1,0 +1,162 @@
+//! Sources. A row is never removed: it is retired, and the same name back is the same source.
+
+use super::{
+    Change, Error, Result, Store, audit,
+    driver::{Lane, Row, Tx, params},
+};
+use crate::{
+    domain::{
+        ManagedBy,
+        source::{Source, SourceKind},
+    },
+    id::{AgentId, SourceId},
+};
+
+const COLUMNS: &str = "id, kind, name, definition, paused, managed_by, created_at, updated_at, \
+    retired_at from sources";
+
+impl Store {
+    /// Every source, retired ones too. What a node's snapshot is made of.
+    pub async fn sources(&self) -> Result<Vec<Source>> {
+        self.driver
+            .read(|tx| {
+                let rows = tx.query(&format!("select {COLUMNS} order by kind, name"), &[])?;
+                rows.into_iter().map(from_row).collect()
+            })
+            .await
+    }
+
+    /// Makes a named source or changes the one that has the name (a retired one comes back).
+    /// [`Error::Conflict`] when the config file manages it and the change does not come from there.
+    pub async fn put_source(&self, source: Source, change: Change) -> Result<Source> {
+        let at = self.clock.now();
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let (kind, name) = (kind_text(&source.kind), &source.name);
+                let sql = format!("select {COLUMNS} where kind = $1 and name = $2 {{wait}}");
+                let existing = tx.first(&sql, &params![kind, name])?.map(from_row).transpose()?;
+                let Some(existing) = existing else {
+                    insert(tx, &source)?;
+                    audit::note(tx, &change, at)?;
+                    return Ok(source);
+                };
+                refuse_foreign(&existing, source.managed_by)?;
+                tx.execute(
+                    "update sources set definition = $2, managed_by = $3, updated_at = $4, \
+                     retired_at = null where id = $1",
+                    &params![
+                        &existing.id,
+                        super::to_json(&source.definition),
+                        source.managed_by.as_str(),
+                        at,
+                    ],
+                )?;
+                audit::note(tx, &change, at)?;
+                read(tx, &existing.id)
+            })
+            .await
+    }
+
+    pub async fn pause_source(
+        &self,
+        id: &SourceId,
+        paused: bool,
+        change: Change,
+    ) -> Result<Source> {
+        let (id, at) = (id.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let sql = "update sources set paused = $2, updated_at = $3 where id = $1";
+                if tx.execute(sql, &params![&id, paused, at])? == 0 {
+                    return Err(Error::NotFound);
+                }
+                audit::note(tx, &change, at)?;
+                read(tx, &id)
+            })
+            .await
+    }
+
+    /// Lets nobody in any more; deliveries and identities stay.
+    pub async fn retire_source(
+        &self,
+        id: &SourceId,
+        by: ManagedBy,
+        change: Change,
+    ) -> Result<Source> {
+        let (id, at) = (id.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let source = read(tx, &id)?;
+                refuse_foreign(&source, by)?;
+                let sql = "update sources set retired_at = coalesce(retired_at, $2), \
+                           updated_at = $2 where id = $1";
+                tx.execute(sql, &params![&id, at])?;
+                audit::note(tx, &change, at)?;
+                read(tx, &id)
+            })
+            .await
+    }
+}
+
+/// What the config file declares is changed there and nowhere else.
+fn refuse_foreign(existing: &Source, by: ManagedBy) -> Result<()> {
+    if existing.managed_by == ManagedBy::File
+        && by == ManagedBy::Api
+        && existing.retired_at.is_none()
+    {
+        return Err(Error::Conflict(format!(
+            "`{}` is declared in the config file; change it there",
+            existing.name
+        )));
+    }
+    Ok(())
+}
+
+fn kind_text(kind: &SourceKind) -> &'static str {
+    match kind {
+        SourceKind::Agent(_) => "agent",
+        SourceKind::Named => "named",
+    }
+}
+
+pub(super) fn insert(tx: &mut Tx<'_>, source: &Source) -> Result<()> {
+    tx.execute(
+        "insert into sources (id, kind, name, definition, managed_by, created_at, updated_at) \
+         values ($1, $2, $3, $4, $5, $6, $6)",
+        &params![
+            &source.id,
+            kind_text(&source.kind),
+            &source.name,
+            super::to_json(&source.definition),
+            source.managed_by.as_str(),
+            source.created_at,
+        ],
+    )?;
+    Ok(())
+}
+
+fn read(tx: &mut Tx<'_>, id: &SourceId) -> Result<Source> {
+    let row = tx.first(&format!("select {COLUMNS} where id = $1"), &params![id])?;
+    row.ok_or(Error::NotFound).and_then(from_row)
+}
+
+fn from_row(mut row: Row) -> Result<Source> {
+    let (kind, name, managed_by) = (row.text(1)?, row.text(2)?, row.text(5)?);
+    let kind = if kind == "agent" {
+        let id: AgentId = name.parse().map_err(|_| Error::Bug("an agent source without agent"))?;
+        SourceKind::Agent(id)
+    } else {
+        SourceKind::Named
+    };
+    Ok(Source {
+        id: row.id(0)?,
+        kind,
+        name,
+        definition: row.json(3)?,
+        paused: row.flag(4)?,
+        managed_by: ManagedBy::parse(&managed_by),
+        created_at: row.time(6)?,
+        updated_at: row.time(7)?,
+        retired_at: row.time_or_null(8)?,
+    })
+}
