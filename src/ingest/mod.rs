@@ -1,34 +1,224 @@
-//! The receive path: from the raw bytes of a request to a committed delivery.
+//! The receive path: from a request's raw bytes to a committed delivery.
+//!
+//! [`Ingest::accept`] is the whole of it, in order: who calls (gate), may we take it (bounds), the
+//! bytes, what it is (identify), where it goes (route), one transaction, a wake. Invariants: nothing
+//! is parsed before the caller is known; nothing about a source is revealed before that either; a
+//! successful answer means committed. Left out: running the agent, which nobody waits for here.
 
-/// Bounds of the receive path. Reaching one answers 413 or 503, never a silent drop.
+mod bounds;
+mod gate;
+mod identify;
+mod payload;
+mod registry;
+mod render;
+mod route;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+pub use bounds::{Bounds, Options, Permit};
+pub use gate::{Caller, bearer};
+pub use payload::Payload;
+pub use registry::{
+    Entry, Keys, Registry, Secrets, Snapshot, gauges, project_is_allowed, secret_key,
+};
+pub use render::pretty_json;
+pub use route::check_key_template;
+
+use crate::{
+    clock::Clock,
+    domain::source::OnRedelivery,
+    id::{AgentId, DeliveryId, EventId, Id, RefusalId, SessionId, WebhookRequestId},
+    signal::Signals,
+    store::{
+        self, Accepted, Body, MessageBody, NewDelivery, Refusal, Refused, Route, Store, Verdict,
+    },
+};
+
+/// Which webhook route was called, with the name as it stood in the URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Largest request body, in bytes; a larger one is refused with 413.
-    pub body_bytes_max: usize,
-    /// Bytes of bodies held in memory at once over all requests; 503 beyond.
-    pub in_flight_bytes_max: usize,
-    /// Seconds a sender may take for its whole body; 408 beyond.
-    pub body_seconds_max: u64,
-    /// Sessions of one source that wait for work; 503 beyond.
-    pub waiting_sessions_max: u64,
-    /// Messages that wait in one session; 503 beyond.
-    pub waiting_messages_max: u64,
-    /// Free bytes on the disk of the data directory; 503 below.
-    pub free_disk_bytes_min: u64,
-    /// Refused attempts kept to be looked at, over all sources; the oldest go first.
-    pub refusals_max: u64,
+pub enum Endpoint {
+    /// `/api/agents/<agent>/webhook`
+    Agent(String),
+    /// `/api/webhook/<source>`
+    Source(String),
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            body_bytes_max: 25 * 1024 * 1024,
-            in_flight_bytes_max: 64 * 1024 * 1024,
-            body_seconds_max: 30,
-            waiting_sessions_max: 1_000_000,
-            waiting_messages_max: 10_000,
-            free_disk_bytes_min: 512 * 1024 * 1024,
-            refusals_max: 10_000,
+/// A request up to its body.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub endpoint: Endpoint,
+    pub headers: HeaderMap,
+    pub request_id: WebhookRequestId,
+}
+
+/// What a caller that was let in is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub verdict: Verdict,
+    pub agent_id: Option<AgentId>,
+    pub session_id: Option<SessionId>,
+    pub delivery_id: DeliveryId,
+    pub attempt: i64,
+}
+
+/// Why a request was not taken.
+#[derive(Debug)]
+pub enum Reject {
+    /// One answer for a wrong secret and for a name that does not exist.
+    Unauthorized,
+    /// Only for callers that hold the box key or an admin key.
+    UnknownName,
+    TooLarge {
+        bytes_max: usize,
+    },
+    /// The body did not arrive in time, or broke off.
+    BodyIncomplete(&'static str),
+    /// A bound was reached; the same request may succeed later.
+    Busy(&'static str),
+    /// The commit may or may not have happened; the sender's retry finds out.
+    Processing,
+    /// Nothing was stored, by no fault of the sender.
+    Failed(store::Error),
+}
+
+#[derive(Debug)]
+pub struct Ingest {
+    pub registry: Registry,
+    pub bounds: Bounds,
+    store: Store,
+    signals: Signals,
+    clock: Clock,
+    refusals: tokio::sync::mpsc::Sender<Refusal>,
+}
+
+/// Refused attempts that may wait to be written; more are dropped rather than slow anybody down.
+const REFUSALS_WAITING: usize = 256;
+
+impl Ingest {
+    /// The receive path, and the refused attempts that somebody should write down.
+    pub fn new(
+        store: Store,
+        registry: Registry,
+        signals: Signals,
+        options: Options,
+    ) -> (Arc<Ingest>, tokio::sync::mpsc::Receiver<Refusal>) {
+        let (refusals, notes) = tokio::sync::mpsc::channel(REFUSALS_WAITING);
+        let clock = store.clock().clone();
+        let bounds = Bounds::new(options);
+        (Arc::new(Ingest { registry, bounds, store, signals, clock, refusals }), notes)
+    }
+
+    /// Takes a request. `read_body` is called once the caller is known, or not at all.
+    pub async fn accept(
+        &self,
+        head: Head,
+        read_body: impl AsyncFnOnce() -> Result<(Bytes, Permit), Reject>,
+    ) -> Result<Answer, Reject> {
+        let received_at = self.clock.now();
+        let snapshot = self.registry.snapshot();
+        let entry = match gate::admit(&snapshot, &head, received_at) {
+            Ok(entry) => entry,
+            Err(refused) => return Err(self.refuse(&head, refused, received_at)),
+        };
+        self.bounds.check(entry)?;
+        let (body, _permit) = read_body().await?;
+
+        let payload = Payload::new(&head.headers, body);
+        let identity = identify::identify(&entry.source, &head, &payload, received_at);
+        let event_type = identify::event_type(&entry.source, &head.headers, &payload);
+        let id = DeliveryId::new(received_at);
+        let route =
+            route::route(entry, &id, event_type.as_deref(), &head.headers, &payload, received_at);
+
+        let delivery = NewDelivery {
+            id,
+            source_id: entry.source.id.clone(),
+            identity: identity.identity,
+            identity_before: identity.before,
+            route,
+            event_type,
+            request_id: head.request_id,
+            received_at,
+            content_type: payload.content_type.clone(),
+            headers: identify::redacted(&entry.source, &head.headers),
+            body_bytes: payload.bytes.len(),
+            body: Body::Inline(payload.bytes),
+            rerun_failed: entry.source.definition.on_redelivery == OnRedelivery::RerunFailed,
+            waiting_max: self.bounds.waiting_messages_max(),
+        };
+        let accepted = self.commit(delivery).await?;
+        self.wake(entry, &accepted);
+        Ok(Answer {
+            verdict: accepted.verdict,
+            agent_id: accepted.agent_id,
+            session_id: accepted.session_id,
+            delivery_id: accepted.delivery_id,
+            attempt: accepted.attempt,
+        })
+    }
+
+    /// Large parts go first, in pieces; then the one transaction.
+    async fn commit(&self, mut delivery: NewDelivery) -> Result<Accepted, Reject> {
+        if let Body::Inline(bytes) = &delivery.body
+            && Store::is_large(bytes.len())
+        {
+            let put = self.store.put_chunks(delivery.id.as_str(), bytes.clone());
+            delivery.body = Body::Chunks(put.await.map_err(reject)?);
+        }
+        if let Route::To(dispatch) = &mut delivery.route
+            && let MessageBody::Inline(text) = &mut dispatch.message
+            && Store::is_large(text.len())
+        {
+            let text = std::mem::take(text);
+            let put = self.store.put_chunks(dispatch.event_id.as_str(), text.into());
+            dispatch.message = MessageBody::Chunks(put.await.map_err(reject)?);
+        }
+        match self.store.accept(delivery).await {
+            Ok(Ok(accepted)) => Ok(accepted),
+            Ok(Err(Refused::SessionFull)) => {
+                Err(Reject::Busy("the session has too many messages waiting"))
+            }
+            Err(error) => Err(reject(error)),
         }
     }
+
+    fn wake(&self, entry: &Entry, accepted: &Accepted) {
+        if accepted.verdict == Verdict::Accepted
+            && let Some(session) = &accepted.session_id
+        {
+            entry.waiting.add_one();
+            self.signals.due();
+            self.signals.changed(session);
+        }
+    }
+
+    fn refuse(&self, head: &Head, refused: gate::Refused, at: crate::clock::Timestamp) -> Reject {
+        let (Endpoint::Agent(name) | Endpoint::Source(name)) = &head.endpoint;
+        let refusal = Refusal {
+            id: RefusalId::new(at),
+            source: crate::domain::text::first_chars(name, 64).0.replace('\0', ""),
+            source_id: refused.source_id,
+            reason: refused.reason,
+            at,
+        };
+        // Dropped when many wait: a flood of wrong tokens must not become a flood of writes.
+        let _ = self.refusals.try_send(refusal);
+        refused.reject
+    }
+}
+
+fn reject(error: store::Error) -> Reject {
+    match error {
+        store::Error::CommitUnknown(_) => Reject::Processing,
+        other => Reject::Failed(other),
+    }
+}
+
+/// A new id for a message, and the private part that goes with it: the nonce of its fence.
+pub fn new_message_id(at: crate::clock::Timestamp) -> (EventId, String) {
+    let nonce = crate::vault::hex(&crate::vault::random::<8>());
+    (EventId::new(at), format!("{{\"nonce\":\"{nonce}\"}}"))
 }

@@ -71,6 +71,8 @@ pub struct NewDelivery {
     pub id: DeliveryId,
     pub source_id: SourceId,
     pub identity: Identity,
+    /// Another key that the same event may have come under: a body hash in the window before.
+    pub identity_before: Option<String>,
     pub route: Route,
     pub event_type: Option<String>,
     pub request_id: WebhookRequestId,
@@ -213,6 +215,7 @@ enum Place {
 }
 
 fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<One>> {
+    let deliveries = &known_by_earlier_key(tx, deliveries)?[..];
     let now = tx.now()?;
     // Every node takes the rows in one order, so that two batches cannot wait for each other.
     let mut order: Vec<usize> = (0..deliveries.len()).collect();
@@ -262,6 +265,23 @@ const INSERT_SESSION: &str = "insert into sessions (id, agent_id, agent_version,
 
 const INSERT_INBOX: &str = "insert into inbox (session_id, position, event_id, body, n_chunks, \
     private, delivery_id, received_at) {rows:tittitti}";
+
+/// A delivery whose earlier key is known goes by that key, and so is a duplicate.
+fn known_by_earlier_key<'a>(
+    tx: &mut Tx<'_>,
+    deliveries: &'a [NewDelivery],
+) -> Result<std::borrow::Cow<'a, [NewDelivery]>> {
+    let mut out = std::borrow::Cow::Borrowed(deliveries);
+    for (at, delivery) in deliveries.iter().enumerate() {
+        if let Some(before) = &delivery.identity_before {
+            let sql = "select 1 from deliveries where source_id = $1 and dedupe_key = $2";
+            if tx.first(sql, &params![&delivery.source_id, before])?.is_some() {
+                out.to_mut()[at].identity.key.clone_from(before);
+            }
+        }
+    }
+    Ok(out)
+}
 
 /// Looks at the target without changing anything: a target that cannot take the message never
 /// refuses the delivery, it is held with the reason.

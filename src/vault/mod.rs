@@ -157,6 +157,13 @@ fn fill(random: &SystemRandom, bytes: &mut [u8]) {
     random.fill(bytes).expect("the system has randomness");
 }
 
+/// Fresh random bytes.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    fill(&SystemRandom::new(), &mut bytes);
+    bytes
+}
+
 /// A new token: 32 random bytes in base 64 for URLs, with a prefix that secret scanners can find.
 pub fn generate_token(prefix: &str) -> SecretString {
     let mut bytes = Zeroizing::new([0_u8; 32]);

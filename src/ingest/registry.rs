@@ -1,0 +1,445 @@
+//! The registry: everything the receive path must know, in memory.
+//!
+//! A snapshot of sources, agents, environments, secrets and keys is made from the store and swapped
+//! in as a whole. A node reads it again when the database's revision has grown: at once after its
+//! own changes, within two seconds after another node's. Invariant: a request sees one snapshot.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Caller, bounds::Waiting};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        ManagedBy,
+        agent::{self, Agent},
+        environment::{self, Environment, EnvironmentConfig, Workspace},
+        key::Scopes,
+        secret,
+        source::{Source, SourceKind},
+    },
+    id::{AgentId, EnvironmentId, Id, SourceId},
+    store::{Change, SecretInfo, Store},
+    vault::{Place, Vault, hash},
+};
+
+/// The live values of one secret.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets {
+    wanted: bool,
+    values: Vec<(SecretString, Option<Timestamp>)>,
+}
+
+impl Secrets {
+    /// A value that nobody has.
+    pub(super) fn nobody() -> Secrets {
+        let value = SecretString::from("nobody has this value, it is only compared with");
+        Secrets { wanted: true, values: vec![(value, Some(Timestamp(0)))] }
+    }
+
+    /// Whether the source names a secret at all.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Whether the vault has a value for it.
+    pub fn is_set(&self) -> bool {
+        !self.values.is_empty()
+    }
+
+    pub(super) fn live(&self, now: Timestamp) -> impl Iterator<Item = &SecretString> {
+        self.values
+            .iter()
+            .filter(move |(_, until)| until.is_none_or(|until| until > now))
+            .map(|(value, _)| value)
+    }
+}
+
+/// What a route needs of an agent.
+#[derive(Clone, Debug)]
+pub struct AgentRef {
+    pub id: AgentId,
+    pub version: i64,
+    pub name: String,
+}
+
+/// A source with everything it refers to, found or explained.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub source: Source,
+    pub secrets: Secrets,
+    /// Or why deliveries are held.
+    pub agent: Result<AgentRef, String>,
+    pub environment: Result<EnvironmentId, String>,
+    pub waiting: Waiting,
+}
+
+impl Entry {
+    /// What people and agents know it by: an agent's own source goes by the agent's name.
+    pub fn display_name(&self) -> &str {
+        match (&self.source.kind, &self.agent) {
+            (SourceKind::Agent(_), Ok(agent)) => &agent.name,
+            _ => &self.source.name,
+        }
+    }
+
+    /// Why it holds what comes in, if it does.
+    pub fn broken(&self) -> Option<&str> {
+        let of_agent = self.agent.as_ref().err();
+        of_agent.or(self.environment.as_ref().err()).map(String::as_str)
+    }
+}
+
+/// Everything at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    pub revision: i64,
+    named: HashMap<String, Entry>,
+    of_agents: HashMap<String, Entry>,
+    pub agents: HashMap<AgentId, Agent>,
+    pub environments: HashMap<EnvironmentId, Environment>,
+    keys: HashMap<[u8; 32], (String, Scopes)>,
+    pub secrets: Vec<SecretInfo>,
+    values: HashMap<String, Secrets>,
+    box_key: Option<[u8; 32]>,
+    master_key: Option<[u8; 32]>,
+}
+
+impl Snapshot {
+    pub fn named_source(&self, name: &str) -> Option<&Entry> {
+        self.named.get(name)
+    }
+
+    pub fn agent_source(&self, agent: &str) -> Option<&Entry> {
+        self.of_agents.get(agent)
+    }
+
+    /// All sources that let somebody in, by name.
+    pub fn sources(&self) -> Vec<&Entry> {
+        let mut entries: Vec<_> = self.named.values().chain(self.of_agents.values()).collect();
+        entries.sort_by(|a, b| a.source.name.cmp(&b.source.name));
+        entries
+    }
+
+    /// Whose token this is. Looked up by its hash, so that time tells nothing about the token.
+    pub fn caller(&self, token: &str) -> Option<Caller> {
+        let hash = hash(token.as_bytes());
+        if self.master_key == Some(hash) {
+            return Some(Caller::Master);
+        }
+        if self.box_key == Some(hash) {
+            return Some(Caller::Box);
+        }
+        let (name, scopes) = self.keys.get(&hash)?;
+        Some(Caller::Key { name: name.clone(), scopes: scopes.clone() })
+    }
+
+    /// A living agent by id or name.
+    pub fn agent(&self, id_or_name: &str) -> Option<&Agent> {
+        if let Ok(id) = id_or_name.parse::<AgentId>() {
+            return self.agents.get(&id).filter(|agent| agent.archived_at.is_none());
+        }
+        // Names are not unique: the config file's agent comes first, then the oldest.
+        self.agents
+            .values()
+            .filter(|agent| agent.spec.name == id_or_name && agent.archived_at.is_none())
+            .min_by_key(|agent| (agent.managed_by != ManagedBy::File, agent.id.clone()))
+    }
+
+    pub fn environment(&self, name: &str) -> Option<&Environment> {
+        self.environments.values().find(|it| it.name == name && it.archived_at.is_none())
+    }
+
+    /// Whether the vault has a live value under this name.
+    pub fn has_secret(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+}
+
+/// What the registry knows beside the database.
+#[derive(Clone, Debug, Default)]
+pub struct Keys {
+    pub box_key: Option<SecretString>,
+    pub master_key: Option<SecretString>,
+}
+
+#[derive(Debug)]
+pub struct Registry {
+    current: ArcSwap<Snapshot>,
+    keys: ArcSwap<Keys>,
+    store: Store,
+    vault: Arc<Vault>,
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+impl Registry {
+    pub async fn open(store: Store, vault: Arc<Vault>, keys: Keys) -> anyhow::Result<Registry> {
+        let registry = Registry {
+            current: ArcSwap::default(),
+            keys: ArcSwap::from_pointee(keys),
+            store,
+            vault,
+            refreshing: tokio::sync::Mutex::new(()),
+        };
+        registry.refresh().await?;
+        Ok(registry)
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Replaces the keys that come from configuration.
+    pub async fn set_keys(&self, keys: Keys) -> anyhow::Result<()> {
+        self.keys.store(Arc::new(keys));
+        self.refresh().await
+    }
+
+    /// Reads again if another node changed something.
+    pub async fn refresh_if_changed(&self) -> anyhow::Result<bool> {
+        let revision = self.store.revision().await.context("read the revision")?;
+        let changed = revision != self.snapshot().revision;
+        if changed {
+            self.refresh().await?;
+        }
+        Ok(changed)
+    }
+
+    /// Reads everything again. Returns when requests see it.
+    pub async fn refresh(&self) -> anyhow::Result<()> {
+        // One at a time, so that an older reading never replaces a newer one.
+        let _one = self.refreshing.lock().await;
+        let snapshot = self.read().await?;
+        self.current.store(Arc::new(snapshot));
+        Ok(())
+    }
+
+    /// Seals and stores a secret, and lets it take effect.
+    pub async fn put_secret(
+        &self,
+        name: String,
+        value: SecretString,
+        overlap: Duration,
+        change: Change,
+    ) -> anyhow::Result<SecretInfo> {
+        let vault = self.vault.clone();
+        let seal = move |name: &str, version: i64| {
+            vault.seal(Place { kind: "secret", id: name, version }, &value)
+        };
+        let info = self.store.put_secret(name, overlap, seal, change).await?;
+        self.refresh().await?;
+        Ok(info)
+    }
+
+    /// Whether the newest value of a secret is this one.
+    pub fn secret_is(&self, name: &str, value: &SecretString) -> bool {
+        let snapshot = self.snapshot();
+        let newest = snapshot.values.get(name).and_then(|secrets| secrets.values.first());
+        newest.is_some_and(|(known, _)| known.expose_secret() == value.expose_secret())
+    }
+
+    /// The environment of a project directory, made when there is none yet.
+    pub async fn ensure_project(
+        &self,
+        project: &str,
+        managed_by: ManagedBy,
+        actor: &str,
+    ) -> anyhow::Result<()> {
+        if self.snapshot().project(project).is_some() {
+            return Ok(());
+        }
+        let at = self.store.clock().now();
+        let environment = Environment {
+            id: EnvironmentId::new(at),
+            name: format!("project {project}"),
+            description: None,
+            config: EnvironmentConfig::Local {
+                project: project.to_owned(),
+                workspace: Workspace::Shared,
+            },
+            metadata: Default::default(),
+            managed_by,
+            created_at: at,
+            updated_at: at,
+            archived_at: None,
+        };
+        let change = Change {
+            actor: actor.to_owned(),
+            action: "environment.create",
+            target: environment.id.to_string(),
+            details: serde_json::json!({"project": project}),
+        };
+        match self.store.create_environment(environment, change).await {
+            // Somebody else made it a moment before: as good.
+            Ok(_) | Err(crate::store::Error::Conflict(_)) => self.refresh().await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn read(&self) -> anyhow::Result<Snapshot> {
+        // First, so that a change in the middle is noticed by the next look.
+        let revision = self.store.revision().await.context("read the revision")?;
+        let mut snapshot = Snapshot { revision, ..Snapshot::default() };
+        let keys = self.keys.load_full();
+        let hashed = |key: &Option<SecretString>| {
+            key.as_ref().map(|key| hash(key.expose_secret().as_bytes()))
+        };
+        snapshot.box_key = hashed(&keys.box_key);
+        snapshot.master_key = hashed(&keys.master_key);
+        self.read_secrets(&mut snapshot).await?;
+        let mut cursor = None;
+        loop {
+            let page = self.store.agents(true, cursor, 500).await.context("read agents")?;
+            snapshot.agents.extend(page.data.into_iter().map(|it| (it.id.clone(), it)));
+            let Some(next) = page.next else { break };
+            cursor = next.parse().ok();
+        }
+        let mut cursor = None;
+        loop {
+            let page = self.store.environments(true, cursor, 500).await.context("environments")?;
+            snapshot.environments.extend(page.data.into_iter().map(|it| (it.id.clone(), it)));
+            let Some(next) = page.next else { break };
+            cursor = next.parse().ok();
+        }
+        for key in self.store.api_keys().await.context("read API keys")? {
+            if let (None, Ok(hash)) = (key.revoked_at, unhex(&key.hash)) {
+                snapshot.keys.insert(hash, (key.name, key.scopes));
+            }
+        }
+        let before = self.snapshot();
+        for source in self.store.sources().await.context("read sources")? {
+            if source.retired_at.is_none() {
+                let entry = resolve(source, &snapshot, &before);
+                let map = match entry.source.kind {
+                    SourceKind::Agent(_) => &mut snapshot.of_agents,
+                    SourceKind::Named => &mut snapshot.named,
+                };
+                map.insert(entry.source.name.clone(), entry);
+            }
+        }
+        Ok(snapshot)
+    }
+
+    async fn read_secrets(&self, snapshot: &mut Snapshot) -> anyhow::Result<()> {
+        for sealed in self.store.secrets().await.context("read secrets")? {
+            let place = Place { kind: "secret", id: &sealed.name, version: sealed.version };
+            let value = self.vault.open(place, &sealed.sealed);
+            let value = value.with_context(|| format!("open the secret `{}`", sealed.name))?;
+            let secrets = snapshot.values.entry(sealed.name.clone()).or_default();
+            secrets.wanted = true;
+            secrets.values.push((value, sealed.expires_at));
+            match snapshot.secrets.last_mut() {
+                Some(info) if info.name == sealed.name => {
+                    info.previous_until = sealed.expires_at;
+                }
+                _ => snapshot.secrets.push(SecretInfo {
+                    name: sealed.name,
+                    version: sealed.version,
+                    created_at: sealed.created_at,
+                    previous_until: None,
+                }),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn project(&self, project: &str) -> Option<&Environment> {
+        self.environments
+            .values()
+            .filter(|it| it.archived_at.is_none() && it.config.project() == Some(project))
+            .min_by_key(|it| &it.id)
+    }
+}
+
+/// Finds what a source refers to, or says in words what is missing.
+fn resolve(source: Source, snapshot: &Snapshot, before: &Snapshot) -> Entry {
+    let definition = &source.definition;
+    let wanted = match &source.kind {
+        SourceKind::Agent(id) => id.to_string(),
+        SourceKind::Named => {
+            definition.agent.clone().unwrap_or_else(|| agent::DEFAULT_NAME.to_owned())
+        }
+    };
+    let agent = snapshot
+        .agent(&wanted)
+        .map(|agent| AgentRef {
+            id: agent.id.clone(),
+            version: agent.version,
+            name: agent.spec.name.clone(),
+        })
+        .ok_or_else(|| format!("there is no agent `{wanted}`"));
+    let environment = match (&definition.environment_id, &definition.project) {
+        (Some(id), _) => match snapshot.environments.get(id) {
+            Some(environment) if environment.archived_at.is_some() => {
+                Err(format!("the environment {id} is archived"))
+            }
+            Some(environment) => check_project(environment),
+            None => Err(format!("there is no environment {id}")),
+        },
+        (None, Some(project)) => match snapshot.project(project) {
+            Some(environment) => check_project(environment),
+            None => Err(format!("there is no environment for the project `{project}`")),
+        },
+        (None, None) => snapshot
+            .environment(environment::DEFAULT_NAME)
+            .map(|environment| environment.id.clone())
+            .ok_or_else(|| "there is no environment `default`".to_owned()),
+    };
+    let key = secret_key(&source);
+    let mut secrets = snapshot.values.get(&key).cloned().unwrap_or_default();
+    secrets.wanted = source.definition.secret_key.is_some() || definition.verifier.needs_secret();
+    let known = match source.kind {
+        SourceKind::Agent(_) => before.of_agents.get(&source.name),
+        SourceKind::Named => before.named.get(&source.name),
+    };
+    let waiting = known.map(|entry| entry.waiting.clone()).unwrap_or_default();
+    Entry { source, secrets, agent, environment, waiting }
+}
+
+/// The name of the secret that a source's verifier uses.
+pub fn secret_key(source: &Source) -> String {
+    match (&source.definition.secret_key, &source.kind) {
+        (Some(key), _) => key.clone(),
+        (None, SourceKind::Agent(agent)) => secret::webhook_key(agent),
+        (None, SourceKind::Named) => secret::source_key(&source.name),
+    }
+}
+
+fn check_project(environment: &Environment) -> Result<EnvironmentId, String> {
+    match environment.config.project() {
+        Some(project) if !Path::new(project).is_dir() => {
+            Err(format!("the project `{project}` is not a directory"))
+        }
+        _ => Ok(environment.id.clone()),
+    }
+}
+
+/// Whether a project lies in one of the roots that the operator allows.
+pub fn project_is_allowed(project: &str, roots: &[PathBuf]) -> bool {
+    let Ok(path) = Path::new(project).canonicalize() else { return false };
+    roots.iter().filter_map(|root| root.canonicalize().ok()).any(|root| path.starts_with(root))
+}
+
+/// Reads the 64 hex digits of a stored hash.
+fn unhex(text: &str) -> Result<[u8; 32], std::num::ParseIntError> {
+    let mut out = [0; 32];
+    for (index, byte) in out.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2).unwrap_or("x"), 16)?;
+    }
+    Ok(out)
+}
+
+/// The entries whose waiting sessions somebody should count, with the id to count by.
+pub fn gauges(snapshot: &Snapshot) -> Vec<(SourceId, Waiting)> {
+    snapshot.sources().iter().map(|it| (it.source.id.clone(), it.waiting.clone())).collect()
+}
