@@ -9,4 +9,5 @@
     reason = "a test fails by panicking, and what it prints is shown when it fails"
 )]
 
+mod support;
 mod tidy;
