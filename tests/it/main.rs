@@ -1,1 +1,13 @@
+//! The one integration test binary. Each module tells its stories through the front door;
+//! `support` is what they share and `tidy` holds the rules about the source itself.
 
+#![expect(unreachable_pub, reason = "nobody links a test binary; `pub` means: for other modules")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and what it prints is shown when it fails"
+)]
+
+mod support;
+mod tidy;

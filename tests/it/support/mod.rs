@@ -1,0 +1,10 @@
+//! What the tests share. Nothing in here asserts anything about the product.
+
+pub mod postgres;
+
+/// Whether the long suites run as well: `./test --full` says so. A test that does more then still
+/// does the short part without it, so that no test is ever skipped.
+#[expect(clippy::disallowed_methods, reason = "the tests have no config to read the environment")]
+pub fn full() -> bool {
+    std::env::var("BELLPULL_TEST_FULL").is_ok_and(|value| value == "1")
+}
