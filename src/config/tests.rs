@@ -1,6 +1,7 @@
 //! Everything here goes through [`Config::load`]; the files that a configuration names are those of
 //! [`FILES`].
 
+mod document;
 mod resource;
 
 use expect_test::{Expect, expect};
