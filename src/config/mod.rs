@@ -25,7 +25,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use secrecy::{ExposeSecret as _, SecretBox, SecretString};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 pub use self::{
@@ -52,8 +52,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// The first admin API key. One is made at the first start when absent.
     pub master_key: Option<SecretString>,
-    /// Wraps the secrets at rest. A file in the data directory holds it when absent.
-    pub vault_key: Option<SecretBox<[u8; 32]>>,
+    /// Wraps the secrets at rest: 32 bytes in base64. A file in the data directory holds it when absent.
+    pub vault_key: Option<SecretString>,
     pub models: Models,
     pub limits: ingest::Options,
     pub store: store::Options,

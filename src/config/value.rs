@@ -9,11 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD_PAD_INDIFFERENT};
-use secrecy::{SecretBox, SecretString};
+use secrecy::SecretString;
 use serde_json::Value;
 
 use super::problem::Wrong;
+use crate::vault::Vault;
 
 /// What a setting was given.
 #[derive(Clone, Copy)]
@@ -203,15 +203,14 @@ pub(super) fn database_url(raw: Raw<'_>) -> Parsed<SecretString> {
         .hint("leave it out for SQLite in the data directory"))
 }
 
-/// The key of the vault.
-pub(super) fn vault_key(raw: Raw<'_>) -> Parsed<SecretBox<[u8; 32]>> {
-    let wrong = || {
-        Wrong::from("must be 32 bytes in base64").hint("make one with `openssl rand -base64 32`")
-    };
-    let bytes = STANDARD_PAD_INDIFFERENT.decode(any_text(raw)?.trim()).map_err(|_| wrong())?;
-    let bytes = zeroize::Zeroizing::new(bytes);
-    let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| wrong())?;
-    Ok(SecretBox::new(Box::new(key)))
+/// The key of the vault, in base64; the vault says what a key is.
+pub(super) fn vault_key(raw: Raw<'_>) -> Parsed<SecretString> {
+    let key = secret(raw)?;
+    match Vault::new(&key) {
+        Ok(_) => Ok(key),
+        Err(_) => Err(Wrong::from("must be 32 bytes in base64")
+            .hint("make one with `openssl rand -base64 32`")),
+    }
 }
 
 /// What a log filter looks like is decided by the one that uses it.
