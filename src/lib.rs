@@ -4,6 +4,7 @@
 //! map; `tests/it/tidy.rs` holds the allowed directions of dependency.
 
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod id;
 pub mod ingest;
