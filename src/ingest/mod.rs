@@ -1,9 +1,9 @@
 //! The receive path: from a request's raw bytes to a committed delivery.
 //!
 //! [`Ingest::accept`] is the whole of it, in order: who calls (gate), may we take it (bounds), the
-//! bytes, what it is (identify), where it goes (route), one transaction, a wake. Invariants: nothing
-//! is parsed before the caller is known; nothing about a source is revealed before that either; a
-//! successful answer means committed. Left out: running the agent, which nobody waits for here.
+//! bytes, what it is (identify), where it goes (route), one transaction. Invariants: nothing is parsed
+//! before the caller is known; nothing about a source is revealed before that either; a successful
+//! answer means committed. Left out: running the agent, and waking whoever does: the caller rings.
 
 mod bounds;
 mod gate;
@@ -31,7 +31,6 @@ use crate::{
     clock::Clock,
     domain::source::OnRedelivery,
     id::{AgentId, DeliveryId, EventId, Id, RefusalId, SessionId, WebhookRequestId},
-    signal::Signals,
     store::{
         self, Accepted, Body, MessageBody, NewDelivery, Refusal, Refused, Route, Store, Verdict,
     },
@@ -89,7 +88,6 @@ pub struct Ingest {
     pub registry: Registry,
     pub bounds: Bounds,
     store: Store,
-    signals: Signals,
     clock: Clock,
     refusals: tokio::sync::mpsc::Sender<Refusal>,
 }
@@ -102,13 +100,12 @@ impl Ingest {
     pub fn new(
         store: Store,
         registry: Registry,
-        signals: Signals,
         options: Options,
     ) -> (Arc<Ingest>, tokio::sync::mpsc::Receiver<Refusal>) {
         let (refusals, notes) = tokio::sync::mpsc::channel(REFUSALS_WAITING);
         let clock = store.clock().clone();
         let bounds = Bounds::new(options);
-        (Arc::new(Ingest { registry, bounds, store, signals, clock, refusals }), notes)
+        (Arc::new(Ingest { registry, bounds, store, clock, refusals }), notes)
     }
 
     /// Takes a request. `read_body` is called once the caller is known, or not at all.
@@ -150,7 +147,9 @@ impl Ingest {
             waiting_max: self.bounds.waiting_messages_max(),
         };
         let accepted = self.commit(delivery).await?;
-        self.wake(entry, &accepted);
+        if accepted.verdict == Verdict::Accepted {
+            entry.waiting.add_one();
+        }
         Ok(Answer {
             verdict: accepted.verdict,
             agent_id: accepted.agent_id,
@@ -182,16 +181,6 @@ impl Ingest {
                 Err(Reject::Busy("the session has too many messages waiting"))
             }
             Err(error) => Err(reject(error)),
-        }
-    }
-
-    fn wake(&self, entry: &Entry, accepted: &Accepted) {
-        if accepted.verdict == Verdict::Accepted
-            && let Some(session) = &accepted.session_id
-        {
-            entry.waiting.add_one();
-            self.signals.due();
-            self.signals.changed(session);
         }
     }
 

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use http::HeaderMap;
-use minijinja::{Environment, UndefinedBehavior, context};
+use minijinja::{Environment, UndefinedBehavior, Value, context, value::Serde};
 
 use super::{Entry, Payload, new_message_id, render};
 use crate::{
@@ -110,8 +110,11 @@ fn key(
         .iter()
         .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
         .collect();
-    let context =
-        context! { body => minijinja::Value::from_serialize(payload.tree()), headers, event_type };
+    let context = context! {
+        body => Value::from(Serde(payload.tree())),
+        headers => Value::from(Serde(&headers)),
+        event_type,
+    };
     let key = templates()
         .render_str(template, context)
         .map_err(|error| format!("the session key could not be made: {error}"))?;
