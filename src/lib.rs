@@ -16,4 +16,5 @@ pub mod signal;
 pub mod store;
 pub mod tool;
 pub mod vault;
+pub mod web;
 pub mod worker;
