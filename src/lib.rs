@@ -4,6 +4,7 @@
 //! map; `tests/it/tidy.rs` holds the allowed directions of dependency.
 
 pub mod agent;
+pub mod app;
 pub mod clock;
 pub mod config;
 pub mod domain;

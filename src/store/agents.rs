@@ -98,6 +98,26 @@ impl Store {
             .await
     }
 
+    /// Gives an agent into the hands of the config file, or back.
+    pub async fn hand_over_agent(
+        &self,
+        id: &AgentId,
+        to: ManagedBy,
+        change: Change,
+    ) -> Result<Agent> {
+        let (id, at) = (id.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let sql = "update agents set managed_by = $2 where id = $1";
+                if tx.execute(sql, &params![&id, to.as_str()])? == 0 {
+                    return Err(Error::NotFound);
+                }
+                audit::note(tx, &change, at)?;
+                latest(tx, &id)
+            })
+            .await
+    }
+
     /// Permanent: read-only from now on, and its endpoint lets nobody in. Its sessions go on.
     pub async fn archive_agent(&self, id: &AgentId, change: Change) -> Result<Agent> {
         let (id, at) = (id.clone(), self.clock.now());

@@ -157,6 +157,16 @@ impl Store {
             .await
     }
 
+    /// What [`Store::remember`] wrote, if anything.
+    pub async fn recall(&self, name: &'static str) -> Result<Option<String>> {
+        self.driver
+            .read(move |tx| {
+                let sql = "select value from meta where name = $1";
+                tx.first(sql, &driver::params![name])?.map(|mut row| row.text(0)).transpose()
+            })
+            .await
+    }
+
     /// Finishes what waits and closes the connections.
     pub async fn close(&self) {
         self.driver.close().await;

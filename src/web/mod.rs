@@ -14,6 +14,7 @@ mod intake;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use axum::{
     Router,
     extract::{Request, State},
@@ -59,7 +60,7 @@ pub struct App {
     pub ingest: Arc<Ingest>,
     pub signals: Signals,
     pub previews: Previews,
-    pub options: Arc<Options>,
+    options: Arc<ArcSwap<Options>>,
     /// Ends the streams when the server stops.
     pub shutdown: CancellationToken,
     ready: Arc<health::Ready>,
@@ -74,8 +75,17 @@ impl App {
         options: Options,
         shutdown: CancellationToken,
     ) -> App {
-        let (options, ready) = (Arc::new(options), Arc::default());
+        let (options, ready) = (Arc::new(ArcSwap::from_pointee(options)), Arc::default());
         App { store, ingest, signals, previews, options, shutdown, ready }
+    }
+
+    fn options(&self) -> Arc<Options> {
+        self.options.load_full()
+    }
+
+    /// Takes changed options over; requests that are under way keep the old ones.
+    pub fn set_options(&self, options: Options) {
+        self.options.store(Arc::new(options));
     }
 
     /// A session has got something to do: its worker and its watchers look.

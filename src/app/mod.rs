@@ -1,0 +1,16 @@
+//! The program: what wires the modules together and gives them a process to live in.
+//!
+//! [`Server`] is a running Bellpull, with or without a terminal around it; `serve` and `demo` are the
+//! commands that run one, `check` looks at everything that it would need. Nothing in here decides
+//! anything about deliveries or turns.
+
+mod data_dir;
+mod declare;
+mod listen;
+mod log;
+mod serve;
+mod server;
+mod tasks;
+
+pub use serve::{ServeArgs, serve};
+pub use server::Server;
