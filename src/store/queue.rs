@@ -221,7 +221,8 @@ impl Store {
                 let now = tx.now()?;
                 tx.execute(
                     "update sessions set turn_id = null, lease_owner = null, lease_until = null, \
-                     next_at = case when inbox_taken < inbox_given then $2 end where id = $1",
+                     next_at = case when inbox_taken < inbox_given then cast($2 as bigint) end \
+                     where id = $1",
                     &params![&lease.session_id, now],
                 )?;
                 Ok(())
