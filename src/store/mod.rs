@@ -171,6 +171,20 @@ impl Store {
     pub async fn close(&self) {
         self.driver.close().await;
     }
+
+    /// Runs a change of the configuration as one transaction. They come one after the other, on all
+    /// nodes: the revision's row is their lock, so what a change has looked at stays as it is.
+    async fn configure<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut driver::Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                tx.query("select 1 from meta where name = 'revision' {wait}", &[])?;
+                work(tx)
+            })
+            .await
+    }
 }
 
 /// Marks the configuration as changed, in the transaction of the change.

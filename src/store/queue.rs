@@ -62,17 +62,24 @@ impl Store {
         self.driver
             .transaction(Lane::Work, move |tx| {
                 let now = tx.now()?;
-                let agents = due_agents(tx, now, after.as_ref())?;
+                let mut agents = due_agents(tx, now, after.as_ref())?;
                 let mut claimed = Vec::new();
                 // First a fair share for each agent, then whatever is left for whoever has more.
                 let share = limit.div_ceil(agents.len().max(1));
                 for share in [share, limit] {
-                    for agent in &agents {
+                    let mut with_more = Vec::new();
+                    for agent in agents {
                         let n = share.min(limit - claimed.len());
-                        if n > 0 {
-                            claimed.extend(claim_of(tx, agent, &owner, now, lease, n)?);
+                        if n == 0 {
+                            return Ok(claimed);
                         }
+                        let found = claim_of(tx, &agent, &owner, now, lease, n)?;
+                        if found.len() == n {
+                            with_more.push(agent);
+                        }
+                        claimed.extend(found);
                     }
+                    agents = with_more;
                 }
                 Ok(claimed)
             })
@@ -221,7 +228,8 @@ impl Store {
                 let now = tx.now()?;
                 tx.execute(
                     "update sessions set turn_id = null, lease_owner = null, lease_until = null, \
-                     next_at = case when inbox_taken < inbox_given then $2 end where id = $1",
+                     next_at = case when inbox_taken < inbox_given then cast($2 as bigint) end \
+                     where id = $1",
                     &params![&lease.session_id, now],
                 )?;
                 Ok(())
