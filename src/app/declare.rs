@@ -52,7 +52,9 @@ pub(super) async fn seed(store: &Store, registry: &Registry) -> anyhow::Result<(
             Err(error) => return Err(error).context("make the environment `default`"),
         }
     }
-    if registry.snapshot().agent(agent::DEFAULT_NAME).is_none() {
+    // Archived counts too: whoever archived it does not want it back at the next start.
+    let known = |agent: &Agent| agent.spec.name == agent::DEFAULT_NAME;
+    if !registry.snapshot().agents.values().any(known) {
         let spec = AgentSpec::new(agent::DEFAULT_NAME, REHEARSAL);
         create_agent(store, spec, ManagedBy::Api, FIRST_START).await?;
     }

@@ -331,8 +331,14 @@ impl Registry {
     async fn read_secrets(&self, snapshot: &mut Snapshot) -> anyhow::Result<()> {
         for sealed in self.store.secrets().await.context("read secrets")? {
             let place = Place { kind: "secret", id: &sealed.name, version: sealed.version };
-            let value = self.vault.open(place, &sealed.sealed);
-            let value = value.with_context(|| format!("open the secret `{}`", sealed.name))?;
+            let value = match self.vault.open(place, &sealed.sealed) {
+                Ok(value) => value,
+                // One broken row closes the sources that use it, and nobody else's.
+                Err(error) => {
+                    tracing::error!(secret = sealed.name, %error, "a secret cannot be opened");
+                    continue;
+                }
+            };
             let secrets = snapshot.values.entry(sealed.name.clone()).or_default();
             secrets.wanted = true;
             secrets.values.push((value, sealed.expires_at));

@@ -103,16 +103,15 @@ impl Store {
         change: Change,
     ) -> Result<Agent> {
         let (id, at) = (id.clone(), self.clock.now());
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let sql = "update agents set managed_by = $2 where id = $1";
-                if tx.execute(sql, &params![&id, to.as_str()])? == 0 {
-                    return Err(Error::NotFound);
-                }
-                audit::note(tx, &change, at)?;
-                latest(tx, &id)
-            })
-            .await
+        self.configure(move |tx| {
+            let sql = "update agents set managed_by = $2 where id = $1";
+            if tx.execute(sql, &params![&id, to.as_str()])? == 0 {
+                return Err(Error::NotFound);
+            }
+            audit::note(tx, &change, at)?;
+            latest(tx, &id)
+        })
+        .await
     }
 
     /// Permanent: read-only from now on, and its endpoint lets nobody in. Its sessions go on.
