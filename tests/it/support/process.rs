@@ -1,7 +1,7 @@
 //! The real binary as a child process, with its own data directory.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -180,11 +180,4 @@ pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T 
         Ok(answer) => answer,
         Err(_) => panic!("not within {PATIENCE:?}: {what}"),
     }
-}
-
-/// Reads a child's whole output; for commands that end by themselves.
-pub fn read_all(mut reader: impl Read) -> String {
-    let mut text = String::new();
-    reader.read_to_string(&mut text).expect("UTF-8");
-    text
 }
