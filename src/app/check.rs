@@ -7,7 +7,10 @@ use std::{io::Write, path::Path};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::{data_dir::DataDir, serve::ServeArgs};
+use super::{
+    data_dir::{self, DataDir},
+    serve::ServeArgs,
+};
 use crate::{
     clock::Clock,
     config::{self, Config},
@@ -73,7 +76,7 @@ async fn look(config: &Config, findings: &mut Vec<Finding>) {
     let location = match &config.database_url {
         Some(url) => Some(Location::Postgres(url.expose_secret().to_owned())),
         None => {
-            let file = config.data_dir.join("bellpull.db");
+            let file = data_dir::database(&config.data_dir);
             file.exists().then_some(Location::Sqlite(file))
         }
     };

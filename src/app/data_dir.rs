@@ -10,6 +10,11 @@ use std::{
 use anyhow::{Context, bail};
 use secrecy::{ExposeSecret, SecretString};
 
+/// Where SQLite's file is.
+pub(super) fn database(data_dir: &Path) -> PathBuf {
+    data_dir.join("bellpull.db")
+}
+
 /// An open data directory. The lock lasts as long as this value.
 #[derive(Debug)]
 pub(super) struct DataDir {
@@ -46,10 +51,6 @@ impl DataDir {
         }
     }
 
-    pub(super) fn database(&self) -> PathBuf {
-        self.path.join("bellpull.db")
-    }
-
     pub(super) fn workspaces(&self) -> PathBuf {
         self.path.join("workspaces")
     }
@@ -79,6 +80,18 @@ impl DataDir {
             }
             Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
         }
+    }
+
+    /// The trimmed content of a small file that must be there.
+    pub(super) fn read(&self, name: &str) -> anyhow::Result<SecretString> {
+        let path = self.path.join(name);
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(text.trim().into())
+    }
+
+    /// Puts another content in the place of a small file.
+    pub(super) fn replace(&self, name: &str, value: &SecretString) -> anyhow::Result<()> {
+        self.write_new(&self.path.join(name), value)
     }
 
     /// Written whole and synced before it has its name: a crash leaves no half key.

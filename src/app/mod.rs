@@ -4,6 +4,7 @@
 //! commands that run one, `check` looks at everything that it would need. Nothing in here decides
 //! anything about deliveries or turns.
 
+mod backup;
 mod data_dir;
 mod declare;
 mod listen;
@@ -11,6 +12,9 @@ mod log;
 mod serve;
 mod server;
 mod tasks;
+mod vault;
 
+pub use backup::{BackupArgs, backup};
 pub use serve::{ServeArgs, serve};
 pub use server::Server;
+pub use vault::{VaultCommand, vault};

@@ -7,11 +7,16 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{data_dir::DataDir, declare, listen, tasks::Tasks};
+use super::{
+    data_dir::{self, DataDir},
+    declare, listen,
+    tasks::Tasks,
+};
 use crate::{
     agent,
     clock::Clock,
@@ -21,7 +26,7 @@ use crate::{
     preview::Previews,
     runtime::{self, Runtime},
     signal::Signals,
-    store::{Location, Store},
+    store::{Location, Retention, Store},
     vault::{self, Vault},
     web,
     worker::Worker,
@@ -42,6 +47,7 @@ pub struct Server {
     pub(super) web: web::App,
     pub(super) config: Config,
     keys: Keys,
+    retention: Arc<ArcSwap<Retention>>,
     signals: Signals,
     requests: (CancellationToken, TaskTracker),
     turns: (CancellationToken, TaskTracker),
@@ -67,7 +73,7 @@ impl Server {
 
         let (master_key, admin_key_file) = master_key(&config, &data_dir)?;
         let vault = Arc::new(open_vault(&config, &data_dir)?);
-        let store = open_store(&config, &data_dir, clock).await?;
+        let store = open_database(&config, clock).await?;
         check_canary(&store, &vault).await?;
 
         let (signals, told) = Signals::new();
@@ -82,6 +88,7 @@ impl Server {
             ingest: ingest.clone(),
             signals: signals.clone(),
             data_dir: data_dir.path.clone(),
+            retention: Arc::new(ArcSwap::from_pointee(config.retention.clone())),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -108,6 +115,7 @@ impl Server {
             signals,
             requests,
             turns,
+            retention: tasks.retention,
             tasks: (tasks.stop, tasks.tracker),
             _data_dir: data_dir,
         })
@@ -129,6 +137,7 @@ impl Server {
         }
         self.apply(&declared).await?;
         self.ingest.bounds.set_options(config.limits.clone());
+        self.retention.store(Arc::new(config.retention.clone()));
         self.web.set_options(web_options(&config, self.address));
         self.config = Config {
             data_dir: self.config.data_dir.clone(),
@@ -204,10 +213,10 @@ async fn check_canary(store: &Store, vault: &Vault) -> anyhow::Result<()> {
 }
 
 /// Opens the database; a PostgreSQL that is still starting is waited for.
-async fn open_store(config: &Config, data_dir: &DataDir, clock: Clock) -> anyhow::Result<Store> {
+pub(super) async fn open_database(config: &Config, clock: Clock) -> anyhow::Result<Store> {
     let location = match &config.database_url {
         Some(url) => Location::Postgres(url.expose_secret().to_owned()),
-        None => Location::Sqlite(data_dir.database()),
+        None => Location::Sqlite(data_dir::database(&config.data_dir)),
     };
     let mut tries = 0;
     loop {

@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -11,7 +12,7 @@ use super::data_dir::DataDir;
 use crate::{
     ingest::{self, Ingest},
     signal::{Signals, Told},
-    store::{Hint, Refusal, Store},
+    store::{Hint, Pruned, Refusal, Retention, Store},
 };
 
 /// Another node's change of configuration takes effect here within twice this.
@@ -19,6 +20,8 @@ const REVISION_INTERVAL: Duration = Duration::from_secs(1);
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
 const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 /// Refused callers are written down this often, this many at most.
 const REFUSALS_INTERVAL: Duration = Duration::from_secs(1);
 const REFUSALS_BATCH: usize = 100;
@@ -33,6 +36,7 @@ pub(super) struct Tasks {
     pub(super) ingest: Arc<Ingest>,
     pub(super) signals: Signals,
     pub(super) data_dir: std::path::PathBuf,
+    pub(super) retention: Arc<ArcSwap<Retention>>,
     pub(super) tracker: TaskTracker,
     pub(super) stop: CancellationToken,
 }
@@ -68,6 +72,24 @@ impl Tasks {
                 tracing::info!(owners = n, "removed pieces of bodies that were never accepted");
             }
             Ok(())
+        });
+        self.every(PRUNE_INTERVAL, "prune what is past its days", |tasks| async move {
+            loop {
+                let retention = tasks.retention.load_full();
+                let pruned = tasks.store.prune(&retention).await?;
+                if pruned != Pruned::default() {
+                    tracing::info!(
+                        bodies = pruned.bodies,
+                        deliveries = pruned.deliveries,
+                        "pruned what is past its days"
+                    );
+                }
+                if !pruned.is_full() || tasks.stop.is_cancelled() {
+                    return Ok(());
+                }
+                // Room for others between two slices.
+                tokio::time::sleep(PRUNE_PAUSE).await;
+            }
         });
         self.tracker.spawn(self.clone().note_refusals(refusals));
         let (hints, outgoing) = mpsc::channel(HINTS_WAITING);

@@ -9,6 +9,7 @@
 mod accept;
 mod agents;
 mod audit;
+mod backup;
 mod chunks;
 mod deliveries;
 mod driver;
@@ -18,6 +19,7 @@ mod events;
 mod hints;
 mod keys;
 mod migrate;
+mod prune;
 mod queue;
 mod secrets;
 mod sessions;
@@ -27,12 +29,14 @@ pub use accept::{
     Accepted, Body, Dispatch, MessageBody, NewDelivery, Refused, Route, RouteTarget, Verdict,
 };
 pub use audit::{AuditEntry, Change};
+pub use backup::{BackupReport, backup, rehearse};
 pub use deliveries::{Attempt, DeliveryFilter, Refusal, StoredBody};
 pub use driver::Location;
 pub use error::{Error, Result};
 pub use events::EventFilter;
 pub use hints::Hint;
 pub use keys::ApiKey;
+pub use prune::Pruned;
 pub use queue::{Claimed, Lease, Taken};
 pub use secrets::{SealedSecret, SecretInfo};
 pub use sessions::{NewMessage, NewSession, SessionFilter};

@@ -78,6 +78,42 @@ impl Store {
         .await
     }
 
+    /// Replaces how every version of every secret, and the canary, are wrapped; values stay. All in
+    /// one transaction: there is no moment at which some need the old key and some the new. Answers
+    /// how many were rewrapped.
+    pub async fn rewrap_secrets(
+        &self,
+        rewrap: impl Fn(&str, i64, &[u8]) -> Result<Option<Bytes>> + Send + 'static,
+        canary: impl FnOnce(&str) -> Result<Option<String>> + Send + 'static,
+        change: Change,
+    ) -> Result<u64> {
+        let at = self.clock.now();
+        self.configure(move |tx| {
+            let mut n = 0;
+            for mut row in tx.query("select name, version, sealed from secrets", &[])? {
+                let (name, version) = (row.text(0)?, row.int(1)?);
+                let sealed = row.bytes_or_null(2)?.unwrap_or_default();
+                if let Some(sealed) = rewrap(&name, version, &sealed)? {
+                    tx.execute(
+                        "update secrets set sealed = $3 where name = $1 and version = $2",
+                        &params![name, version, sealed],
+                    )?;
+                    n += 1;
+                }
+            }
+            let known = tx.first("select value from meta where name = 'vault_canary'", &[])?;
+            if let Some(mut row) = known
+                && let Some(fresh) = canary(&row.text(0)?)?
+            {
+                let sql = "update meta set value = $1 where name = 'vault_canary'";
+                tx.execute(sql, &params![fresh])?;
+            }
+            audit::note(tx, &change, at)?;
+            Ok(n)
+        })
+        .await
+    }
+
     /// Every live version of every secret, newest first within a name.
     pub async fn secrets(&self) -> Result<Vec<SealedSecret>> {
         let now = self.clock.now();
