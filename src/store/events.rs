@@ -29,6 +29,13 @@ pub struct EventFilter {
     pub limit: usize,
 }
 
+/// The last number of a log and the last position of its inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    pub last_seq: i64,
+    pub last_position: i64,
+}
+
 /// Where a page ended: at a number of the log (`7`), or at a position of the inbox (`7w3`, with the
 /// number of the log up to which everything was shown before: what waited may be there by now).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +119,18 @@ impl Store {
                 .into_iter()
                 .map(|row| read_event(tx, row))
                 .collect()
+            })
+            .await
+    }
+
+    /// Where the log and the inbox end now. What a stream asks before it reads anything.
+    pub async fn end_of_log(&self, session: &SessionId) -> Result<LogEnd> {
+        let session = session.clone();
+        self.driver
+            .read(move |tx| {
+                let sql = "select next_seq - 1, inbox_given from sessions where id = $1";
+                let mut row = tx.first(sql, &params![&session])?.ok_or(Error::NotFound)?;
+                Ok(LogEnd { last_seq: row.int(0)?, last_position: row.int(1)? })
             })
             .await
     }

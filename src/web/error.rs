@@ -13,7 +13,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::{domain::Problem, store};
+use crate::{domain::Problem, ingest::Reject, store};
 
 /// What went wrong, by who has to do something about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,15 +117,19 @@ impl Error {
     /// A failure that is no fault of the caller. The detail is for the operator.
     pub(super) fn failed(kind: Kind, detail: impl Into<String>) -> Error {
         let message = match kind {
-            Kind::Unavailable => "The server cannot answer this now; nothing was changed.",
+            Kind::Unavailable => "The server cannot do this now; try again in a moment.",
             Kind::Overloaded => "The server has too much to do; try again later.",
             _ => "Something went wrong on the server; its log knows more under this request id.",
         };
         Error { detail: Some(detail.into()), ..Error::new(kind, message) }
     }
 
-    pub(super) fn internal(error: &anyhow::Error) -> Error {
-        Error::failed(Kind::Internal, format!("{error:#}"))
+    /// For what a path or body names by its id.
+    pub(super) fn missing(noun: &'static str) -> impl Fn(store::Error) -> Error {
+        move |error| match error {
+            store::Error::NotFound => Error::not_found(format!("there is no such {noun}")),
+            other => other.into(),
+        }
     }
 
     pub(super) fn with_code(mut self, code: &'static str) -> Error {
@@ -190,6 +194,15 @@ impl From<Problem> for Error {
     }
 }
 
+impl From<anyhow::Error> for Error {
+    fn from(error: anyhow::Error) -> Error {
+        match error.downcast::<store::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => Error::failed(Kind::Internal, format!("{error:#}")),
+        }
+    }
+}
+
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Error {
         match error {
@@ -203,6 +216,30 @@ impl From<store::Error> for Error {
             | store::Error::Constraint(_)
             | store::Error::Corrupt(_)
             | store::Error::Bug(_) => Error::failed(Kind::Internal, error.detail()),
+        }
+    }
+}
+
+/// Why a body or a whole request was not taken.
+impl From<Reject> for Error {
+    fn from(reject: Reject) -> Error {
+        match reject {
+            Reject::Unauthorized => {
+                Error::new(Kind::Authentication, "these credentials do not pass")
+            }
+            Reject::UnknownName => Error::not_found("there is no source or agent of this name"),
+            Reject::TooLarge { bytes_max } => {
+                Error::new(Kind::TooLarge, format!("the body is larger than {bytes_max} bytes"))
+            }
+            Reject::BodyIncomplete(reason) => Error::new(Kind::Timeout, reason),
+            Reject::Busy(reason) => Error::failed(Kind::Overloaded, reason),
+            Reject::Processing => {
+                Error::failed(Kind::Unavailable, "the result of the commit is unknown")
+            }
+            Reject::Failed(error @ store::Error::Unavailable(_)) => {
+                Error::failed(Kind::Unavailable, error.detail())
+            }
+            Reject::Failed(error) => Error::failed(Kind::Internal, error.detail()),
         }
     }
 }

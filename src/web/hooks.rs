@@ -13,16 +13,11 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    App,
-    error::{Error, Kind},
-    frame::REQUEST_ID,
-    intake,
-};
+use super::{App, error::Error, frame::REQUEST_ID, intake};
 use crate::{
     id::{Id, WebhookRequestId},
     ingest::{Answer, Endpoint, Head, Reject},
-    store::{self, Verdict},
+    store::Verdict,
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -67,7 +62,7 @@ async fn receive(app: App, endpoint: Endpoint, request: Request) -> Response {
             (StatusCode::ACCEPTED, Json(shown(&answer, &id))).into_response()
         }
         Err(Reject::Processing) => processing(agent_id.as_deref(), &id),
-        Err(reject) => refusal(reject).into_response(),
+        Err(reject) => Error::from(reject).into_response(),
     };
     let id = HeaderValue::from_str(id.as_str()).expect("an id is ASCII");
     response.headers_mut().insert(REQUEST_ID, id);
@@ -100,22 +95,4 @@ fn processing(agent_id: Option<&str>, id: &WebhookRequestId) -> Response {
         "request_id": id,
     });
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json(body)).into_response()
-}
-
-/// Why a body or a whole request was not taken, as every route answers it.
-pub(super) fn refusal(reject: Reject) -> Error {
-    match reject {
-        Reject::Unauthorized => Error::new(Kind::Authentication, "these credentials do not pass"),
-        Reject::UnknownName => Error::not_found("there is no source or agent of this name"),
-        Reject::TooLarge { bytes_max } => {
-            Error::new(Kind::TooLarge, format!("the body is larger than {bytes_max} bytes"))
-        }
-        Reject::BodyIncomplete(reason) => Error::new(Kind::Timeout, reason),
-        Reject::Busy(reason) => Error::failed(Kind::Overloaded, reason),
-        Reject::Processing => Error::failed(Kind::Unavailable, "the commit's result is unknown"),
-        Reject::Failed(error @ store::Error::Unavailable(_)) => {
-            Error::failed(Kind::Unavailable, error.detail())
-        }
-        Reject::Failed(error) => Error::failed(Kind::Internal, error.detail()),
-    }
 }

@@ -6,11 +6,16 @@
 //! request's id. Left out: the socket, and everything that happens after an answer.
 
 mod auth;
+mod compat;
 mod error;
 mod frame;
 mod health;
 mod hooks;
+mod input;
 mod intake;
+mod managed;
+mod query;
+mod stream;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -88,6 +93,24 @@ impl App {
         self.options.store(Arc::new(options));
     }
 
+    /// The URL of a path of this server, as somebody outside reaches it.
+    fn url(&self, path: &str) -> String {
+        let options = self.options();
+        match &options.public_url {
+            Some(origin) => format!("{origin}{path}"),
+            None => format!("http://{}{path}", options.listen),
+        }
+    }
+
+    /// Lets a change of configuration take effect: on this node with this answer, elsewhere soon.
+    async fn configured(&self) {
+        if let Err(error) = self.ingest.registry.refresh().await {
+            // The change is committed, and found with the next look at the revision.
+            tracing::error!(detail = format!("{error:#}"), "the registry was not refreshed");
+        }
+        self.signals.configured();
+    }
+
     /// A session has got something to do: its worker and its watchers look.
     fn ring(&self, session: &SessionId) {
         self.signals.due();
@@ -97,9 +120,14 @@ impl App {
 
 /// The whole of HTTP, as a service.
 pub fn router(app: App) -> Router {
+    let api = Router::new()
+        .merge(managed::routes())
+        .merge(compat::routes())
+        .layer(middleware::from_fn_with_state(app.clone(), auth::require));
     Router::new()
         .merge(health::routes())
         .merge(hooks::routes())
+        .merge(api)
         .fallback(nowhere)
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::from_fn_with_state(app.clone(), frame::frame))
