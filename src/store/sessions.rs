@@ -226,7 +226,7 @@ fn add_messages(
     let now = tx.now()?;
     let mut rows = Vec::with_capacity(messages.len());
     for message in messages {
-        let position = take_position(tx, session, now)?;
+        let position = take_position(tx, session, now, at, i64::MAX)?.ok_or(Error::NotFound)?;
         let body = message.body.to_text();
         rows.push(params![session, position, &message.event_id, body, &message.private, at].into());
     }
