@@ -9,5 +9,6 @@
     reason = "a test fails by panicking, and what it prints is shown when it fails"
 )]
 
+mod store;
 mod support;
 mod tidy;
