@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and what it prints is shown when it fails"
 )]
 
+mod store;
 mod support;
 mod tidy;
 mod turns;
