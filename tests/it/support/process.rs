@@ -60,6 +60,8 @@ impl Process {
                 log.push('\n');
             }
         });
+        // A second installation of the same provider is refused, and that is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         Process { child, url: String::new(), data_dir: data_dir.to_owned(), log, http }
     }
@@ -85,10 +87,6 @@ impl Process {
             answer.status().is_success().then_some(())
         })
         .await;
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     pub fn signal(&self, signal: &str) {
