@@ -10,12 +10,12 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::{
-    nearest::nearest,
     problem::{Wrong, join},
     reader::{Entry, Reader},
     value::{self, Parsed, Raw},
 };
 use crate::domain::{
+    nearest::nearest,
     secret,
     source::{Field, OnRedelivery, SourceDefinition, Target, Verifier, check_name},
 };
