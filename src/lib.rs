@@ -3,6 +3,7 @@
 //! The modules in reading order follow a webhook from socket to transcript. ARCHITECTURE.md has the
 //! map; `tests/it/tidy.rs` holds the allowed directions of dependency.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
