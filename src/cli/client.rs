@@ -63,6 +63,10 @@ impl Client {
         Ok(Client { http, connection })
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// The address of a route, each segment escaped.
     pub(super) fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url> {
         if path.iter().any(|segment| matches!(*segment, "" | "." | "..")) {
@@ -186,6 +190,21 @@ impl Client {
         let answer = self.authorized(request).send().await;
         let answer = answer.map_err(|error| self.unreachable(what, &error))?;
         self.checked(what, answer).await
+    }
+
+    /// A call without the key of the API, as a sender makes it: status, request id and JSON body.
+    pub(super) async fn deliver(
+        &self,
+        what: &str,
+        url: Url,
+        headers: header::HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Option<String>, Value)> {
+        let request = self.http.post(url).timeout(ANSWER_TIMEOUT).headers(headers).body(body);
+        let answer = request.send().await.map_err(|error| self.unreachable(what, &error))?;
+        let (status, request_id) = (answer.status(), request_id(&answer));
+        let bytes = read(what, answer).await?;
+        Ok((status, request_id, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {

@@ -88,6 +88,14 @@ impl Connection {
         };
         Ok(Connection { base, key, key_from })
     }
+
+    /// The key, if somebody gave it for this call. The one in the file is the server's own.
+    pub(super) fn given_key(&self) -> Option<&SecretString> {
+        match self.key_from {
+            KeyFrom::Flag | KeyFrom::Variable => self.key.as_ref(),
+            KeyFrom::File(_) | KeyFrom::Nowhere(..) => None,
+        }
+    }
 }
 
 impl KeyFrom {

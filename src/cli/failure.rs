@@ -74,6 +74,10 @@ impl Failure {
         matches!(self, Failure::Told(told) if told.status == Some(wanted))
     }
 
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Failure::Told(told) if told.is_passing)
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Told)) -> Failure {
         if let Failure::Told(told) = &mut self {
             change(told);

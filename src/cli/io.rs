@@ -93,6 +93,12 @@ impl Io {
         self.line(harmless_json(&text))
     }
 
+    /// One JSON document of many, each on its line.
+    pub(super) fn json_line(&mut self, value: &Value) -> Result<(), Failure> {
+        self.line(harmless_json(&value.to_string()))?;
+        Ok(self.out.flush()?)
+    }
+
     /// A remark for the person, which is not part of the answer.
     pub(super) fn note(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
         let style = Style { color: self.err_color };

@@ -12,12 +12,19 @@ mod context;
 mod curl;
 mod deliveries;
 mod failure;
+mod follow;
 mod io;
 mod keys;
 mod secrets;
+mod send;
+mod sessions;
 mod sources;
+mod sse;
 mod style;
 mod table;
+mod tail;
+mod transcript;
+mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
@@ -56,9 +63,18 @@ pub struct With<A: clap::Args> {
 // No documentation of its own: clap would make it the text above the commands of whoever flattens it.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Send an event to an agent or a source, or a message to a session
+    #[command(after_help = send::EXAMPLES)]
+    Send(Box<With<send::Args>>),
+    /// Follow a session's transcript, or the newest deliveries and sessions
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(Box<With<tail::Args>>),
     /// List deliveries; show, inspect and erase one
     #[command(after_help = deliveries::EXAMPLES)]
     Deliveries(Box<With<deliveries::Args>>),
+    /// List sessions; show or create one
+    #[command(after_help = sessions::EXAMPLES)]
+    Sessions(Box<With<sessions::Args>>),
     /// List agents; create, change, pause and archive them
     #[command(after_help = agents::EXAMPLES)]
     Agents(Box<With<agents::Args>>),
@@ -109,7 +125,10 @@ fn context<'a>(
 async fn dispatch(command: Command, context: &mut Context<'_>) -> failure::Result<Exit> {
     // Boxed, because each of them is a large future and only one runs.
     match command {
+        Command::Send(with) => Box::pin(send::run(with.args, context)).await,
+        Command::Tail(with) => Box::pin(tail::run(with.args, context)).await,
         Command::Deliveries(with) => Box::pin(deliveries::run(with.args, context)).await,
+        Command::Sessions(with) => Box::pin(sessions::run(with.args, context)).await,
         Command::Agents(with) => Box::pin(agents::run(with.args, context)).await,
         Command::Sources(with) => Box::pin(sources::run(with.args, context)).await,
         Command::Secrets(with) => Box::pin(secrets::run(with.args, context)).await,
@@ -120,7 +139,10 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> failure::Resul
 impl Command {
     fn global(&self) -> &Global {
         match self {
+            Command::Send(with) => &with.global,
+            Command::Tail(with) => &with.global,
             Command::Deliveries(with) => &with.global,
+            Command::Sessions(with) => &with.global,
             Command::Agents(with) => &with.global,
             Command::Sources(with) => &with.global,
             Command::Secrets(with) => &with.global,

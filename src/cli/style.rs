@@ -47,6 +47,10 @@ impl Style {
         self.paint(Look::Dim, text)
     }
 
+    pub(super) fn strong(self, text: &str) -> String {
+        self.paint(Look::Strong, text)
+    }
+
     pub(super) fn error(self, text: &str) -> String {
         if self.color { format!("\u{1b}[1;31m{text}\u{1b}[0m") } else { text.to_owned() }
     }
@@ -98,6 +102,19 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
+/// `12,345`.
+pub(super) fn grouped(n: i64) -> String {
+    let digits = n.unsigned_abs().to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if n < 0 { format!("-{text}") } else { text }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -131,6 +148,10 @@ mod tests {
             (26_214_400, "26.2 MB"),
         ] {
             assert_eq!(size(bytes), expected);
+        }
+        for (n, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (-1_234_567, "-1,234,567")]
+        {
+            assert_eq!(grouped(n), expected);
         }
     }
 

@@ -5,6 +5,7 @@ pub(super) mod server;
 use std::{
     collections::BTreeMap,
     io::{self, Write},
+    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -93,6 +94,12 @@ fn options_of_all_commands_go_anywhere_behind_the_command() {
 #[test]
 fn what_makes_no_sense_is_wrong_use() {
     for line in [
+        "send",
+        "send --agent a",
+        "send --agent a --token t --source s",
+        "send --session s --token t",
+        "send --source s text",
+        "tail --until-idle",
         "deliveries --status lost",
         "deliveries --limit 0",
         "sources create a --target t --session-key k",
@@ -162,6 +169,17 @@ async fn errors_say_what_failed_then_what_the_server_says_then_what_to_do() {
     .await;
     check(
         &server,
+        &["sessions", "show", "dlv_1"],
+        &expect![[r#"
+        --- Failed
+        error: could not show the session `dlv_1`: there is nothing here
+          request req_1
+        hint: `dlv_1` reads like a delivery; see `bellpull deliveries`
+    "#]],
+    )
+    .await;
+    check(
+        &server,
         &["deliveries", "--limit", "3", "show", "dlv_1"],
         &expect![[r#"
         --- WrongUse
@@ -222,6 +240,46 @@ async fn a_list_is_one_document_from_as_many_pages_as_it_takes() {
     assert_eq!(list["data"][249]["id"], "dlv_249");
     assert_eq!(list["next_page"], "250");
     assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn the_key_goes_to_the_api_and_never_to_an_agents_endpoint() {
+    let server = Server::start(|_| {
+        Answer::new(202, "application/json", r#"{"status":"held","delivery_id":"dlv_1"}"#)
+    });
+    let line = ["send", "--agent", "agent_1", "--token", "t", "--id", "7", "-H", "X-Kind: a"];
+    let sent = ran(&server.url(), &line, "{\"a\" :1}", |_| {}).await;
+    assert_eq!(sent.exit, Exit::Fine, "{sent:?}");
+    assert_eq!(sent.out, "held  dlv_1\n");
+    let requests = server.requests();
+    let request = &requests[0];
+    assert_eq!(request.line, "POST /api/agents/agent_1/webhook");
+    assert_eq!(request.header("authorization"), Some("Bearer t"));
+    assert_eq!(request.header("idempotency-key"), Some("7"));
+    assert_eq!(request.header("x-kind"), Some("a"));
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    assert_eq!(request.body, b"{\"a\" :1}", "byte for byte");
+
+    ran(&server.url(), &["send", "--source", "s", "--data", "1"], "", |_| {}).await;
+    ran(&server.url(), &["send", "--source", "s", "--basic", "u:p"], "no json", |_| {}).await;
+    let requests = server.requests();
+    assert_eq!(requests[1].header("authorization"), Some("Bearer test-key"));
+    assert_eq!(requests[2].header("authorization"), Some("Basic dTpw"));
+    assert_eq!(requests[2].header("content-type"), Some("text/plain; charset=utf-8"));
+}
+
+#[tokio::test]
+async fn a_payload_must_be_there_and_be_what_it_says() {
+    let server = Server::start(|_| Answer::json(&json!({"status": "accepted"})));
+    let url = server.url();
+    let wrong = ran(&url, &["send", "--source", "s", "--data", "{"], "", |_| {}).await;
+    assert_eq!(wrong.exit, Exit::WrongUse);
+    assert!(wrong.err.contains("is not JSON"), "{}", wrong.err);
+    let line = ["send", "--source", "s", "--data", "{", "-H", "Content-Type: text/x"];
+    assert_eq!(ran(&url, &line, "", |_| {}).await.exit, Exit::Fine);
+    let typed = ran(&url, &["send", "--source", "s"], "", |io| io.input_is_terminal = true).await;
+    assert_eq!(typed.exit, Exit::WrongUse);
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -315,4 +373,12 @@ async fn an_agent_is_found_by_its_name_if_only_one_has_it() {
         "#]],
     )
     .await;
+}
+
+#[test]
+fn the_key_is_not_in_debug_output() {
+    let line = ["bellpull", "send", "--source", "s", "--key", "hunter2", "--token", "hunter2"];
+    let command = Top::try_parse_from(line).unwrap().command;
+    assert!(!format!("{command:?}").contains("hunter2"));
+    assert!(!Path::new("nowhere").exists());
 }

@@ -18,12 +18,18 @@ pub(in crate::cli) struct Request {
     /// Method and target, without the query.
     pub(in crate::cli) line: String,
     query: Vec<(String, String)>,
+    headers: Vec<(String, String)>,
     pub(in crate::cli) body: Vec<u8>,
 }
 
 impl Request {
     pub(in crate::cli) fn path(&self) -> &str {
         self.line.split(' ').nth(1).unwrap()
+    }
+
+    pub(in crate::cli) fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
     }
 
     pub(in crate::cli) fn query(&self, name: &str) -> Option<&str> {
@@ -34,7 +40,18 @@ impl Request {
 
 #[derive(Debug)]
 pub(in crate::cli) enum Answer {
-    Whole { status: u16, kind: &'static str, body: Vec<u8> },
+    Whole {
+        status: u16,
+        kind: &'static str,
+        body: Vec<u8>,
+    },
+    /// An event stream: these pieces, each as one write, then the end, if it ends.
+    Stream {
+        pieces: Vec<Vec<u8>>,
+        ends: bool,
+    },
+    /// Nothing: the connection is closed.
+    Close,
 }
 
 impl Answer {
@@ -50,6 +67,16 @@ impl Answer {
         let error = json!({"type": kind, "message": message});
         let body = json!({"type": "error", "error": error, "request_id": "req_1"});
         Answer::new(status, "application/json", body.to_string())
+    }
+
+    /// A stream that ends behind this text.
+    pub(in crate::cli) fn stream(text: &str) -> Answer {
+        Answer::Stream { pieces: vec![text.as_bytes().to_vec()], ends: true }
+    }
+
+    /// A stream that stays open.
+    pub(in crate::cli) fn open_stream(text: &str) -> Answer {
+        Answer::Stream { pieces: vec![text.as_bytes().to_vec()], ends: false }
     }
 }
 
@@ -114,7 +141,7 @@ impl Drop for Server {
 fn serve(
     mut stream: TcpStream,
     seen: &Mutex<Vec<Request>>,
-    _: &Mutex<Vec<TcpStream>>,
+    held: &Mutex<Vec<TcpStream>>,
     answer: &(impl Fn(&Request) -> Answer + Sync),
 ) {
     let Some(request) = read(&stream) else {
@@ -131,6 +158,19 @@ fn serve(
             // The client may have what it wants already.
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
         }
+        Answer::Stream { pieces, ends } => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                        Connection: close\r\n\r\n";
+            let _ = stream.set_nodelay(true);
+            let _ = stream.write_all(head.as_bytes());
+            for piece in pieces {
+                let _ = stream.write_all(&piece);
+            }
+            if !ends {
+                held.lock().unwrap().push(stream);
+            }
+        }
+        Answer::Close => {}
     }
 }
 
@@ -154,5 +194,5 @@ fn read(stream: &TcpStream) -> Option<Request> {
     reader.read_exact(&mut body).ok()?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let query = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    Some(Request { line: format!("{method} {path}"), query, body })
+    Some(Request { line: format!("{method} {path}"), query, headers, body })
 }
