@@ -13,4 +13,5 @@ pub mod preview;
 pub mod signal;
 pub mod store;
 pub mod vault;
+pub mod web;
 pub mod worker;

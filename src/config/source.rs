@@ -15,9 +15,13 @@ use super::{
     value::{self, Parsed, Raw},
 };
 use crate::domain::{
+    self,
     nearest::nearest,
     secret,
-    source::{Field, OnRedelivery, SourceDefinition, Target, Verifier, check_name},
+    source::{
+        Field, HEADER_DEFAULT, MESSAGE_CHARS_DEFAULT, OnRedelivery, SourceDefinition, Target,
+        Verifier, check_name,
+    },
 };
 
 /// A source as the file declares it.
@@ -46,10 +50,6 @@ pub(super) const KEYS: [&str; 15] = [
     "username",
     "verifier",
 ];
-
-/// The header of preset `header`, and the one in which sources without a gate of their own send
-/// their secret.
-const HEADER_DEFAULT: &str = "X-Webhook-Secret";
 
 /// Fields tried in turn; more of them is a mistake.
 const FIELDS_MAX: usize = 32;
@@ -108,7 +108,7 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
             .unwrap_or_default(),
         message_chars_max: entry
             .get("message_chars_max", value::number(1..=1_000_000, "characters"))
-            .unwrap_or(crate::domain::source::MESSAGE_CHARS_DEFAULT),
+            .unwrap_or(MESSAGE_CHARS_DEFAULT),
     };
     match (entry.raw("project"), entry.raw("environment_id")) {
         (Some(_), Some(_)) => {
@@ -145,10 +145,10 @@ fn gate(entry: &mut Entry<'_, '_>) -> Option<Verifier> {
         (None, None) => Verifier::Box,
     };
     let at = if entry.raw("verifier").is_some() { "verifier" } else { "preset" };
-    match check(&found) {
+    match found.check() {
         Ok(()) => Some(found),
-        Err(wrong) => {
-            entry.problem(at, wrong);
+        Err(domain::Problem { field, message }) => {
+            entry.problem(at, format!("the {field} {message}"));
             None
         }
     }
@@ -223,21 +223,6 @@ pub(super) fn refuse_unknown(
             nearest(key, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
         reader.problem(&join(at, key), Wrong { message: "unknown key".to_owned(), hint });
     }
-}
-
-/// What the type of a verifier does not say.
-fn check(verifier: &Verifier) -> Result<(), Wrong> {
-    if let Verifier::Basic { username } = verifier
-        && (username.is_empty() || username.contains(|char: char| char == ':' || char.is_control()))
-    {
-        return Err("the user name must not be empty, nor contain `:`".into());
-    }
-    if let Verifier::Header { header } = verifier
-        && !matches!(header.parse(), Ok(Field::Header(_)))
-    {
-        return Err("the header is not a header name".into());
-    }
-    Ok(())
 }
 
 fn secret_name(raw: Raw<'_>) -> Parsed<String> {

@@ -5,6 +5,7 @@
 //! by deriving serde, and their field names are a promise to clients.
 
 pub mod agent;
+pub mod content;
 pub mod delivery;
 pub mod environment;
 pub mod event;

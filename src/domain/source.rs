@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{ManagedBy, Problem};
 use crate::{
     clock::Timestamp,
-    id::{AgentId, EnvironmentId, SessionId, SourceId},
+    id::{AgentId, EnvironmentId, Id, SessionId, SourceId},
 };
 
 /// `[a-z0-9][a-z0-9_-]{0,63}`.
@@ -60,7 +60,28 @@ impl Verifier {
     pub fn needs_secret(&self) -> bool {
         !matches!(self, Verifier::Box)
     }
+
+    /// What the type does not say.
+    pub fn check(&self) -> Result<(), Problem> {
+        match self {
+            Verifier::Basic { username }
+                if username.is_empty()
+                    || username.contains(|char: char| char == ':' || char.is_control()) =>
+            {
+                Err(Problem::new("username", "must not be empty, nor contain `:`"))
+            }
+            Verifier::Header { header } if !matches!(header.parse(), Ok(Field::Header(_))) => {
+                Err(Problem::new("header", "is not a header name"))
+            }
+            Verifier::Bearer | Verifier::Basic { .. } | Verifier::Header { .. } | Verifier::Box => {
+                Ok(())
+            }
+        }
+    }
 }
+
+/// The header of preset `header` unless the source says another.
+pub const HEADER_DEFAULT: &str = "X-Webhook-Secret";
 
 /// Where a value of a request is found: a header by name, or a place in a JSON body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,6 +283,36 @@ pub struct Source {
     pub updated_at: Timestamp,
     /// A retired source lets nobody in and keeps its deliveries and identities.
     pub retired_at: Option<Timestamp>,
+}
+
+impl Source {
+    /// The source of an agent's own endpoint. Its name is the agent's id, its gate a bearer token.
+    pub fn of_agent(
+        agent: &AgentId,
+        managed_by: ManagedBy,
+        secret_key: Option<String>,
+        at: Timestamp,
+    ) -> Source {
+        Source {
+            id: SourceId::new(at),
+            kind: SourceKind::Agent(agent.clone()),
+            name: agent.to_string(),
+            definition: SourceDefinition { secret_key, ..SourceDefinition::new(Verifier::Bearer) },
+            paused: false,
+            managed_by,
+            created_at: at,
+            updated_at: at,
+            retired_at: None,
+        }
+    }
+
+    /// Where senders post to, below the server's own URL.
+    pub fn path(&self) -> String {
+        match &self.kind {
+            SourceKind::Agent(agent) => format!("/api/agents/{agent}/webhook"),
+            SourceKind::Named => format!("/api/webhook/{}", self.name),
+        }
+    }
 }
 
 #[cfg(test)]

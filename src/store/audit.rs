@@ -2,7 +2,7 @@
 
 use super::{
     Page, Result, Store,
-    driver::{Tx, Value, params},
+    driver::{Lane, Tx, Value, params},
 };
 use crate::{
     clock::Timestamp,
@@ -57,6 +57,14 @@ impl Store {
                 Ok(Page::from_rows(entries, limit, |entry| entry.id.to_string()))
             })
             .await
+    }
+}
+
+impl Store {
+    /// Notes a change of something that is no configuration and has no transaction of its own here.
+    pub async fn note(&self, change: Change) -> Result<()> {
+        let at = self.clock.now();
+        self.driver.transaction(Lane::Work, move |tx| note(tx, &change, at)).await
     }
 }
 

@@ -20,6 +20,13 @@ pub struct EventFilter {
     pub limit: usize,
 }
 
+/// The last number of a log and the last position of its inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    pub last_seq: i64,
+    pub last_position: i64,
+}
+
 /// Where a page of a log ended: at a number of the log, or at a position of the inbox (`w…`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cursor {
@@ -91,6 +98,18 @@ impl Store {
                 .into_iter()
                 .map(|row| read_event(tx, row).map(|(_, event)| event))
                 .collect()
+            })
+            .await
+    }
+
+    /// Where the log and the inbox end now. What a stream asks before it reads anything.
+    pub async fn end_of_log(&self, session: &SessionId) -> Result<LogEnd> {
+        let session = session.clone();
+        self.driver
+            .read(move |tx| {
+                let sql = "select next_seq - 1, inbox_given from sessions where id = $1";
+                let mut row = tx.first(sql, &params![&session])?.ok_or(Error::NotFound)?;
+                Ok(LogEnd { last_seq: row.int(0)?, last_position: row.int(1)? })
             })
             .await
     }

@@ -30,7 +30,7 @@ pub use audit::{AuditEntry, Change};
 pub use deliveries::{Attempt, DeliveryFilter, Refusal, StoredBody};
 pub use driver::Location;
 pub use error::{Error, Result};
-pub use events::EventFilter;
+pub use events::{EventFilter, LogEnd};
 pub use hints::Hint;
 pub use keys::ApiKey;
 pub use queue::{Claimed, Lease, Taken};

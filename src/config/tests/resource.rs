@@ -111,7 +111,7 @@ fn a_source_has_one_gate() {
               hint: did you mean `header`?
             webhooks.h.verifier: has a field of the wrong kind
             webhooks.i.verifier: must be a table
-            webhooks.j.verifier: the user name must not be empty, nor contain `:`
+            webhooks.j.verifier: the username must not be empty, nor contain `:`
             webhooks.k.preset: must be a text"#]],
     );
 }

@@ -1,0 +1,98 @@
+//! The two webhook routes: bounded raw bytes in, one small answer out.
+//!
+//! Nothing is parsed or looked up here before the gate has let the caller in, and until then nothing
+//! about the request but its method decides what is answered: a name that cannot exist is treated
+//! like one that does not. What the answers say is a public contract.
+
+use axum::{
+    Json, Router,
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde_json::{Value, json};
+
+use super::{App, error::Error, frame::REQUEST_ID, intake};
+use crate::{
+    id::{Id, WebhookRequestId},
+    ingest::{Answer, Endpoint, Head, Reject},
+    store::Verdict,
+};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/api/agents/{id}/webhook", post(agent))
+        .route("/api/webhook/{source}", post(source))
+}
+
+type Name = Result<Path<String>, PathRejection>;
+
+async fn agent(State(app): State<App>, name: Name, request: Request) -> Response {
+    let name = text(name, &request);
+    receive(app, Endpoint::Agent(name), request).await
+}
+
+async fn source(State(app): State<App>, name: Name, request: Request) -> Response {
+    let name = text(name, &request);
+    receive(app, Endpoint::Source(name), request).await
+}
+
+/// The name, or the whole path when that is no UTF-8: nothing is called so.
+fn text(name: Name, request: &Request) -> String {
+    name.map_or_else(|_| request.uri().path().to_owned(), |Path(name)| name)
+}
+
+async fn receive(app: App, endpoint: Endpoint, request: Request) -> Response {
+    let id = WebhookRequestId::new(app.store.clock().now());
+    let agent_id = match &endpoint {
+        Endpoint::Agent(name) => Some(name.clone()),
+        Endpoint::Source(_) => None,
+    };
+    let (parts, body) = request.into_parts();
+    let head = Head { endpoint, headers: parts.headers.clone(), request_id: id.clone() };
+    let read_body = async || intake::read(&app.ingest.bounds, &parts.headers, body).await;
+    let mut response = match app.ingest.accept(head, read_body).await {
+        Ok(answer) => {
+            if answer.verdict == Verdict::Accepted
+                && let Some(session) = &answer.session_id
+            {
+                app.ring(session);
+            }
+            (StatusCode::ACCEPTED, Json(shown(&answer, &id))).into_response()
+        }
+        Err(Reject::Processing) => processing(agent_id.as_deref(), &id),
+        Err(reject) => Error::from(reject).into_response(),
+    };
+    let id = HeaderValue::from_str(id.as_str()).expect("an id is ASCII");
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+fn shown(answer: &Answer, id: &WebhookRequestId) -> Value {
+    let status = match answer.verdict {
+        Verdict::Accepted => "accepted",
+        Verdict::Duplicate => "duplicate",
+        Verdict::Filtered => "filtered",
+        Verdict::Held => "held",
+    };
+    json!({
+        "status": status,
+        "agent_id": answer.agent_id,
+        "session_id": answer.session_id,
+        "delivery_id": answer.delivery_id,
+        "request_id": id,
+    })
+}
+
+/// The commit may or may not have happened. The sender's retry is told which.
+fn processing(agent_id: Option<&str>, id: &WebhookRequestId) -> Response {
+    let body = json!({
+        "status": "processing",
+        "agent_id": agent_id,
+        "session_id": null,
+        "delivery_id": null,
+        "request_id": id,
+    });
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json(body)).into_response()
+}

@@ -1,0 +1,69 @@
+//! Reading a request's body, within the bounds of the receive path.
+//!
+//! Room for a declared length is taken before the first byte is read, room for an undeclared one as
+//! it comes. Nobody waits for room: bodies that wait for each other's would wait for ever.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, header},
+};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+
+use crate::ingest::{Bounds, Permit, Reject};
+
+/// Room is taken in steps of at least this many bytes.
+const STEP_BYTES: usize = 16 * 1024;
+
+/// The whole body as it came, and the room that it takes.
+pub(super) async fn read(
+    bounds: &Bounds,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Bytes, Permit), Reject> {
+    let bytes_max = bounds.options.body_bytes_max;
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+        .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    if declared.is_some_and(|bytes| bytes > bytes_max) {
+        return Err(Reject::TooLarge { bytes_max });
+    }
+    let mut permit = Permit::default();
+    let room = declared.unwrap_or(0);
+    bounds.reserve(&mut permit, room)?;
+    let seconds = Duration::from_secs(bounds.options.body_seconds_max);
+    let all = collect(bounds, &mut permit, room, body);
+    match tokio::time::timeout(seconds, all).await {
+        Ok(bytes) => Ok((bytes?, permit)),
+        Err(_) => Err(Reject::BodyIncomplete("the body did not arrive in time")),
+    }
+}
+
+async fn collect(
+    bounds: &Bounds,
+    permit: &mut Permit,
+    mut room: usize,
+    mut body: Body,
+) -> Result<Bytes, Reject> {
+    let bytes_max = bounds.options.body_bytes_max;
+    let mut all = BytesMut::with_capacity(room);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Reject::BodyIncomplete("the body broke off"))?;
+        // Trailers say nothing that anybody here wants to know.
+        let Ok(data) = frame.into_data() else { continue };
+        let total = all.len() + data.len();
+        if total > bytes_max {
+            return Err(Reject::TooLarge { bytes_max });
+        }
+        if total > room {
+            let more = (total - room).max(STEP_BYTES);
+            bounds.reserve(permit, more)?;
+            room += more;
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(all.freeze())
+}

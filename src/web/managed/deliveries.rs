@@ -1,0 +1,105 @@
+//! Deliveries as they are looked at: what came, what was decided, what became of it.
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::{Value, json};
+
+use super::{LIMIT, sources};
+use crate::{
+    domain::{
+        Problem,
+        delivery::{Delivery, Outcome, Status},
+    },
+    id::DeliveryId,
+    store::{Attempt, DeliveryFilter},
+    web::{
+        App,
+        auth::Actor,
+        error::{Error, Result},
+        input::At,
+        query::{Query, page, whole},
+    },
+};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/deliveries", get(list))
+        .route("/v1/deliveries/{id}", get(retrieve).delete(erase))
+        .route("/v1/deliveries/{id}/body", get(body))
+        .route("/v1/deliveries/{id}/attempts", get(attempts))
+}
+
+async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
+    let source = match query.text("source") {
+        None => None,
+        Some(name) => Some(
+            sources::find(&app, name)
+                .await?
+                .ok_or_else(|| Problem::new("source", "must be the name or id of a source"))?,
+        ),
+    };
+    let wanted = Outcome::ALL.map(Outcome::as_str).join(", ");
+    let filter = DeliveryFilter {
+        source_id: source.map(|source| source.id),
+        status: query.word("status", Status::parse, "accepted, filtered or held")?,
+        outcome: query.word("outcome", Outcome::parse, &format!("one of {wanted}"))?,
+        session_id: query.get("session_id")?,
+        event_type: query.text("event_type").map(str::to_owned),
+        cursor: query.page("deliveries")?,
+        limit: query.limit(LIMIT.0, LIMIT.1)?,
+    };
+    Ok(page("deliveries", app.store.deliveries(filter).await?, Delivery::to_json))
+}
+
+async fn retrieve(State(app): State<App>, At(id): At<DeliveryId>) -> Result<Json<Value>> {
+    let delivery = app.store.delivery(&id).await.map_err(Error::missing("delivery"))?;
+    Ok(Json(delivery.to_json_with_headers()))
+}
+
+/// The bytes as they came. A browser saves them: whatever a sender wrote must not run as a page of
+/// this server.
+async fn body(State(app): State<App>, At(id): At<DeliveryId>) -> Result<Response> {
+    let stored = app.store.delivery_body(&id).await;
+    let stored = stored.map_err(Error::missing("body of this delivery"))?;
+    let kind = stored.content_type.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let is_text = kind.starts_with("text/") || kind.contains("json");
+    let content_type = if is_text && std::str::from_utf8(&stored.bytes).is_ok() {
+        "text/plain; charset=utf-8"
+    } else {
+        "application/octet-stream"
+    };
+    let headers = [
+        (header::CONTENT_TYPE, content_type.to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{id}\"")),
+        (header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'".to_owned()),
+    ];
+    Ok((headers, stored.bytes).into_response())
+}
+
+async fn attempts(State(app): State<App>, At(id): At<DeliveryId>) -> Result<Json<Value>> {
+    let attempts = app.store.attempts(&id).await.map_err(Error::missing("delivery"))?;
+    let show = |attempt: &Attempt| {
+        json!({
+            "n": attempt.n,
+            "type": "attempt",
+            "request_id": attempt.request_id,
+            "received_at": attempt.received_at,
+        })
+    };
+    Ok(whole(attempts.iter().map(show).collect()))
+}
+
+async fn erase(
+    State(app): State<App>,
+    actor: Actor,
+    At(id): At<DeliveryId>,
+) -> Result<Json<Value>> {
+    let delivery = app.store.erase_delivery(&id).await.map_err(Error::missing("delivery"))?;
+    app.store.note(actor.change("delivery.erase", &id, json!({}))).await?;
+    Ok(Json(delivery.to_json()))
+}

@@ -1,0 +1,212 @@
+//! What a request says about a source, laid over what the source was before.
+//!
+//! A field left out stays, null is back to its default. Invariant: what leaves here is a definition
+//! that the receive path can use; whether what it refers to exists is looked up by the caller.
+
+use secrecy::SecretString;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::secrets;
+use crate::{
+    domain::{
+        Problem, secret,
+        source::{
+            Field, HEADER_DEFAULT, MESSAGE_CHARS_DEFAULT, Source, SourceKind, Target, Verifier,
+        },
+    },
+    ingest::check_key_template,
+    web::input::{Fields, number, text},
+};
+
+/// Fields that are tried in turn.
+const FIELDS_MAX: usize = 32;
+
+/// 30 days: as long as identities are kept unless told otherwise.
+const WINDOW_SECONDS_MAX: u64 = 30 * 24 * 3600;
+
+const MESSAGE_CHARS_MAX: u64 = 1_000_000;
+
+/// Lays the fields over `source`. Answers the secret's value when it was given inline.
+pub(super) fn apply(
+    mut fields: Fields,
+    source: &mut Source,
+) -> Result<Option<SecretString>, Problem> {
+    gate(&mut fields, source)?;
+    let secret = keep_secret(&mut fields, source)?;
+    destination(&mut fields, source)?;
+    let definition = &mut source.definition;
+    if let Some(given) = fields.take("identity") {
+        definition.identity = places("identity", &given)?;
+    }
+    if let Some(given) = fields.take("event_type") {
+        definition.event_type = places("event_type", &given)?;
+    }
+    if let Some(given) = fields.take("body_hash_window_seconds") {
+        let seconds = or_default("body_hash_window_seconds", &given, 0, WINDOW_SECONDS_MAX)?;
+        definition.body_hash_window_seconds = u32::try_from(seconds.unwrap_or(0)).unwrap_or(0);
+    }
+    if let Some(given) = fields.take("message_chars_max") {
+        let chars = or_default("message_chars_max", &given, 1, MESSAGE_CHARS_MAX)?;
+        let chars = chars.and_then(|chars| usize::try_from(chars).ok());
+        definition.message_chars_max = chars.unwrap_or(MESSAGE_CHARS_DEFAULT);
+    }
+    if let Some(given) = fields.take("on_redelivery") {
+        let wanted = "must be `duplicate` or `rerun_failed`";
+        definition.on_redelivery = parsed("on_redelivery", given, wanted)?.unwrap_or_default();
+    }
+    fields.finish()?;
+    Ok(secret)
+}
+
+/// How callers prove who they are. An agent's own source has its bearer token and nothing else.
+fn gate(fields: &mut Fields, source: &mut Source) -> Result<(), Problem> {
+    if source.kind != SourceKind::Named {
+        return Ok(());
+    }
+    let (preset, verifier) = (fields.text("preset", 64)?, fields.value("verifier"));
+    let verifier = match (preset, verifier) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::new("verifier", "is given beside `preset`: keep one of them"));
+        }
+        (Some(preset), None) => of_preset(fields, &preset)?,
+        (None, Some(given)) => {
+            let read = Verifier::deserialize(&given);
+            let read = read.map_err(|error| Problem::new("verifier", error.to_string()))?;
+            refuse_unknown(&given, &json!(read))?;
+            read
+        }
+        (None, None) => return Ok(()),
+    };
+    verifier.check()?;
+    source.definition.verifier = verifier;
+    Ok(())
+}
+
+fn of_preset(fields: &mut Fields, preset: &str) -> Result<Verifier, Problem> {
+    match preset {
+        "bearer" => Ok(Verifier::Bearer),
+        "basic" => Ok(Verifier::Basic { username: fields.required("username", 256)? }),
+        "header" => {
+            let header = fields.text("header", 128)?;
+            Ok(Verifier::Header { header: header.unwrap_or_else(|| HEADER_DEFAULT.to_owned()) })
+        }
+        _ => {
+            let message = format!("must be one of {}", Verifier::PRESETS.join(", "));
+            Err(Problem::new("preset", message))
+        }
+    }
+}
+
+/// The kinds of verifier are the domain's; what it read is what it knows.
+fn refuse_unknown(given: &Value, read: &Value) -> Result<(), Problem> {
+    let unknown = given.as_object().into_iter().flatten().find(|(key, _)| read.get(key).is_none());
+    match unknown {
+        None => Ok(()),
+        Some((key, _)) => {
+            Err(Problem::new(format!("verifier.{key}"), "is not a field of this verifier"))
+        }
+    }
+}
+
+/// Where the secret is kept: under a name of the caller's choice, or under the source's own when its
+/// value is given here.
+fn keep_secret(fields: &mut Fields, source: &mut Source) -> Result<Option<SecretString>, Problem> {
+    let value = secrets::value(fields, "secret")?;
+    let key = fields.take("secret_key");
+    if value.is_some() && key.as_ref().is_some_and(|key| !key.is_null()) {
+        return Err(Problem::new("secret_key", "is given beside `secret`: keep one of them"));
+    }
+    if let Some(key) = key {
+        source.definition.secret_key = match key {
+            Value::Null => None,
+            key => {
+                let key = text("secret_key", &key, 128)?;
+                secret::check_name(&key)
+                    .map_err(|problem| Problem::new("secret_key", problem.message))?;
+                Some(key)
+            }
+        };
+    }
+    let needs = value.is_some() || source.definition.verifier.needs_secret();
+    match source.kind {
+        // The agent's default name is the public contract's and is not written down.
+        SourceKind::Agent(_) if value.is_some() => source.definition.secret_key = None,
+        SourceKind::Agent(_) => {}
+        SourceKind::Named if value.is_some() || needs && source.definition.secret_key.is_none() => {
+            source.definition.secret_key = Some(secret::source_key(&source.name));
+        }
+        SourceKind::Named => {}
+    }
+    Ok(value)
+}
+
+/// Agent, place and session. An agent's own source has its agent.
+fn destination(fields: &mut Fields, source: &mut Source) -> Result<(), Problem> {
+    let definition = &mut source.definition;
+    if source.kind == SourceKind::Named
+        && let Some(given) = fields.take("agent")
+    {
+        definition.agent = text_or_null("agent", &given, 256)?;
+    }
+    let (environment, project) = (fields.take("environment_id"), fields.take("project"));
+    let is_given = |value: &Option<Value>| value.as_ref().is_some_and(|it| !it.is_null());
+    if is_given(&environment) && is_given(&project) {
+        return Err(Problem::new("environment_id", "is given beside `project`: keep one of them"));
+    }
+    if let Some(given) = environment {
+        let wanted = "must be the id of an environment";
+        definition.environment_id = parsed("environment_id", given, wanted)?;
+        if definition.environment_id.is_some() {
+            definition.project = None;
+        }
+    }
+    if let Some(given) = project {
+        definition.project = text_or_null("project", &given, 4096)?;
+        if definition.project.is_some() {
+            definition.environment_id = None;
+        }
+    }
+    if let Some(given) = fields.take("target") {
+        let wanted = "must be `new_session`, a session id or {\"key\": \"<template>\"}";
+        definition.target = parsed("target", given, wanted)?.unwrap_or_default();
+        if let Target::Key(template) = &definition.target {
+            check_key_template(template)?;
+        }
+    }
+    Ok(())
+}
+
+fn text_or_null(at: &str, value: &Value, chars_max: usize) -> Result<Option<String>, Problem> {
+    match value {
+        Value::Null => Ok(None),
+        value => text(at, value, chars_max).map(|text| Some(text).filter(|it| !it.is_empty())),
+    }
+}
+
+fn or_default(at: &str, value: &Value, min: u64, max: u64) -> Result<Option<u64>, Problem> {
+    match value {
+        Value::Null => Ok(None),
+        value => number(at, value, min..=max).map(Some),
+    }
+}
+
+/// What serde makes of it, without serde's words.
+fn parsed<T: DeserializeOwned>(at: &str, value: Value, wanted: &str) -> Result<Option<T>, Problem> {
+    serde_json::from_value(value).map_err(|_| Problem::new(at, wanted))
+}
+
+/// Header names and JSON pointers.
+fn places(at: &str, value: &Value) -> Result<Vec<Field>, Problem> {
+    let list = match value {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(list) if list.len() <= FIELDS_MAX => list,
+        _ => return Err(Problem::new(at, format!("must be a list of up to {FIELDS_MAX} fields"))),
+    };
+    let read = |(n, value): (usize, &Value)| {
+        let at = format!("{at}[{n}]");
+        let field = text(&at, value, 1024)?;
+        field.parse().map_err(|problem: Problem| Problem::new(at, problem.message))
+    };
+    list.iter().enumerate().map(read).collect()
+}

@@ -1,0 +1,277 @@
+//! Sources: who may call in, and where it goes.
+//!
+//! Invariant: a secret that comes with a source is in the vault before the source is there, so there
+//! is no moment at which a source stands without its gate.
+
+use std::time::Duration;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+
+use super::{LIMIT, environments, source_form};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        ManagedBy, Problem, agent,
+        source::{Source, SourceDefinition, SourceKind, Verifier, check_name},
+    },
+    id::{Id, SourceId},
+    ingest::{Entry, Snapshot, secret_key},
+    store::Refusal,
+    web::{
+        App,
+        auth::Actor,
+        error::{Error, Result},
+        input::{At, Fields},
+        query::{Query, whole},
+    },
+};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/sources", get(list).post(put))
+        .route("/v1/sources/{id}", get(retrieve).post(update).delete(retire))
+        .route("/v1/sources/{id}/pause", post(pause))
+        .route("/v1/sources/{id}/resume", post(resume))
+        .route("/v1/sources/{id}/refusals", get(refusals))
+}
+
+/// A source by id or name, retired ones too. Read from the store, so that what another node did a
+/// moment before counts.
+pub(super) async fn find(app: &App, id_or_name: &str) -> Result<Option<Source>> {
+    let mut sources = app.store.sources().await?;
+    let by_id = sources.iter().position(|it| it.id.as_str() == id_or_name);
+    // Named ones first: an agent's own source goes by the agent's id.
+    let named = |it: &Source| it.kind == SourceKind::Named && it.name == id_or_name;
+    let by_name = || sources.iter().position(named);
+    let by_agent = || sources.iter().position(|it| it.name == id_or_name);
+    Ok(by_id.or_else(by_name).or_else(by_agent).map(|at| sources.swap_remove(at)))
+}
+
+async fn living(app: &App, id_or_name: &str) -> Result<Source> {
+    let source = find(app, id_or_name).await?.filter(|source| source.retired_at.is_none());
+    source.ok_or_else(|| Error::not_found("there is no such source"))
+}
+
+/// Makes the source of a name, or changes the one that there is.
+async fn put(State(app): State<App>, actor: Actor, mut fields: Fields) -> Result<Json<Value>> {
+    let name = fields.required("name", 64)?;
+    check_name(&name)?;
+    let sources = app.store.sources().await?;
+    let known = sources.into_iter().find(|it| it.kind == SourceKind::Named && it.name == name);
+    let at = app.store.clock().now();
+    let source = match known {
+        Some(source) if source.retired_at.is_none() => source,
+        // One that comes back is the same source, and starts with a clean definition.
+        known => fresh(known.map(|source| source.id), name, at),
+    };
+    save(&app, &actor, source, fields).await
+}
+
+fn fresh(id: Option<SourceId>, name: String, at: Timestamp) -> Source {
+    Source {
+        id: id.unwrap_or_else(|| SourceId::new(at)),
+        kind: SourceKind::Named,
+        name,
+        definition: SourceDefinition::new(Verifier::Box),
+        paused: false,
+        managed_by: ManagedBy::Api,
+        created_at: at,
+        updated_at: at,
+        retired_at: None,
+    }
+}
+
+async fn update(
+    State(app): State<App>,
+    actor: Actor,
+    At(name): At<String>,
+    mut fields: Fields,
+) -> Result<Json<Value>> {
+    let source = living(&app, &name).await?;
+    if fields.text("name", 64)?.is_some_and(|name| name != source.name) {
+        return Err(Problem::new("name", "cannot be changed: senders know it").into());
+    }
+    save(&app, &actor, source, fields).await
+}
+
+async fn save(app: &App, actor: &Actor, mut source: Source, fields: Fields) -> Result<Json<Value>> {
+    refuse_declared(&source)?;
+    let secret = source_form::apply(fields, &mut source)?;
+    check_places(app, actor, &mut source).await?;
+    if let Some(value) = secret {
+        let key = secret_key(&source);
+        let change = actor.change("secret.set", &key, json!({"source": source.name}));
+        app.ingest.registry.put_secret(key, value, Duration::ZERO, change).await?;
+    }
+    let change = actor.change("source.put", &source.name, json!(source.definition));
+    let source = app.store.put_source(source, change).await?;
+    app.configured().await;
+    show_one(app, &source)
+}
+
+/// Before anything is touched, the vault included.
+fn refuse_declared(source: &Source) -> Result<()> {
+    match source.managed_by {
+        ManagedBy::Api => Ok(()),
+        ManagedBy::File => Err(Error::conflict(format!(
+            "`{}` is declared in the config file; change it there",
+            source.name
+        ))),
+    }
+}
+
+/// What a source refers to must be there when it is made here; what goes away later shows as broken.
+async fn check_places(app: &App, actor: &Actor, source: &mut Source) -> Result<()> {
+    let snapshot = app.ingest.registry.snapshot();
+    let definition = &mut source.definition;
+    if let Some(agent) = &definition.agent
+        && snapshot.agent(agent).is_none()
+    {
+        return Err(Problem::new("agent", format!("there is no agent `{agent}`")).into());
+    }
+    if let Some(id) = &definition.environment_id
+        && snapshot.environments.get(id).is_none_or(|it| it.archived_at.is_some())
+    {
+        return Err(Problem::new("environment_id", "there is no such environment").into());
+    }
+    if let Some(project) = &mut definition.project {
+        *project = environments::directory(app, "project", project)?;
+        app.ingest.registry.ensure_project(project, ManagedBy::Api, &actor.0).await?;
+    }
+    Ok(())
+}
+
+async fn retire(State(app): State<App>, actor: Actor, At(name): At<String>) -> Result<Json<Value>> {
+    let source = living(&app, &name).await?;
+    if let SourceKind::Agent(agent) = &source.kind {
+        let message = format!("it belongs to {agent}; archive the agent instead");
+        return Err(Error::conflict(message));
+    }
+    let change = actor.change("source.retire", &source.name, json!({}));
+    let source = app.store.retire_source(&source.id, ManagedBy::Api, change).await?;
+    app.configured().await;
+    Ok(Json(json!({"id": source.id, "type": "source_deleted", "name": source.name})))
+}
+
+async fn pause(state: State<App>, actor: Actor, name: At<String>) -> Result<Json<Value>> {
+    set_paused(state, actor, name, true).await
+}
+
+async fn resume(state: State<App>, actor: Actor, name: At<String>) -> Result<Json<Value>> {
+    set_paused(state, actor, name, false).await
+}
+
+/// Possible with declared ones too: it stops a flood, it does not change what was declared.
+async fn set_paused(
+    State(app): State<App>,
+    actor: Actor,
+    At(name): At<String>,
+    paused: bool,
+) -> Result<Json<Value>> {
+    let source = living(&app, &name).await?;
+    let action = if paused { "source.pause" } else { "source.resume" };
+    let change = actor.change(action, &source.name, json!({}));
+    let source = app.store.pause_source(&source.id, paused, change).await?;
+    app.configured().await;
+    show_one(&app, &source)
+}
+
+async fn retrieve(State(app): State<App>, At(name): At<String>) -> Result<Json<Value>> {
+    let source = living(&app, &name).await?;
+    show_one(&app, &source)
+}
+
+async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
+    let parse = |text: &str| match text {
+        "named" => Some((true, false)),
+        "agent" => Some((false, true)),
+        "all" => Some((true, true)),
+        _ => None,
+    };
+    let kinds = query.word("kind", parse, "`named`, `agent` or `all`")?;
+    let (named, of_agents) = kinds.unwrap_or((true, false));
+    let snapshot = app.ingest.registry.snapshot();
+    let wanted = snapshot.sources().into_iter().filter(|entry| match entry.source.kind {
+        SourceKind::Named => named,
+        SourceKind::Agent(_) => of_agents,
+    });
+    Ok(whole(wanted.map(|entry| show(&app, entry)).collect()))
+}
+
+/// Requests that the gate turned away, as far as they are still kept.
+async fn refusals(
+    State(app): State<App>,
+    At(name): At<String>,
+    query: Query,
+) -> Result<Json<Value>> {
+    let limit = query.limit(LIMIT.0, LIMIT.1)?;
+    let source = living(&app, &name).await?;
+    let found = app.store.refusals(Some(source.name), limit).await?;
+    let show = |refusal: &Refusal| {
+        json!({
+            "id": refusal.id,
+            "type": "refusal",
+            "source": refusal.source,
+            "source_id": refusal.source_id,
+            "reason": refusal.reason,
+            "at": refusal.at,
+        })
+    };
+    Ok(whole(found.iter().map(show).collect()))
+}
+
+fn show_one(app: &App, source: &Source) -> Result<Json<Value>> {
+    let snapshot = app.ingest.registry.snapshot();
+    let entry = entry(&snapshot, source);
+    let entry = entry.ok_or_else(|| Error::not_found("there is no such source"))?;
+    Ok(Json(show(app, entry)))
+}
+
+fn entry<'a>(snapshot: &'a Snapshot, source: &Source) -> Option<&'a Entry> {
+    match source.kind {
+        SourceKind::Named => snapshot.named_source(&source.name),
+        SourceKind::Agent(_) => snapshot.agent_source(&source.name),
+    }
+}
+
+fn show(app: &App, entry: &Entry) -> Value {
+    let source = &entry.source;
+    let definition = &source.definition;
+    let (kind, agent) = match &source.kind {
+        SourceKind::Named => {
+            ("named", definition.agent.clone().unwrap_or_else(|| agent::DEFAULT_NAME.to_owned()))
+        }
+        SourceKind::Agent(id) => ("agent", id.to_string()),
+    };
+    json!({
+        "id": source.id,
+        "type": "source",
+        "name": source.name,
+        "kind": kind,
+        "url": app.url(&source.path()),
+        "verifier": definition.verifier,
+        "secret_key": entry.secrets.is_wanted().then(|| secret_key(source)),
+        "secret_set": entry.secrets.is_set(),
+        "agent": agent,
+        "agent_id": entry.agent.as_ref().ok().map(|agent| &agent.id),
+        "environment_id": entry.environment.as_ref().ok(),
+        "project": definition.project,
+        "target": definition.target,
+        "identity": definition.identity,
+        "body_hash_window_seconds": definition.body_hash_window_seconds,
+        "event_type": definition.event_type,
+        "on_redelivery": definition.on_redelivery,
+        "message_chars_max": definition.message_chars_max,
+        "paused": source.paused,
+        "broken": entry.broken(),
+        "managed_by": source.managed_by.as_str(),
+        "waiting": entry.waiting.count(),
+        "created_at": source.created_at,
+        "updated_at": source.updated_at,
+    })
+}

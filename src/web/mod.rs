@@ -1,0 +1,136 @@
+//! The HTTP layer: routes, authentication, JSON in and out, streams.
+//!
+//! A handler reads a request, calls a verb of the store or the receive path, and shows what came
+//! back. Invariants: every answer carries a `request-id`; nothing about a resource is said before the
+//! caller is known; a 5xx holds no internal text, and its detail is in the log once, with the
+//! request's id. Left out: the socket, and everything that happens after an answer.
+
+mod auth;
+mod compat;
+mod error;
+mod frame;
+mod health;
+mod hooks;
+mod input;
+mod intake;
+mod managed;
+mod query;
+mod stream;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware,
+};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::error::Error;
+use crate::{id::SessionId, ingest::Ingest, preview::Previews, signal::Signals, store::Store};
+
+/// How the server is reached and what it may show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Scheme, host and port under which senders reach this server; no slash at the end.
+    pub public_url: Option<String>,
+    /// Where it listens: what URLs begin with when there is no public one.
+    pub listen: SocketAddr,
+    /// Directories in which projects may lie.
+    pub project_roots: Vec<PathBuf>,
+    /// Whether `/metrics` needs no key.
+    pub metrics_public: bool,
+    /// Silence on a stream after which a comment is sent, so that no proxy ends it.
+    pub heartbeat: Duration,
+}
+
+impl Options {
+    pub fn new(listen: SocketAddr) -> Options {
+        Options {
+            public_url: None,
+            listen,
+            project_roots: Vec::new(),
+            metrics_public: false,
+            heartbeat: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the handlers work with. Clones are the same server.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub store: Store,
+    pub ingest: Arc<Ingest>,
+    pub signals: Signals,
+    pub previews: Previews,
+    pub options: Arc<Options>,
+    /// Ends the streams when the server stops.
+    pub shutdown: CancellationToken,
+    ready: Arc<health::Ready>,
+}
+
+impl App {
+    pub fn new(
+        store: Store,
+        ingest: Arc<Ingest>,
+        signals: Signals,
+        previews: Previews,
+        options: Options,
+        shutdown: CancellationToken,
+    ) -> App {
+        let (options, ready) = (Arc::new(options), Arc::default());
+        App { store, ingest, signals, previews, options, shutdown, ready }
+    }
+
+    /// The URL of a path of this server, as somebody outside reaches it.
+    fn url(&self, path: &str) -> String {
+        match &self.options.public_url {
+            Some(origin) => format!("{origin}{path}"),
+            None => format!("http://{}{path}", self.options.listen),
+        }
+    }
+
+    /// Lets a change of configuration take effect: on this node with this answer, elsewhere soon.
+    async fn configured(&self) {
+        if let Err(error) = self.ingest.registry.refresh().await {
+            // The change is committed, and found with the next look at the revision.
+            tracing::error!(detail = format!("{error:#}"), "the registry was not refreshed");
+        }
+        self.signals.configured();
+    }
+
+    /// A session has got something to do: its worker and its watchers look.
+    fn ring(&self, session: &SessionId) {
+        self.signals.due();
+        self.signals.changed(session);
+    }
+}
+
+/// The whole of HTTP, as a service.
+pub fn router(app: App) -> Router {
+    let api = Router::new()
+        .merge(managed::routes())
+        .merge(compat::routes())
+        .layer(middleware::from_fn_with_state(app.clone(), auth::require));
+    Router::new()
+        .merge(health::routes())
+        .merge(hooks::routes())
+        .merge(api)
+        .fallback(nowhere)
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn_with_state(app.clone(), frame::frame))
+        .with_state(app)
+}
+
+/// What no route takes. Under the API only callers that it knows are told so.
+async fn nowhere(State(app): State<App>, request: Request) -> Error {
+    let path = request.uri().path();
+    if (path.starts_with("/v1/") || path.starts_with("/api/"))
+        && let Err(error) = auth::admit(&app, request.method(), request.headers())
+    {
+        return error;
+    }
+    let (path, _) = crate::domain::text::first_chars(path, 200);
+    Error::not_found(format!("there is nothing at `{path}`"))
+}

@@ -1,0 +1,206 @@
+//! A session's events as they happen: server-sent events.
+//!
+//! The rows are the truth: on every signal, and at least once a second, the stream reads what comes
+//! after the last number it has shown. So nothing is missed and nothing comes twice, whatever happens
+//! to signals. Previews of text are sent beside the rows to whoever asks for them, and are lossy. No
+//! transaction and no lock is held between two looks.
+//!
+//! As in the Managed Agents API a stream begins now. Ours adds `id:`, the event's number, and begins
+//! after `Last-Event-ID` when the client sends it. A message that waits in the inbox has no number
+//! yet: it is shown once without, and again with one when the agent takes it. What waits already when
+//! a stream opens is shown only then.
+
+mod frame;
+
+use std::{collections::VecDeque, convert::Infallible};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::time::{Duration, Instant};
+
+use self::frame::Deltas;
+use super::{
+    App,
+    error::{Error, Result},
+    input::At,
+    query::Query,
+};
+use crate::{
+    domain::Problem,
+    id::SessionId,
+    preview::{Listener, Preview},
+    signal::Changes,
+    store,
+};
+
+/// Longest time between two looks when no signal comes.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Events read at once: each may be as large as a body.
+const EVENTS_MAX: usize = 32;
+
+pub(super) async fn open(
+    State(app): State<App>,
+    At(id): At<SessionId>,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let deltas = Deltas::new(&query)?;
+    // Registered before the look, so that nothing happens unseen in between.
+    let (changes, previews) = (app.signals.watch(&id), app.previews.listen(&id));
+    let end = app.store.end_of_log(&id).await.map_err(Error::missing("session"))?;
+    let now = app.store.clock().monotonic();
+    let stream = Stream {
+        last_seq: last_event_id(&headers)?.map_or(end.last_seq, |seq| seq.min(end.last_seq)),
+        last_position: end.last_position,
+        session: id,
+        changes,
+        previews,
+        deltas,
+        // Sent at once, so that every proxy passes the headers on.
+        ready: VecDeque::from([Bytes::from_static(b": open\n\n")]),
+        look_at: now,
+        beat_at: now + app.options.heartbeat,
+        ended: false,
+        app,
+    };
+    let frames = stream::unfold(stream, async |mut stream| {
+        let frame = stream.next().await?;
+        Some((Ok::<_, Infallible>(frame), stream))
+    });
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), "text/event-stream; charset=utf-8"),
+        (header::CACHE_CONTROL.as_str(), "no-store"),
+        // Proxies that know it do not buffer.
+        ("x-accel-buffering", "no"),
+    ];
+    Ok((headers, Body::from_stream(frames)).into_response())
+}
+
+/// The number after which the client wants to go on.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    let text = value.to_str().unwrap_or("?").trim();
+    // What a browser sends when it has seen none.
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let seq = text.parse().ok().filter(|seq| *seq >= 0);
+    let problem = || Problem::new("Last-Event-ID", "must be an `id` of this stream").into();
+    seq.map(Some).ok_or_else(problem)
+}
+
+struct Stream {
+    app: App,
+    session: SessionId,
+    changes: Changes,
+    previews: Listener,
+    deltas: Deltas,
+    /// The last number of the log that was shown, and the last position of the inbox.
+    last_seq: i64,
+    last_position: i64,
+    ready: VecDeque<Bytes>,
+    look_at: Instant,
+    beat_at: Instant,
+    ended: bool,
+}
+
+/// Why a stream goes on.
+enum Woken {
+    Look,
+    Preview(Option<Preview>),
+    Beat,
+    Shutdown,
+}
+
+impl Stream {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                let clock = self.app.store.clock();
+                self.beat_at = clock.monotonic() + self.app.options.heartbeat;
+                return Some(frame);
+            }
+            if self.ended {
+                return None;
+            }
+            match self.wait().await {
+                Woken::Look => self.look().await,
+                Woken::Preview(preview) => self.ready.extend(self.deltas.show(preview)),
+                Woken::Beat => self.ready.push_back(Bytes::from_static(b": ping\n\n")),
+                Woken::Shutdown => self.ended = true,
+            }
+        }
+    }
+
+    /// In order of urgency. Previews come before rows, so that the pieces that were sent before an
+    /// event are shown before it.
+    async fn wait(&mut self) -> Woken {
+        tokio::select! {
+            biased;
+            () = self.app.shutdown.cancelled() => Woken::Shutdown,
+            preview = self.previews.next(), if self.deltas.are_wanted() => Woken::Preview(preview),
+            () = self.changes.wait() => Woken::Look,
+            () = tokio::time::sleep_until(self.look_at) => Woken::Look,
+            () = tokio::time::sleep_until(self.beat_at) => Woken::Beat,
+        }
+    }
+
+    async fn look(&mut self) {
+        self.look_at = self.app.store.clock().monotonic() + POLL;
+        match self.read().await {
+            Ok(()) => {}
+            Err(store::Error::NotFound) => {
+                self.ready.push_back(frame::deleted(&self.session));
+                self.ended = true;
+            }
+            // The rows are still there when the database is back.
+            Err(error @ store::Error::Unavailable(_)) => {
+                tracing::warn!(session = %self.session, detail = error.detail(), "stream waits");
+            }
+            Err(error) => {
+                tracing::error!(session = %self.session, detail = error.detail(), "stream ended");
+                self.ready.push_back(frame::failed());
+                self.ended = true;
+            }
+        }
+    }
+
+    async fn read(&mut self) -> store::Result<()> {
+        let end = self.app.store.end_of_log(&self.session).await?;
+        // First, so that a message is shown waiting before it is shown taken.
+        if end.last_position > self.last_position {
+            let waiting = self.app.store.waiting_after(&self.session, self.last_position).await?;
+            for (position, event) in &waiting {
+                self.ready.push_back(frame::event(event));
+                self.last_position = *position;
+            }
+            if waiting.is_empty() {
+                // Taken already: the log has them.
+                self.last_position = end.last_position;
+            }
+        }
+        if end.last_seq > self.last_seq {
+            let store = &self.app.store;
+            let events = store.events_after(&self.session, self.last_seq, EVENTS_MAX).await?;
+            for event in &events {
+                self.deltas.finished(&event.id);
+                self.ready.push_back(frame::event(event));
+                self.last_seq = event.seq.unwrap_or(self.last_seq);
+            }
+            if !events.is_empty() && self.last_seq < end.last_seq {
+                self.look_at = self.app.store.clock().monotonic();
+            }
+        }
+        if self.last_position < end.last_position {
+            self.look_at = self.app.store.clock().monotonic();
+        }
+        Ok(())
+    }
+}
