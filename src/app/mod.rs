@@ -1,0 +1,20 @@
+//! The program: what wires the modules together and gives them a process to live in.
+//!
+//! [`Server`] is a running Bellpull, with or without a terminal around it; `serve` and `demo` are the
+//! commands that run one, `check` looks at everything that it would need. Nothing in here decides
+//! anything about deliveries or turns.
+
+mod backup;
+mod data_dir;
+mod declare;
+mod listen;
+mod log;
+mod serve;
+mod server;
+mod tasks;
+mod vault;
+
+pub use backup::{BackupArgs, backup};
+pub use serve::{ServeArgs, serve};
+pub use server::Server;
+pub use vault::{VaultCommand, vault};
