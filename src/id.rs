@@ -27,6 +27,9 @@ pub trait Id: Sized + fmt::Display + FromStr<Err = Invalid> {
     /// A new id, unique everywhere, that sorts after the ids of earlier milliseconds.
     fn new(now: Timestamp) -> Self;
 
+    /// Sorts before every id that was made at this time or later, and after all earlier ones.
+    fn floor(time: Timestamp) -> Self;
+
     fn as_str(&self) -> &str;
 }
 
@@ -43,7 +46,10 @@ fn generate(prefix: &str, now: Timestamp) -> String {
         ms / 1000,
         u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000,
     );
-    let mut bits = Uuid::new_v7(timestamp).as_u128();
+    encode(prefix, Uuid::new_v7(timestamp).as_u128())
+}
+
+fn encode(prefix: &str, mut bits: u128) -> String {
     let mut text = [0_u8; 26];
     for slot in text.iter_mut().rev() {
         *slot = ALPHABET[(bits & 31) as usize];
@@ -74,6 +80,11 @@ macro_rules! ids {
 
             fn new(now: Timestamp) -> $name {
                 $name(generate($prefix, now))
+            }
+
+            fn floor(time: Timestamp) -> $name {
+                let ms = u128::from(u64::try_from(time.0).unwrap_or(0));
+                $name(encode($prefix, ms << 80))
             }
 
             fn as_str(&self) -> &str {
@@ -148,6 +159,8 @@ mod tests {
         let early = SessionId::new(Timestamp(1_000));
         let late = SessionId::new(Timestamp(2_000));
         assert!(early < late, "{early} {late}");
+        let floor = SessionId::floor(Timestamp(2_000));
+        assert!(early < floor && floor < late, "{early} {floor} {late}");
         assert_eq!(early.as_str().len(), "sesn_".len() + 26);
         assert_eq!(early.to_string().parse::<SessionId>(), Ok(early.clone()));
     }

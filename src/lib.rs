@@ -3,14 +3,20 @@
 //! The modules in reading order follow a webhook from socket to transcript. ARCHITECTURE.md has the
 //! map; `tests/it/tidy.rs` holds the allowed directions of dependency.
 
+pub mod agent;
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod id;
 pub mod ingest;
+pub mod model;
 pub mod preview;
+pub mod runtime;
 pub mod signal;
 pub mod store;
+pub mod tool;
 pub mod vault;
 pub mod web;
 pub mod worker;

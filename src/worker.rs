@@ -1,4 +1,23 @@
-//! The worker.
+//! The worker: claims due sessions and keeps their leases while turns run.
+//!
+//! Invariants: a session is worked on only under an unexpired lease; a worker that could not renew
+//! its lease for two thirds of its length stops that work by its own monotonic clock, before anybody
+//! else may claim the session. Signals only make it look sooner; polling finds everything. Left out:
+//! what a turn does.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::Clock,
+    id::AgentId,
+    runtime::{Runtime, Stopped},
+    signal::Signals,
+    store::{self, Claimed, Lease, Store},
+};
 
 /// How the worker claims and works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +42,215 @@ impl Default for Options {
             poll_ms: 1000,
             drain_seconds: 10,
             resumes_max: 5,
+        }
+    }
+}
+
+impl Options {
+    fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+}
+
+/// Sessions claimed in one look at most.
+const CLAIM_MAX: usize = 64;
+
+/// Pause after the store failed.
+const FAILED_PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Debug)]
+pub struct Worker {
+    store: Store,
+    runtime: Runtime,
+    signals: Signals,
+    options: Options,
+    /// Written into leases: the node, and which of its lives.
+    owner: String,
+    clock: Clock,
+}
+
+impl Worker {
+    /// `node` names this data directory for ever, `boot` this process.
+    pub fn new(
+        store: Store,
+        runtime: Runtime,
+        signals: Signals,
+        options: Options,
+        node: &str,
+        boot: &str,
+    ) -> Worker {
+        let clock = store.clock().clone();
+        Worker { store, runtime, signals, options, owner: format!("{node}:{boot}"), clock }
+    }
+
+    /// Works until told to stop, then drains: no new claims, a while for running turns to end, and
+    /// what is left is handed back.
+    pub async fn run(self, stop: CancellationToken) {
+        self.void_earlier_leases().await;
+        let slots = Arc::new(Semaphore::new(self.options.turns_max));
+        let (turns, hand_back) = (TaskTracker::new(), CancellationToken::new());
+        let mut after = None;
+        while !stop.is_cancelled() {
+            let n = self.claim(&slots, &turns, &hand_back, &mut after).await;
+            if n == 0 {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = self.signals.wait_due() => {}
+                    () = self.pause() => {}
+                }
+            } else if slots.available_permits() == 0 {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _ = slots.acquire() => {}
+                }
+            }
+        }
+        turns.close();
+        let drain = Duration::from_secs(self.options.drain_seconds);
+        if tokio::time::timeout(drain, turns.wait()).await.is_err() {
+            tracing::info!(turns = turns.len(), "handing back turns that did not end in time");
+            hand_back.cancel();
+            turns.wait().await;
+        }
+    }
+
+    /// The lock on the data directory proves that earlier lives of this node are dead.
+    async fn void_earlier_leases(&self) {
+        let node = self.owner.split(':').next().unwrap_or_default().to_owned();
+        match self.store.void_leases(node, self.owner.clone()).await {
+            Ok(0) => {}
+            Ok(n) => tracing::info!(sessions = n, "taking up what an earlier run left unfinished"),
+            // They run out by themselves.
+            Err(error) => tracing::warn!(error = %error.detail(), "earlier leases were not voided"),
+        }
+    }
+
+    /// Until the next look: the poll interval, or less when something is due before.
+    async fn pause(&self) {
+        let poll = Duration::from_millis(self.options.poll_ms);
+        let due = self.store.next_due().await.ok().flatten();
+        let wait = due.map_or(poll, |due| due.since(self.clock.now()).min(poll));
+        // Sessions of this node's own running turns are due at the end of their lease: not before.
+        tokio::time::sleep(wait.max(Duration::from_millis(20).min(poll))).await;
+    }
+
+    async fn claim(
+        &self,
+        slots: &Arc<Semaphore>,
+        turns: &TaskTracker,
+        hand_back: &CancellationToken,
+        after: &mut Option<AgentId>,
+    ) -> usize {
+        let mut permits: Vec<OwnedSemaphorePermit> = Vec::new();
+        while permits.len() < CLAIM_MAX
+            && let Ok(permit) = slots.clone().try_acquire_owned()
+        {
+            permits.push(permit);
+        }
+        if permits.is_empty() {
+            return 0;
+        }
+        let lease = self.options.lease();
+        let claiming =
+            self.store.claim(self.owner.clone(), lease, permits.len(), after.clone()).await;
+        let claimed = match claiming {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::warn!(error = %error.detail(), "no session could be claimed");
+                tokio::time::sleep(FAILED_PAUSE).await;
+                return 0;
+            }
+        };
+        let n = claimed.len();
+        if let Some(last) = claimed.last() {
+            *after = Some(last.agent_id.clone());
+        }
+        for (claimed, permit) in claimed.into_iter().zip(permits) {
+            let (worker, hand_back) = (self.clone(), hand_back.child_token());
+            turns.spawn(async move {
+                worker.work(claimed, hand_back).await;
+                drop(permit);
+            });
+        }
+        n
+    }
+
+    /// One claimed session: the turn and its heartbeat, whichever ends first ends both.
+    async fn work(&self, claimed: Claimed, hand_back: CancellationToken) {
+        let lease = claimed.lease;
+        let stop = hand_back.child_token();
+        let driving = AssertUnwindSafe(self.runtime.drive(&lease, &stop)).catch_unwind();
+        let result = tokio::select! {
+            result = driving => result,
+            () = self.keep(&lease, &stop) => {
+                // Fenced or out of time: not a single write more. Dropping the turn kills its work.
+                tracing::warn!(session_id = %lease.session_id, "the lease was lost; the work stops");
+                return;
+            }
+        };
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(Stopped::Cancelled)) => self.hand_back(&lease).await,
+            Ok(Err(Stopped::Store(store::Error::Fenced))) => {
+                tracing::warn!(session_id = %lease.session_id, "another worker has this session");
+            }
+            Ok(Err(Stopped::Store(error))) => {
+                // The lease runs out, and whoever claims the session goes on from the log.
+                tracing::error!(
+                    session_id = %lease.session_id,
+                    error = %error.detail(),
+                    "a turn stopped because of the store"
+                );
+            }
+            Err(_) => {
+                tracing::error!(session_id = %lease.session_id, "a turn panicked");
+                if let Err(error) = self.runtime.give_up(&lease).await {
+                    tracing::error!(session_id = %lease.session_id, %error, "it stays unfinished");
+                }
+            }
+        }
+    }
+
+    /// Renews the lease each third of its length, sooner after a failure. Returns when the work must
+    /// stop.
+    async fn keep(&self, lease: &Lease, stop: &CancellationToken) {
+        let length = self.options.lease();
+        let mut renewed = self.clock.monotonic();
+        let mut pause = length / 3;
+        loop {
+            tokio::time::sleep(pause).await;
+            let deadline = renewed + length * 2 / 3;
+            let asked = self.clock.monotonic();
+            let renewing = self.store.renew(lease, length);
+            match tokio::time::timeout_at(deadline, renewing).await {
+                // Counted from before the asking: the answer may have taken its time.
+                Ok(Ok(())) => {
+                    renewed = asked;
+                    pause = length / 3;
+                    continue;
+                }
+                Ok(Err(store::Error::Fenced)) => break,
+                Ok(Err(error)) => {
+                    tracing::warn!(error = %error.detail(), "a lease was not renewed");
+                }
+                Err(_) => {}
+            }
+            if self.clock.monotonic() >= deadline {
+                break;
+            }
+            pause = length / 12;
+        }
+        stop.cancel();
+    }
+
+    async fn hand_back(&self, lease: &Lease) {
+        match self.store.release(lease).await {
+            Ok(()) => self.signals.due(),
+            Err(error) => tracing::warn!(
+                session_id = %lease.session_id,
+                error = %error.detail(),
+                "a session was not handed back; its lease runs out"
+            ),
         }
     }
 }

@@ -6,11 +6,13 @@
 
 pub mod agent;
 pub mod content;
+pub mod conversation;
 pub mod delivery;
 pub mod environment;
 pub mod event;
 pub mod key;
 pub mod model;
+pub mod nearest;
 pub mod secret;
 pub mod session;
 pub mod source;

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Entry, Reject};
@@ -60,28 +61,49 @@ const UNIT_BYTES: usize = 1024;
 
 #[derive(Debug)]
 pub struct Bounds {
-    pub options: Options,
-    in_flight: Arc<Semaphore>,
+    current: ArcSwap<Current>,
     /// As last measured; unknown counts as enough.
     free_disk_bytes: AtomicU64,
 }
 
+/// The options in force and the room that they give.
+#[derive(Debug)]
+struct Current {
+    options: Options,
+    in_flight: Arc<Semaphore>,
+}
+
+impl Current {
+    fn new(options: Options) -> Current {
+        let units = options.in_flight_bytes_max.div_ceil(UNIT_BYTES);
+        Current { in_flight: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))), options }
+    }
+}
+
 impl Bounds {
     pub(super) fn new(options: Options) -> Bounds {
-        let units = options.in_flight_bytes_max.div_ceil(UNIT_BYTES);
-        Bounds {
-            in_flight: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
-            free_disk_bytes: AtomicU64::new(u64::MAX),
-            options,
+        let current = ArcSwap::from_pointee(Current::new(options));
+        Bounds { current, free_disk_bytes: AtomicU64::new(u64::MAX) }
+    }
+
+    pub fn options(&self) -> Options {
+        self.current.load().options.clone()
+    }
+
+    /// Takes changed options over. What is in flight keeps the room that it was given before.
+    pub fn set_options(&self, options: Options) {
+        if self.current.load().options != options {
+            self.current.store(Arc::new(Current::new(options)));
         }
     }
 
     /// What is known without the body.
     pub(super) fn check(&self, entry: &Entry) -> Result<(), Reject> {
-        if self.free_disk_bytes.load(Ordering::Relaxed) < self.options.free_disk_bytes_min {
+        let current = self.current.load();
+        if self.free_disk_bytes.load(Ordering::Relaxed) < current.options.free_disk_bytes_min {
             return Err(Reject::Busy("the disk is nearly full"));
         }
-        if entry.waiting.count() >= self.options.waiting_sessions_max {
+        if entry.waiting.count() >= current.options.waiting_sessions_max {
             return Err(Reject::Busy("too many sessions of this source wait for work"));
         }
         Ok(())
@@ -91,7 +113,7 @@ impl Bounds {
     /// wait for ever.
     pub fn reserve(&self, permit: &mut Permit, more: usize) -> Result<(), Reject> {
         let units = u32::try_from(more.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        let more = self.in_flight.clone().try_acquire_many_owned(units);
+        let more = self.current.load().in_flight.clone().try_acquire_many_owned(units);
         permit.merge(more.map_err(|_| Reject::Busy("too many bodies are in flight"))?);
         Ok(())
     }
@@ -102,7 +124,7 @@ impl Bounds {
     }
 
     pub(super) fn waiting_messages_max(&self) -> i64 {
-        i64::try_from(self.options.waiting_messages_max).unwrap_or(i64::MAX)
+        i64::try_from(self.current.load().options.waiting_messages_max).unwrap_or(i64::MAX)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
         environment::{self, Environment, EnvironmentConfig, Workspace},
         key::Scopes,
         secret,
-        source::{Source, SourceKind},
+        source::{Source, SourceDefinition, SourceKind, Verifier},
     },
     id::{AgentId, EnvironmentId, Id, SourceId},
     store::{Change, SecretInfo, Store},
@@ -331,8 +331,14 @@ impl Registry {
     async fn read_secrets(&self, snapshot: &mut Snapshot) -> anyhow::Result<()> {
         for sealed in self.store.secrets().await.context("read secrets")? {
             let place = Place { kind: "secret", id: &sealed.name, version: sealed.version };
-            let value = self.vault.open(place, &sealed.sealed);
-            let value = value.with_context(|| format!("open the secret `{}`", sealed.name))?;
+            let value = match self.vault.open(place, &sealed.sealed) {
+                Ok(value) => value,
+                // One broken row closes the sources that use it, and nobody else's.
+                Err(error) => {
+                    tracing::error!(secret = sealed.name, %error, "a secret cannot be opened");
+                    continue;
+                }
+            };
             let secrets = snapshot.values.entry(sealed.name.clone()).or_default();
             secrets.wanted = true;
             secrets.values.push((value, sealed.expires_at));
@@ -421,6 +427,21 @@ fn check_project(environment: &Environment) -> Result<EnvironmentId, String> {
             Err(format!("the project `{project}` is not a directory"))
         }
         _ => Ok(environment.id.clone()),
+    }
+}
+
+/// The source that every agent has of its own: its token is in the vault, under the agent's name.
+pub fn agent_source(agent: &AgentId, at: Timestamp) -> Source {
+    Source {
+        id: SourceId::new(at),
+        kind: SourceKind::Agent(agent.clone()),
+        name: agent.to_string(),
+        definition: SourceDefinition::new(Verifier::Bearer),
+        paused: false,
+        managed_by: ManagedBy::Api,
+        created_at: at,
+        updated_at: at,
+        retired_at: None,
     }
 }
 

@@ -4,6 +4,8 @@
 //! the number of nodes; when it is routed to a session, then session, message and the session's due
 //! time are in the same commit. The unique constraint decides who is first, nothing else does.
 
+use std::collections::{BTreeMap, HashSet};
+
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    domain::delivery::{Identity, Outcome},
+    domain::delivery::Identity,
     id::{AgentId, DeliveryId, EnvironmentId, EventId, Id, SessionId, SourceId, WebhookRequestId},
 };
 
@@ -214,28 +216,29 @@ enum Place {
     Full,
 }
 
+/// Makes requests deliveries. Every node takes locks in one order, so that batches and workers do
+/// not wait for each other in a circle: sessions by id, deliveries by identity, keys by their text.
 fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<One>> {
     let deliveries = &known_by_earlier_key(tx, deliveries)?[..];
     let now = tx.now()?;
-    // Every node takes the rows in one order, so that two batches cannot wait for each other.
+    let places = find_places(tx, deliveries)?;
     let mut order: Vec<usize> = (0..deliveries.len()).collect();
     order.sort_by_key(|&at| (&deliveries[at].source_id, &deliveries[at].identity.key));
-
-    let mut places = Vec::with_capacity(deliveries.len());
-    for delivery in deliveries {
-        places.push(find_place(tx, delivery)?);
-    }
     let rows: Vec<_> = order
         .iter()
         .filter(|&&at| !matches!(places[at], Place::Full))
         .map(|&at| delivery_row(&deliveries[at], &places[at]))
         .collect();
-    let first: std::collections::HashSet<String> = tx
+    let first: HashSet<String> = tx
         .insert(INSERT_DELIVERY, &rows)?
         .iter_mut()
         .map(|row| row.text(0))
         .collect::<Result<_>>()?;
 
+    // First requests before further ones: those may be for a delivery of this batch.
+    order.sort_by_key(|&at| {
+        (!first.contains(deliveries[at].id.as_str()), session_key(&deliveries[at]))
+    });
     let mut answers: Vec<Option<One>> = deliveries.iter().map(|_| None).collect();
     let (mut sessions, mut inbox) = (Vec::new(), Vec::new());
     for &at in &order {
@@ -243,9 +246,9 @@ fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<One>> {
         answers[at] = Some(if matches!(place, Place::Full) {
             Err(Refused::SessionFull)
         } else if first.contains(delivery.id.as_str()) {
-            Ok(dispatch(tx, delivery, place, now, &mut sessions, &mut inbox)?)
+            dispatch(tx, delivery, place, now, &mut sessions, &mut inbox)?
         } else {
-            Ok(repeat(tx, delivery, now, &mut inbox)?)
+            repeat(tx, delivery, now, &mut inbox)?
         });
     }
     tx.insert(INSERT_SESSION, &sessions)?;
@@ -283,9 +286,68 @@ fn known_by_earlier_key<'a>(
     Ok(out)
 }
 
-/// Looks at the target without changing anything: a target that cannot take the message never
-/// refuses the delivery, it is held with the reason.
-fn find_place(tx: &mut Tx<'_>, delivery: &NewDelivery) -> Result<Place> {
+/// A session that may get a message. Its row is locked.
+struct Seen {
+    agent_id: String,
+    archived: bool,
+    terminated: bool,
+    n_waiting: i64,
+}
+
+/// Looks at the targets, after having locked their sessions. Nothing is changed.
+fn find_places(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<Place>> {
+    let mut wanted = Vec::with_capacity(deliveries.len());
+    let mut sessions = BTreeMap::new();
+    for delivery in deliveries {
+        let target = match &delivery.route {
+            Route::To(dispatch) => target_session(tx, delivery, &dispatch.target)?,
+            Route::Held { .. } | Route::Filtered { .. } => None,
+        };
+        sessions.extend(target.clone().map(|id| (id, None)));
+        if delivery.rerun_failed {
+            sessions.extend(failed_session(tx, delivery)?.map(|id| (id, None)));
+        }
+        wanted.push(target);
+    }
+    for (id, seen) in &mut sessions {
+        *seen = look_at(tx, id)?;
+    }
+    let places = deliveries.iter().zip(wanted);
+    places.map(|(delivery, wanted)| find_place(tx, delivery, wanted, &sessions)).collect()
+}
+
+/// The session that exists for a target already, or should.
+fn target_session(
+    tx: &mut Tx<'_>,
+    delivery: &NewDelivery,
+    target: &RouteTarget,
+) -> Result<Option<SessionId>> {
+    match target {
+        RouteTarget::New(_) => Ok(None),
+        RouteTarget::Session(id) => Ok(Some(id.clone())),
+        RouteTarget::Key { key, .. } => key_session(tx, &delivery.source_id, key),
+    }
+}
+
+fn look_at(tx: &mut Tx<'_>, id: &SessionId) -> Result<Option<Seen>> {
+    let sql = "select agent_id, status, archived_at, inbox_given - inbox_taken from sessions \
+               where id = $1 {wait}";
+    let Some(mut row) = tx.first(sql, &params![id])? else { return Ok(None) };
+    Ok(Some(Seen {
+        agent_id: row.text(0)?,
+        terminated: row.text(1)? == "terminated",
+        archived: row.int_or_null(2)?.is_some(),
+        n_waiting: row.int(3)?,
+    }))
+}
+
+/// A target that cannot take the message never refuses the delivery: it is held with the reason.
+fn find_place(
+    tx: &mut Tx<'_>,
+    delivery: &NewDelivery,
+    wanted: Option<SessionId>,
+    sessions: &BTreeMap<SessionId, Option<Seen>>,
+) -> Result<Place> {
     let dispatch = match &delivery.route {
         Route::Held { reason, .. } => return Ok(Place::Nowhere(Verdict::Held, reason.clone())),
         Route::Filtered { reason, .. } => {
@@ -293,40 +355,49 @@ fn find_place(tx: &mut Tx<'_>, delivery: &NewDelivery) -> Result<Place> {
         }
         Route::To(dispatch) => dispatch,
     };
-    let wanted = match &dispatch.target {
-        RouteTarget::New(id) => return Ok(Place::Fresh(id.clone())),
-        RouteTarget::Session(id) => id.clone(),
-        RouteTarget::Key { key, fresh } => match key_session(tx, &delivery.source_id, key)? {
-            None => return Ok(Place::Fresh(fresh.clone())),
-            Some(id) => id,
-        },
+    let wanted = match (wanted, &dispatch.target) {
+        (Some(wanted), _) => wanted,
+        (None, RouteTarget::New(fresh) | RouteTarget::Session(fresh)) => {
+            return Ok(Place::Fresh(fresh.clone()));
+        }
+        (None, RouteTarget::Key { fresh, .. }) => return Ok(Place::Fresh(fresh.clone())),
     };
-    let row = tx.first(
-        "select agent_id, status, archived_at, inbox_given - inbox_taken from sessions \
-         where id = $1 {wait}",
-        &params![&wanted],
-    )?;
-    let Some(mut row) = row else {
+    let Some(Some(seen)) = sessions.get(&wanted) else {
         return Ok(held(format!("the target session {wanted} does not exist")));
     };
-    let (agent_id, status) = (row.text(0)?, row.text(1)?);
-    if row.int_or_null(2)?.is_some() {
+    if seen.archived {
         return Ok(held(format!("the target session {wanted} is archived")));
     }
-    if status == "terminated" {
+    if seen.terminated {
         return Ok(held(format!("the target session {wanted} is terminated")));
     }
-    if agent_id != dispatch.agent_id.as_str() {
+    if seen.agent_id != dispatch.agent_id.as_str() {
         return Ok(held(format!("the target session {wanted} belongs to another agent")));
     }
-    if row.int(3)? >= delivery.waiting_max {
+    // What is known already needs no room.
+    if seen.n_waiting >= delivery.waiting_max && !is_known(tx, delivery)? {
         return Ok(Place::Full);
     }
     Ok(Place::Waiting(wanted))
 }
 
+fn is_known(tx: &mut Tx<'_>, delivery: &NewDelivery) -> Result<bool> {
+    let sql = "select 1 from deliveries where source_id = $1 and dedupe_key = $2";
+    Ok(tx.first(sql, &params![&delivery.source_id, &delivery.identity.key])?.is_some())
+}
+
 fn held(reason: String) -> Place {
     Place::Nowhere(Verdict::Held, reason)
+}
+
+fn session_key(delivery: &NewDelivery) -> Option<(&SourceId, &str)> {
+    match &delivery.route {
+        Route::To(dispatch) => match &dispatch.target {
+            RouteTarget::Key { key, .. } => Some((&delivery.source_id, key)),
+            RouteTarget::New(_) | RouteTarget::Session(_) => None,
+        },
+        Route::Held { .. } | Route::Filtered { .. } => None,
+    }
 }
 
 fn key_session(tx: &mut Tx<'_>, source: &SourceId, key: &str) -> Result<Option<SessionId>> {
@@ -380,7 +451,7 @@ fn dispatch(
     now: Timestamp,
     sessions: &mut Vec<Vec<Value>>,
     inbox: &mut Vec<Vec<Value>>,
-) -> Result<Accepted> {
+) -> Result<One> {
     let accepted = |verdict, agent_id: Option<&AgentId>, session_id| Accepted {
         verdict,
         delivery_id: delivery.id.clone(),
@@ -391,21 +462,21 @@ fn dispatch(
     let dispatch = match &delivery.route {
         Route::To(dispatch) => dispatch,
         Route::Held { agent_id, .. } => {
-            return Ok(accepted(Verdict::Held, agent_id.as_ref(), None));
+            return Ok(Ok(accepted(Verdict::Held, agent_id.as_ref(), None)));
         }
         Route::Filtered { agent_id, .. } => {
-            return Ok(accepted(Verdict::Filtered, agent_id.as_ref(), None));
+            return Ok(Ok(accepted(Verdict::Filtered, agent_id.as_ref(), None)));
         }
     };
     let agent_id = Some(&dispatch.agent_id);
     let (session_id, position) = match place {
-        Place::Nowhere(verdict, _) => return Ok(accepted(*verdict, agent_id, None)),
+        Place::Nowhere(verdict, _) => return Ok(Ok(accepted(*verdict, agent_id, None))),
         Place::Full => return Err(Error::Bug("a full session was dispatched to")),
-        Place::Waiting(id) => (id.clone(), take_position(tx, id, now)?),
+        Place::Waiting(id) => (id.clone(), join(tx, delivery, id, now)?),
         Place::Fresh(id) => match settle_key(tx, delivery, dispatch, id)? {
             // Somebody else's delivery made the session of this key a moment before.
             Some(other) => {
-                let position = take_position(tx, &other, now)?;
+                let position = join(tx, delivery, &other, now)?;
                 let sql = "update deliveries set session_id = $2 where id = $1";
                 tx.execute(sql, &params![&delivery.id, &other])?;
                 (other, position)
@@ -417,12 +488,26 @@ fn dispatch(
                     RouteTarget::Key { .. } => drop(tx.insert(INSERT_SESSION, &[row])?),
                     RouteTarget::New(_) | RouteTarget::Session(_) => sessions.push(row),
                 }
-                (id.clone(), 1)
+                (id.clone(), Some(1))
             }
         },
     };
+    let Some(position) = position else {
+        // Others of this batch took the last places.
+        tx.execute("delete from deliveries where id = $1", &params![&delivery.id])?;
+        return Ok(Err(Refused::SessionFull));
+    };
     inbox.push(inbox_row(&session_id, position, delivery, dispatch, &delivery.id));
-    Ok(accepted(Verdict::Accepted, agent_id, Some(session_id)))
+    Ok(Ok(accepted(Verdict::Accepted, agent_id, Some(session_id))))
+}
+
+fn join(
+    tx: &mut Tx<'_>,
+    delivery: &NewDelivery,
+    session: &SessionId,
+    now: Timestamp,
+) -> Result<Option<i64>> {
+    take_position(tx, session, now, delivery.received_at, delivery.waiting_max)
 }
 
 /// Gives a fresh session its key. `Some` when another session has it by now.
@@ -442,19 +527,23 @@ fn settle_key(
 }
 
 /// Takes the next place in a session's inbox and makes the session due, unless a worker has it: that
-/// worker sees the message when it finishes.
-pub(super) fn take_position(tx: &mut Tx<'_>, session: &SessionId, now: Timestamp) -> Result<i64> {
+/// worker sees the message when it finishes. `None` when as many wait as may.
+pub(super) fn take_position(
+    tx: &mut Tx<'_>,
+    session: &SessionId,
+    now: Timestamp,
+    at: Timestamp,
+    waiting_max: i64,
+) -> Result<Option<i64>> {
     let row = tx.first(
-        "update sessions set inbox_given = inbox_given + 1, updated_at = $2, \
+        "update sessions set inbox_given = inbox_given + 1, \
+         updated_at = case when updated_at < $3 then $3 else updated_at end, \
          next_at = case when lease_owner is not null then next_at \
          when next_at is null or next_at > $2 then $2 else next_at end \
-         where id = $1 returning inbox_given",
-        &params![session, now],
+         where id = $1 and inbox_given - inbox_taken < $4 returning inbox_given",
+        &params![session, now, at, waiting_max],
     )?;
-    match row {
-        Some(mut row) => row.int(0),
-        None => Err(Error::NotFound),
-    }
+    row.map(|mut row| row.int(0)).transpose()
 }
 
 fn session_row(
@@ -511,16 +600,30 @@ fn repeat(
     delivery: &NewDelivery,
     now: Timestamp,
     inbox: &mut Vec<Vec<Value>>,
-) -> Result<Accepted> {
+) -> Result<One> {
+    let rerun = match &delivery.route {
+        Route::To(dispatch) if delivery.rerun_failed => {
+            failed_session(tx, delivery)?.map(|session| (dispatch, session))
+        }
+        Route::To(_) | Route::Held { .. } | Route::Filtered { .. } => None,
+    };
+    let position = match &rerun {
+        Some((_, session)) => match join(tx, delivery, session, now)? {
+            Some(position) => Some(position),
+            None => return Ok(Err(Refused::SessionFull)),
+        },
+        None => None,
+    };
     let row = tx.first(
-        "update deliveries set n_attempts = n_attempts + 1 where source_id = $1 and dedupe_key = $2 \
-         returning id, agent_id, session_id, outcome, n_attempts",
-        &params![&delivery.source_id, &delivery.identity.key],
+        "update deliveries set n_attempts = n_attempts + 1, \
+         outcome = case when $3 = 1 then 'pending' else outcome end \
+         where source_id = $1 and dedupe_key = $2 \
+         returning id, agent_id, session_id, n_attempts",
+        &params![&delivery.source_id, &delivery.identity.key, i64::from(rerun.is_some())],
     )?;
-    let mut row = row.ok_or(Error::Bug("a duplicate of nothing"))?;
-    let (id, attempt) = (row.id::<DeliveryId>(0)?, row.int(4)?);
-    let session_id = row.id_or_null::<SessionId>(2)?;
-    let failed = row.text_or_null(3)?.as_deref() == Some(Outcome::Failed.as_str());
+    // Gone again: it was first in this batch and found its session full.
+    let Some(mut row) = row else { return Ok(Err(Refused::SessionFull)) };
+    let (id, attempt) = (row.id::<DeliveryId>(0)?, row.int(3)?);
     tx.execute(
         "insert into attempts (delivery_id, n, request_id, received_at) values ($1, $2, $3, $4)",
         &params![&id, attempt, &delivery.request_id, delivery.received_at],
@@ -529,21 +632,21 @@ fn repeat(
         chunks::remove(tx, delivery.id.as_str())?;
     }
     let mut verdict = Verdict::Duplicate;
-    if delivery.rerun_failed
-        && failed
-        && let (Route::To(dispatch), Some(session)) = (&delivery.route, &session_id)
-        && is_open(tx, session)?
-    {
-        let position = take_position(tx, session, now)?;
+    if let (Some((dispatch, session)), Some(position)) = (&rerun, position) {
         inbox.push(inbox_row(session, position, delivery, dispatch, &id));
-        tx.execute("update deliveries set outcome = 'pending' where id = $1", &params![&id])?;
         verdict = Verdict::Accepted;
     }
-    Ok(Accepted { verdict, delivery_id: id, agent_id: row.id_or_null(1)?, session_id, attempt })
+    let (agent_id, session_id) = (row.id_or_null(1)?, row.id_or_null(2)?);
+    Ok(Ok(Accepted { verdict, delivery_id: id, agent_id, session_id, attempt }))
 }
 
-fn is_open(tx: &mut Tx<'_>, session: &SessionId) -> Result<bool> {
-    let sql = "select 1 from sessions where id = $1 and archived_at is null \
-               and status <> 'terminated' {wait}";
-    Ok(tx.first(sql, &params![session])?.is_some())
+/// The open session of a delivery that failed before.
+fn failed_session(tx: &mut Tx<'_>, delivery: &NewDelivery) -> Result<Option<SessionId>> {
+    let row = tx.first(
+        "select s.id from deliveries d join sessions s on s.id = d.session_id \
+         where d.source_id = $1 and d.dedupe_key = $2 and d.outcome = 'failed' \
+         and s.archived_at is null and s.status <> 'terminated'",
+        &params![&delivery.source_id, &delivery.identity.key],
+    )?;
+    row.map(|mut row| row.id(0)).transpose()
 }

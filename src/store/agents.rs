@@ -2,7 +2,7 @@
 
 use super::{
     Change, Error, Page, Result, Store, audit,
-    driver::{Lane, Row, Tx, params},
+    driver::{Row, Tx, params},
     sources,
 };
 use crate::{
@@ -29,19 +29,18 @@ impl Store {
         change: Change,
     ) -> Result<Agent> {
         let at = self.clock.now();
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                tx.execute(
-                    "insert into agents (id, name, version, managed_by, created_at) \
+        self.configure(move |tx| {
+            tx.execute(
+                "insert into agents (id, name, version, managed_by, created_at) \
                      values ($1, $2, 1, $3, $4)",
-                    &params![&id, &spec.name, managed_by.as_str(), at],
-                )?;
-                insert_version(tx, &id, 1, &spec, at)?;
-                sources::insert(tx, &source)?;
-                audit::note(tx, &change, at)?;
-                latest(tx, &id)
-            })
-            .await
+                &params![&id, &spec.name, managed_by.as_str(), at],
+            )?;
+            insert_version(tx, &id, 1, &spec, at)?;
+            sources::insert(tx, &source)?;
+            audit::note(tx, &change, at)?;
+            latest(tx, &id)
+        })
+        .await
     }
 
     /// Applies a patch to the newest version. A change of nothing makes no version.
@@ -54,67 +53,82 @@ impl Store {
         change: Change,
     ) -> Result<Agent> {
         let (id, at) = (id.clone(), self.clock.now());
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let agent = locked(tx, &id)?;
-                if agent.archived_at.is_some() {
-                    return Err(Error::Conflict(format!("{id} is archived and cannot be changed")));
-                }
-                if let Some(version) = patch.version
-                    && version != agent.version
-                {
-                    return Err(Error::Conflict(format!(
-                        "version {version} is not the current one, which is {}",
-                        agent.version
-                    )));
-                }
-                let spec = patch.apply(agent.spec.clone()).map_err(Error::Invalid)?;
-                if spec == agent.spec {
-                    return Ok(agent);
-                }
-                let version = agent.version + 1;
-                insert_version(tx, &id, version, &spec, at)?;
-                tx.execute(
-                    "update agents set name = $2, version = $3 where id = $1",
-                    &params![&id, &spec.name, version],
-                )?;
-                audit::note(tx, &change, at)?;
-                latest(tx, &id)
-            })
-            .await
+        self.configure(move |tx| {
+            let agent = locked(tx, &id)?;
+            if agent.archived_at.is_some() {
+                return Err(Error::Conflict(format!("{id} is archived and cannot be changed")));
+            }
+            if let Some(version) = patch.version
+                && version != agent.version
+            {
+                return Err(Error::Conflict(format!(
+                    "version {version} is not the current one, which is {}",
+                    agent.version
+                )));
+            }
+            let spec = patch.apply(agent.spec.clone()).map_err(Error::Invalid)?;
+            if spec == agent.spec {
+                return Ok(agent);
+            }
+            let version = agent.version + 1;
+            insert_version(tx, &id, version, &spec, at)?;
+            tx.execute(
+                "update agents set name = $2, version = $3 where id = $1",
+                &params![&id, &spec.name, version],
+            )?;
+            audit::note(tx, &change, at)?;
+            latest(tx, &id)
+        })
+        .await
     }
 
     pub async fn pause_agent(&self, id: &AgentId, paused: bool, change: Change) -> Result<Agent> {
         let (id, at) = (id.clone(), self.clock.now());
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let sql = "update agents set paused = $2 where id = $1";
-                if tx.execute(sql, &params![&id, paused])? == 0 {
-                    return Err(Error::NotFound);
-                }
-                audit::note(tx, &change, at)?;
-                latest(tx, &id)
-            })
-            .await
+        self.configure(move |tx| {
+            let sql = "update agents set paused = $2 where id = $1";
+            if tx.execute(sql, &params![&id, paused])? == 0 {
+                return Err(Error::NotFound);
+            }
+            audit::note(tx, &change, at)?;
+            latest(tx, &id)
+        })
+        .await
+    }
+
+    /// Gives an agent into the hands of the config file, or back.
+    pub async fn hand_over_agent(
+        &self,
+        id: &AgentId,
+        to: ManagedBy,
+        change: Change,
+    ) -> Result<Agent> {
+        let (id, at) = (id.clone(), self.clock.now());
+        self.configure(move |tx| {
+            let sql = "update agents set managed_by = $2 where id = $1";
+            if tx.execute(sql, &params![&id, to.as_str()])? == 0 {
+                return Err(Error::NotFound);
+            }
+            audit::note(tx, &change, at)?;
+            latest(tx, &id)
+        })
+        .await
     }
 
     /// Permanent: read-only from now on, and its endpoint lets nobody in. Its sessions go on.
     pub async fn archive_agent(&self, id: &AgentId, change: Change) -> Result<Agent> {
         let (id, at) = (id.clone(), self.clock.now());
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let agent = locked(tx, &id)?;
-                if agent.archived_at.is_none() {
-                    let sql = "update agents set archived_at = $2 where id = $1";
-                    tx.execute(sql, &params![&id, at])?;
-                    let sql =
-                        "update sources set retired_at = $2 where kind = 'agent' and name = $1";
-                    tx.execute(sql, &params![&id, at])?;
-                    audit::note(tx, &change, at)?;
-                }
-                latest(tx, &id)
-            })
-            .await
+        self.configure(move |tx| {
+            let agent = locked(tx, &id)?;
+            if agent.archived_at.is_none() {
+                let sql = "update agents set archived_at = $2 where id = $1";
+                tx.execute(sql, &params![&id, at])?;
+                let sql = "update sources set retired_at = $2 where kind = 'agent' and name = $1";
+                tx.execute(sql, &params![&id, at])?;
+                audit::note(tx, &change, at)?;
+            }
+            latest(tx, &id)
+        })
+        .await
     }
 
     /// The newest version, or the one asked for.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Error, Page, Result, Store, chunks,
-    driver::{Lane, Row, Value, params},
+    driver::{Lane, Row, Tx, Value, params},
 };
 use crate::{
     clock::Timestamp,
@@ -126,6 +126,13 @@ impl Store {
         let (id, at) = (id.clone(), self.clock.now());
         self.driver
             .transaction(Lane::Work, move |tx| {
+                let sql = "select session_id from deliveries where id = $1";
+                let mut row = tx.first(sql, &params![&id])?.ok_or(Error::NotFound)?;
+                let session = row.id_or_null::<SessionId>(0)?;
+                // As everybody who changes an inbox: the session first. A turn that begins now has
+                // taken the message before, or takes it erased.
+                let sql = "select 1 from sessions where id = $1 {wait}";
+                tx.query(sql, &params![session.as_ref()])?;
                 let n = tx.execute(
                     "update deliveries set body = null, n_chunks = 0, headers = $3, \
                      erased_at = coalesce(erased_at, $2) where id = $1",
@@ -135,7 +142,9 @@ impl Store {
                     return Err(Error::NotFound);
                 }
                 chunks::remove(tx, id.as_str())?;
-                erase_waiting(tx, &id)?;
+                if let Some(session) = session {
+                    erase_waiting(tx, &session, &id)?;
+                }
                 let sql = format!("select {COLUMNS} where d.id = $1");
                 tx.first(&sql, &params![&id])?.ok_or(Error::NotFound).and_then(from_row)
             })
@@ -199,23 +208,23 @@ impl Store {
     }
 }
 
-/// Takes a delivery's message out of the inbox, and settles what was promised about it.
-fn erase_waiting(tx: &mut super::driver::Tx<'_>, id: &DeliveryId) -> Result<()> {
+/// Takes the text of a delivery's message out of the inbox of its session, whose row is locked.
+fn erase_waiting(tx: &mut Tx<'_>, session: &SessionId, id: &DeliveryId) -> Result<()> {
     let waiting = tx.first(
-        "select session_id, position, event_id from inbox where delivery_id = $1",
-        &params![id],
+        "select position, event_id from inbox where session_id = $1 and delivery_id = $2",
+        &params![session, id],
     )?;
     let Some(mut row) = waiting else { return Ok(()) };
     // The message keeps its place, so that counting stays simple; only its text goes.
     tx.execute(
         "update inbox set body = $3, n_chunks = 0 where session_id = $1 and position = $2",
         &params![
-            row.text(0)?,
-            row.int(1)?,
+            session,
+            row.int(0)?,
             r#"{"type":"user.message","content":[{"type":"text","text":"[This delivery was erased.]"}]}"#,
         ],
     )?;
-    chunks::remove(tx, &row.text(2)?)
+    chunks::remove(tx, &row.text(1)?)
 }
 
 fn list_sql(filter: &DeliveryFilter) -> (String, Vec<Value>) {

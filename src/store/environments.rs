@@ -2,7 +2,7 @@
 
 use super::{
     Change, Error, Page, Result, Store, audit,
-    driver::{Lane, Row, Tx, params},
+    driver::{Row, Tx, params},
 };
 use crate::{
     domain::{ManagedBy, environment::Environment},
@@ -19,30 +19,29 @@ impl Store {
         environment: Environment,
         change: Change,
     ) -> Result<Environment> {
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let taken = by_name(tx, &environment.name)?;
-                if taken.is_some() {
-                    let name = &environment.name;
-                    return Err(Error::Conflict(format!("an environment named `{name}` exists")));
-                }
-                tx.execute(
-                    "insert into environments (id, name, description, config, metadata, managed_by, \
+        self.configure(move |tx| {
+            let taken = by_name(tx, &environment.name)?;
+            if taken.is_some() {
+                let name = &environment.name;
+                return Err(Error::Conflict(format!("an environment named `{name}` exists")));
+            }
+            tx.execute(
+                "insert into environments (id, name, description, config, metadata, managed_by, \
                      created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7, $7)",
-                    &params![
-                        &environment.id,
-                        &environment.name,
-                        environment.description.as_ref(),
-                        super::to_json(&environment.config),
-                        super::to_json(&environment.metadata),
-                        environment.managed_by.as_str(),
-                        environment.created_at,
-                    ],
-                )?;
-                audit::note(tx, &change, environment.created_at)?;
-                Ok(environment)
-            })
-            .await
+                &params![
+                    &environment.id,
+                    &environment.name,
+                    environment.description.as_ref(),
+                    super::to_json(&environment.config),
+                    super::to_json(&environment.metadata),
+                    environment.managed_by.as_str(),
+                    environment.created_at,
+                ],
+            )?;
+            audit::note(tx, &change, environment.created_at)?;
+            Ok(environment)
+        })
+        .await
     }
 
     pub async fn environment(&self, id: &EnvironmentId) -> Result<Environment> {

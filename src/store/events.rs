@@ -1,11 +1,20 @@
 //! Reading a session's log, and the messages that still wait to join it.
 
+use std::collections::HashSet;
+
 use super::{
     Error, Page, Result, Store,
     driver::{Row, Tx, Value, params},
     queue::read_body,
 };
-use crate::{clock::Timestamp, domain::event::Event, id::SessionId};
+use crate::{
+    clock::Timestamp,
+    domain::{Problem, event::Event},
+    id::SessionId,
+};
+
+/// Messages that one look into an inbox shows at most.
+const WAITING_MAX: usize = 100;
 
 /// Which events a list shows. Times are compared with the time of processing; an event that still
 /// waits has none, sorts last, and matches no time.
@@ -27,23 +36,35 @@ pub struct LogEnd {
     pub last_position: i64,
 }
 
-/// Where a page of a log ended: at a number of the log, or at a position of the inbox (`w…`).
+/// Where a page ended: at a number of the log (`7`), or at a position of the inbox (`7w3`, with the
+/// number of the log up to which everything was shown before: what waited may be there by now).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cursor {
     Start,
     Log(i64),
-    Waiting(i64),
+    Waiting { seq: i64, position: i64 },
 }
 
 impl Cursor {
     fn parse(text: Option<&str>) -> Result<Cursor> {
-        let wrong = || Error::Conflict("`page` is not a cursor of this list".to_owned());
-        match text {
-            None => Ok(Cursor::Start),
-            Some(text) => match text.strip_prefix('w') {
-                Some(position) => position.parse().map(Cursor::Waiting).map_err(|_| wrong()),
-                None => text.parse().map(Cursor::Log).map_err(|_| wrong()),
-            },
+        let number = |text: &str| {
+            let wrong = || Problem::new("page", "is not a cursor of this list");
+            text.parse().map_err(|_| Error::Invalid(wrong()))
+        };
+        Ok(match text.map(|text| (text, text.split_once('w'))) {
+            None => Cursor::Start,
+            Some((text, None)) => Cursor::Log(number(text)?),
+            Some((_, Some((seq, position)))) => {
+                Cursor::Waiting { seq: number(seq)?, position: number(position)? }
+            }
+        })
+    }
+
+    fn to_text(self) -> String {
+        match self {
+            Cursor::Start => String::new(),
+            Cursor::Log(seq) => seq.to_string(),
+            Cursor::Waiting { seq, position } => format!("{seq}w{position}"),
         }
     }
 }
@@ -56,24 +77,24 @@ impl Store {
             .read(move |tx| {
                 exists(tx, &session)?;
                 let cursor = Cursor::parse(filter.cursor.as_deref())?;
-                let mut found: Vec<(String, Event)> = Vec::new();
-                let room = |found: &Vec<_>| filter.limit + 1 - found.len();
-                if filter.newest_first {
-                    if !matches!(cursor, Cursor::Log(_)) {
-                        found.extend(page_of_inbox(tx, &session, cursor, &filter, room(&found))?);
-                    }
-                    if room(&found) > 0 {
-                        found.extend(page_of_log(tx, &session, cursor, &filter, room(&found))?);
-                    }
-                } else {
-                    if !matches!(cursor, Cursor::Waiting(_)) {
-                        found.extend(page_of_log(tx, &session, cursor, &filter, room(&found))?);
-                    }
-                    if room(&found) > 0 {
-                        found.extend(page_of_inbox(tx, &session, cursor, &filter, room(&found))?);
-                    }
+                let limit = filter.limit + 1;
+                let (mut log, mut waiting) = (Vec::new(), Vec::new());
+                if !filter.newest_first {
+                    log = page_of_log(tx, &session, cursor, &filter)?;
+                } else if !matches!(cursor, Cursor::Log(_)) {
+                    waiting = page_of_inbox(tx, &session, cursor, &filter, limit)?;
                 }
-                let page = Page::from_rows(found, filter.limit, |(cursor, _)| cursor.clone());
+                // What is taken between two looks is seen twice, and not never: whoever looked into
+                // the inbox looks into the log after that.
+                if filter.newest_first && waiting.len() < limit {
+                    log = page_of_log(tx, &session, cursor, &filter)?;
+                } else if !filter.newest_first && log.len() < limit {
+                    waiting = page_of_inbox(tx, &session, cursor, &filter, limit)?;
+                    let end = log.last().and_then(|event| event.seq).map_or(cursor, Cursor::Log);
+                    log.extend(page_of_log(tx, &session, end, &filter)?);
+                }
+                let found = join(cursor, &filter, log, waiting);
+                let page = Page::from_rows(found, filter.limit, |(cursor, _)| cursor.to_text());
                 let data = page.data.into_iter().map(|(_, event)| event).collect();
                 Ok(Page { data, next: page.next })
             })
@@ -96,7 +117,7 @@ impl Store {
                     &params![&session, seq, limit as i64],
                 )?
                 .into_iter()
-                .map(|row| read_event(tx, row).map(|(_, event)| event))
+                .map(|row| read_event(tx, row))
                 .collect()
             })
             .await
@@ -120,20 +141,41 @@ impl Store {
         session: &SessionId,
         position: i64,
     ) -> Result<Vec<(i64, Event)>> {
-        let (session, filter) = (session.clone(), EventFilter::default());
+        let session = session.clone();
+        let filter = EventFilter::default();
         self.driver
             .read(move |tx| {
-                let cursor = Cursor::Waiting(position);
-                page_of_inbox(tx, &session, cursor, &filter, 100)?
-                    .into_iter()
-                    .map(|(cursor, event)| {
-                        let position = cursor.trim_start_matches('w').parse();
-                        Ok((position.map_err(|_| Error::Bug("a bad position"))?, event))
-                    })
-                    .collect()
+                let cursor = Cursor::Waiting { seq: 0, position };
+                page_of_inbox(tx, &session, cursor, &filter, WAITING_MAX)
             })
             .await
     }
+}
+
+/// One list of what is in the log and what waits, each event with the cursor of a page that ends
+/// with it. An event that was taken between the two looks is shown once.
+fn join(
+    cursor: Cursor,
+    filter: &EventFilter,
+    log: Vec<Event>,
+    waiting: Vec<(i64, Event)>,
+) -> Vec<(Cursor, Event)> {
+    let shown = match cursor {
+        Cursor::Start => 0,
+        Cursor::Log(seq) | Cursor::Waiting { seq, .. } => seq,
+    };
+    let seq = log.last().and_then(|event| event.seq).unwrap_or(shown);
+    let log = log.into_iter().map(|event| (Cursor::Log(event.seq.unwrap_or(shown)), event));
+    let waiting =
+        waiting.into_iter().map(|(position, event)| (Cursor::Waiting { seq, position }, event));
+    let mut found: Vec<(Cursor, Event)> = if filter.newest_first {
+        waiting.chain(log).collect()
+    } else {
+        log.chain(waiting).collect()
+    };
+    let mut seen = HashSet::new();
+    found.retain(|(_, event)| seen.insert(event.id.clone()));
+    found
 }
 
 fn exists(tx: &mut Tx<'_>, session: &SessionId) -> Result<()> {
@@ -146,8 +188,7 @@ fn page_of_log(
     session: &SessionId,
     cursor: Cursor,
     filter: &EventFilter,
-    limit: usize,
-) -> Result<Vec<(String, Event)>> {
+) -> Result<Vec<Event>> {
     let mut sql = "select seq, id, body, n_chunks, private, processed_at from events \
                    where session_id = $1"
         .to_owned();
@@ -158,8 +199,9 @@ fn page_of_log(
     };
     match cursor {
         Cursor::Log(seq) if filter.newest_first => and("seq <", seq.into()),
-        Cursor::Log(seq) => and("seq >", seq.into()),
-        Cursor::Start | Cursor::Waiting(_) => {}
+        Cursor::Waiting { .. } if filter.newest_first => {}
+        Cursor::Log(seq) | Cursor::Waiting { seq, .. } => and("seq >", seq.into()),
+        Cursor::Start => {}
     }
     if let Some(after) = filter.after {
         and("processed_at >=", after.into());
@@ -174,7 +216,7 @@ fn page_of_log(
         sql.push_str(&format!(" and type in ({})", marks.join(", ")));
     }
     let order = if filter.newest_first { "desc" } else { "asc" };
-    sql.push_str(&format!(" order by seq {order} limit {limit}"));
+    sql.push_str(&format!(" order by seq {order} limit {}", filter.limit + 1));
     tx.query(&sql, &values)?.into_iter().map(|row| read_event(tx, row)).collect()
 }
 
@@ -184,14 +226,14 @@ fn page_of_inbox(
     cursor: Cursor,
     filter: &EventFilter,
     limit: usize,
-) -> Result<Vec<(String, Event)>> {
+) -> Result<Vec<(i64, Event)>> {
     let wanted = filter.types.is_empty() || filter.types.iter().any(|it| it == "user.message");
     if !wanted || filter.after.is_some() || filter.before.is_some() {
         return Ok(Vec::new());
     }
     let (mark, order, start) =
         if filter.newest_first { ("<", "desc", i64::MAX) } else { (">", "asc", 0) };
-    let from = if let Cursor::Waiting(position) = cursor { position } else { start };
+    let from = if let Cursor::Waiting { position, .. } = cursor { position } else { start };
     let sql = format!(
         "select position, event_id, body, n_chunks, private from inbox \
          where session_id = $1 and position {mark} $2 order by position {order} limit {limit}"
@@ -203,17 +245,16 @@ fn page_of_inbox(
             let id = row.id(1)?;
             let body = read_body(tx, &id, row.text(2)?, row.int(3)?)?;
             let private = row.json_or_null(4)?;
-            let event = Event { id, seq: None, body, private, processed_at: None };
-            Ok((format!("w{position}"), event))
+            Ok((position, Event { id, seq: None, body, private, processed_at: None }))
         })
         .collect()
 }
 
 /// From `seq, id, body, n_chunks, private, processed_at`.
-fn read_event(tx: &mut Tx<'_>, mut row: Row) -> Result<(String, Event)> {
+fn read_event(tx: &mut Tx<'_>, mut row: Row) -> Result<Event> {
     let seq = row.int(0)?;
     let id = row.id(1)?;
     let body = read_body(tx, &id, row.text(2)?, row.int(3)?)?;
     let (private, processed_at) = (row.json_or_null(4)?, row.time_or_null(5)?);
-    Ok((seq.to_string(), Event { id, seq: Some(seq), body, private, processed_at }))
+    Ok(Event { id, seq: Some(seq), body, private, processed_at })
 }

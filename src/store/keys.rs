@@ -2,7 +2,7 @@
 
 use super::{
     Change, Error, Result, Store, audit,
-    driver::{Lane, Row, params},
+    driver::{Row, params},
 };
 use crate::{clock::Timestamp, domain::key::Scopes, id::ApiKeyId};
 
@@ -21,32 +21,30 @@ const COLUMNS: &str = "id, name, hash, scopes, created_at, revoked_at from api_k
 
 impl Store {
     pub async fn create_api_key(&self, key: ApiKey, change: Change) -> Result<ApiKey> {
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                tx.execute(
-                    "insert into api_keys (id, name, hash, scopes, created_at) \
+        self.configure(move |tx| {
+            tx.execute(
+                "insert into api_keys (id, name, hash, scopes, created_at) \
                      values ($1, $2, $3, $4, $5)",
-                    &params![&key.id, &key.name, &key.hash, key.scopes.to_text(), key.created_at],
-                )?;
-                audit::note(tx, &change, key.created_at)?;
-                Ok(key)
-            })
-            .await
+                &params![&key.id, &key.name, &key.hash, key.scopes.to_text(), key.created_at],
+            )?;
+            audit::note(tx, &change, key.created_at)?;
+            Ok(key)
+        })
+        .await
     }
 
     pub async fn revoke_api_key(&self, id: &ApiKeyId, change: Change) -> Result<ApiKey> {
         let (id, at) = (id.clone(), self.clock.now());
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let sql = "update api_keys set revoked_at = coalesce(revoked_at, $2) where id = $1";
-                if tx.execute(sql, &params![&id, at])? == 0 {
-                    return Err(Error::NotFound);
-                }
-                audit::note(tx, &change, at)?;
-                let row = tx.first(&format!("select {COLUMNS} where id = $1"), &params![&id])?;
-                row.ok_or(Error::NotFound).and_then(from_row)
-            })
-            .await
+        self.configure(move |tx| {
+            let sql = "update api_keys set revoked_at = coalesce(revoked_at, $2) where id = $1";
+            if tx.execute(sql, &params![&id, at])? == 0 {
+                return Err(Error::NotFound);
+            }
+            audit::note(tx, &change, at)?;
+            let row = tx.first(&format!("select {COLUMNS} where id = $1"), &params![&id])?;
+            row.ok_or(Error::NotFound).and_then(from_row)
+        })
+        .await
     }
 
     /// Every key, revoked ones too, newest first.

@@ -54,6 +54,15 @@ fn refuse(version: i64) -> Error {
     })
 }
 
+/// Whether this binary can work with a database of this version, as `meta` has it.
+pub(super) fn check_version(text: &str) -> Result<()> {
+    match text.parse() {
+        Ok(VERSION) => Ok(()),
+        Ok(other) => Err(refuse(other)),
+        Err(_) => Err(Error::corrupt(anyhow::anyhow!("`meta` names no schema version"))),
+    }
+}
+
 fn version(tx: &mut Tx<'_>) -> Result<Option<i64>> {
     let exists = match tx {
         Tx::Sqlite(_) => "select 1 from sqlite_master where type = 'table' and name = 'meta'",

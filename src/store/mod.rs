@@ -9,6 +9,7 @@
 mod accept;
 mod agents;
 mod audit;
+mod backup;
 mod chunks;
 mod deliveries;
 mod driver;
@@ -18,6 +19,7 @@ mod events;
 mod hints;
 mod keys;
 mod migrate;
+mod prune;
 mod queue;
 mod secrets;
 mod sessions;
@@ -27,12 +29,14 @@ pub use accept::{
     Accepted, Body, Dispatch, MessageBody, NewDelivery, Refused, Route, RouteTarget, Verdict,
 };
 pub use audit::{AuditEntry, Change};
+pub use backup::{BackupReport, backup, rehearse};
 pub use deliveries::{Attempt, DeliveryFilter, Refusal, StoredBody};
 pub use driver::Location;
 pub use error::{Error, Result};
 pub use events::{EventFilter, LogEnd};
 pub use hints::Hint;
 pub use keys::ApiKey;
+pub use prune::Pruned;
 pub use queue::{Claimed, Lease, Taken};
 pub use secrets::{SealedSecret, SecretInfo};
 pub use sessions::{NewMessage, NewSession, SessionFilter};
@@ -157,9 +161,33 @@ impl Store {
             .await
     }
 
+    /// What [`Store::remember`] wrote, if anything.
+    pub async fn recall(&self, name: &'static str) -> Result<Option<String>> {
+        self.driver
+            .read(move |tx| {
+                let sql = "select value from meta where name = $1";
+                tx.first(sql, &driver::params![name])?.map(|mut row| row.text(0)).transpose()
+            })
+            .await
+    }
+
     /// Finishes what waits and closes the connections.
     pub async fn close(&self) {
         self.driver.close().await;
+    }
+
+    /// Runs a change of the configuration as one transaction. They come one after the other, on all
+    /// nodes: the revision's row is their lock, so what a change has looked at stays as it is.
+    async fn configure<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut driver::Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                tx.query("select 1 from meta where name = 'revision' {wait}", &[])?;
+                work(tx)
+            })
+            .await
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Error, Result, Store, chunks,
-    driver::{Lane, Row, Tx, Value, params},
+    driver::{Lane, Tx, Value, params},
 };
 use crate::{
     clock::Timestamp,
@@ -62,17 +62,24 @@ impl Store {
         self.driver
             .transaction(Lane::Work, move |tx| {
                 let now = tx.now()?;
-                let agents = due_agents(tx, now, after.as_ref())?;
+                let mut agents = due_agents(tx, now, after.as_ref())?;
                 let mut claimed = Vec::new();
                 // First a fair share for each agent, then whatever is left for whoever has more.
                 let share = limit.div_ceil(agents.len().max(1));
                 for share in [share, limit] {
-                    for agent in &agents {
+                    let mut with_more = Vec::new();
+                    for agent in agents {
                         let n = share.min(limit - claimed.len());
-                        if n > 0 {
-                            claimed.extend(claim_of(tx, agent, &owner, now, lease, n)?);
+                        if n == 0 {
+                            return Ok(claimed);
                         }
+                        let found = claim_of(tx, &agent, &owner, now, lease, n)?;
+                        if found.len() == n {
+                            with_more.push(agent);
+                        }
+                        claimed.extend(found);
                     }
+                    agents = with_more;
                 }
                 Ok(claimed)
             })
@@ -160,15 +167,7 @@ impl Store {
                 )?;
                 held.turn_id = Some(fresh.clone());
                 let mut rows = vec![event_row(&held, 0, &opening, at)];
-                let waiting = tx.query(
-                    "select position, event_id, body, n_chunks, private, delivery_id from inbox \
-                     where session_id = $1 order by position limit $2",
-                    &params![&lease.session_id, TAKE_MAX],
-                )?;
-                let n_messages = waiting.len();
-                for row in waiting {
-                    take(tx, &held, row, &fresh, at, &mut rows)?;
-                }
+                let n_messages = take(tx, &held, &fresh, at, &mut rows)?;
                 write(tx, &held, rows, "running", at)?;
                 tx.execute(
                     "update sessions set turn_id = $2, inbox_taken = inbox_taken + $3 where id = $1",
@@ -221,7 +220,8 @@ impl Store {
                 let now = tx.now()?;
                 tx.execute(
                     "update sessions set turn_id = null, lease_owner = null, lease_until = null, \
-                     next_at = case when inbox_taken < inbox_given then $2 end where id = $1",
+                     next_at = case when inbox_taken < inbox_given then cast($2 as bigint) end \
+                     where id = $1",
                     &params![&lease.session_id, now],
                 )?;
                 Ok(())
@@ -305,41 +305,47 @@ fn resume(tx: &mut Tx<'_>, turn: &TurnId, next_seq: i64) -> Result<i64> {
     row.ok_or(Error::Bug("an unfinished turn without a row"))?.int(0)
 }
 
-/// Moves one message from the inbox into the rows that will be appended.
+/// Moves what waits from the inbox into the rows that will be appended; answers how many messages.
 fn take(
     tx: &mut Tx<'_>,
     held: &Held,
-    mut row: Row,
     turn: &TurnId,
     at: Timestamp,
     rows: &mut Vec<Vec<Value>>,
-) -> Result<()> {
-    tx.execute(
-        "delete from inbox where session_id = $1 and position = $2",
-        &params![&held.session_id, row.int(0)?],
+) -> Result<usize> {
+    let waiting = tx.query(
+        "select position, event_id, body, n_chunks, private from inbox \
+         where session_id = $1 order by position limit $2",
+        &params![&held.session_id, TAKE_MAX],
     )?;
-    if let Some(delivery) = row.text_or_null(5)? {
-        tx.execute(
-            "update deliveries set outcome = 'running', turn_id = $2 where id = $1 \
-             and outcome = 'pending'",
-            &params![delivery, turn],
-        )?;
+    let (n_messages, mut last) = (waiting.len(), 0);
+    for mut row in waiting {
+        last = row.int(0)?;
+        rows.push(
+            params![
+                &held.session_id,
+                held.next_seq + rows.len() as i64,
+                &row.id::<EventId>(1)?,
+                "user.message",
+                row.text(2)?,
+                row.int(3)?,
+                row.text_or_null(4)?,
+                turn,
+                at,
+            ]
+            .into(),
+        );
     }
-    rows.push(
-        params![
-            &held.session_id,
-            held.next_seq + rows.len() as i64,
-            &row.id::<EventId>(1)?,
-            "user.message",
-            row.text(2)?,
-            row.int(3)?,
-            row.text_or_null(4)?,
-            turn,
-            at,
-        ]
-        .into(),
-    );
-    Ok(())
+    tx.execute(
+        "update deliveries set outcome = 'running', turn_id = $3 where outcome = 'pending' \
+         and id in (select delivery_id from inbox where session_id = $1 and position <= $2)",
+        &params![&held.session_id, last, turn],
+    )?;
+    tx.execute(
+        "delete from inbox where session_id = $1 and position <= $2",
+        &params![&held.session_id, last],
+    )?;
+    Ok(n_messages)
 }
 
 fn append_rows(

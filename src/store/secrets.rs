@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{
-    Change, Error, Result, Store, audit,
-    driver::{Lane, params},
-};
+use super::{Change, Error, Result, Store, audit, driver::params};
 use crate::clock::Timestamp;
 
 /// One version of a secret as it is stored.
@@ -42,45 +39,79 @@ impl Store {
         change: Change,
     ) -> Result<SecretInfo> {
         let at = self.clock.now();
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let sql = "select coalesce(max(version), 0) from secrets where name = $1";
-                let row = tx.first(sql, &params![&name])?;
-                let last = row.ok_or(Error::Bug("max without a row"))?.int(0)?;
-                let version = last + 1;
-                tx.execute(
-                    "delete from secrets where name = $1 and (version < $2 or $3 = 0)",
-                    &params![&name, last, i64::from(!overlap.is_zero())],
-                )?;
-                let until = at.plus(overlap);
-                let n_before = tx.execute(
-                    "update secrets set expires_at = $2 where name = $1",
-                    &params![&name, until],
-                )?;
-                tx.execute(
-                    "insert into secrets (name, version, sealed, created_at) \
+        self.configure(move |tx| {
+            let sql = "select coalesce(max(version), 0) from secrets where name = $1";
+            let row = tx.first(sql, &params![&name])?;
+            let last = row.ok_or(Error::Bug("max without a row"))?.int(0)?;
+            let version = last + 1;
+            tx.execute(
+                "delete from secrets where name = $1 and (version < $2 or $3 = 0)",
+                &params![&name, last, i64::from(!overlap.is_zero())],
+            )?;
+            let until = at.plus(overlap);
+            let n_before = tx.execute(
+                "update secrets set expires_at = $2 where name = $1",
+                &params![&name, until],
+            )?;
+            tx.execute(
+                "insert into secrets (name, version, sealed, created_at) \
                      values ($1, $2, $3, $4)",
-                    &params![&name, version, seal(&name, version), at],
-                )?;
-                audit::note(tx, &change, at)?;
-                let previous_until = (n_before > 0).then_some(until);
-                Ok(SecretInfo { name, version, created_at: at, previous_until })
-            })
-            .await
+                &params![&name, version, seal(&name, version), at],
+            )?;
+            audit::note(tx, &change, at)?;
+            let previous_until = (n_before > 0).then_some(until);
+            Ok(SecretInfo { name, version, created_at: at, previous_until })
+        })
+        .await
     }
 
     /// Removes every version. Answers whether there was one.
     pub async fn delete_secret(&self, name: String, change: Change) -> Result<bool> {
         let at = self.clock.now();
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let n = tx.execute("delete from secrets where name = $1", &params![&name])?;
-                if n > 0 {
-                    audit::note(tx, &change, at)?;
+        self.configure(move |tx| {
+            let n = tx.execute("delete from secrets where name = $1", &params![&name])?;
+            if n > 0 {
+                audit::note(tx, &change, at)?;
+            }
+            Ok(n > 0)
+        })
+        .await
+    }
+
+    /// Replaces how every version of every secret, and the canary, are wrapped; values stay. All in
+    /// one transaction: there is no moment at which some need the old key and some the new. Answers
+    /// how many were rewrapped.
+    pub async fn rewrap_secrets(
+        &self,
+        rewrap: impl Fn(&str, i64, &[u8]) -> Result<Option<Bytes>> + Send + 'static,
+        canary: impl FnOnce(&str) -> Result<Option<String>> + Send + 'static,
+        change: Change,
+    ) -> Result<u64> {
+        let at = self.clock.now();
+        self.configure(move |tx| {
+            let mut n = 0;
+            for mut row in tx.query("select name, version, sealed from secrets", &[])? {
+                let (name, version) = (row.text(0)?, row.int(1)?);
+                let sealed = row.bytes_or_null(2)?.unwrap_or_default();
+                if let Some(sealed) = rewrap(&name, version, &sealed)? {
+                    tx.execute(
+                        "update secrets set sealed = $3 where name = $1 and version = $2",
+                        &params![name, version, sealed],
+                    )?;
+                    n += 1;
                 }
-                Ok(n > 0)
-            })
-            .await
+            }
+            let known = tx.first("select value from meta where name = 'vault_canary'", &[])?;
+            if let Some(mut row) = known
+                && let Some(fresh) = canary(&row.text(0)?)?
+            {
+                let sql = "update meta set value = $1 where name = 'vault_canary'";
+                tx.execute(sql, &params![fresh])?;
+            }
+            audit::note(tx, &change, at)?;
+            Ok(n)
+        })
+        .await
     }
 
     /// Every live version of every secret, newest first within a name.

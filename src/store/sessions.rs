@@ -124,6 +124,26 @@ impl Store {
             .await
     }
 
+    /// Read-only from now on. [`Error::Conflict`] while there is work: a turn, or a message that was
+    /// promised one.
+    pub async fn archive_session(&self, id: &SessionId) -> Result<Session> {
+        let (id, at) = (id.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let sql = "select archived_at, status, next_at from sessions where id = $1 {wait}";
+                let mut row = tx.first(sql, &params![&id])?.ok_or(Error::NotFound)?;
+                if row.int_or_null(0)?.is_none() {
+                    if row.text(1)? == Status::Running.as_str() || row.int_or_null(2)?.is_some() {
+                        return Err(Error::Conflict("cannot archive while running".to_owned()));
+                    }
+                    let sql = "update sessions set archived_at = $2, updated_at = $2 where id = $1";
+                    tx.execute(sql, &params![&id, at])?;
+                }
+                read(tx, &id)
+            })
+            .await
+    }
+
     pub async fn session(&self, id: &SessionId) -> Result<Session> {
         let id = id.clone();
         self.driver.read(move |tx| read(tx, &id)).await
@@ -226,7 +246,7 @@ fn add_messages(
     let now = tx.now()?;
     let mut rows = Vec::with_capacity(messages.len());
     for message in messages {
-        let position = take_position(tx, session, now)?;
+        let position = take_position(tx, session, now, at, i64::MAX)?.ok_or(Error::NotFound)?;
         let body = message.body.to_text();
         rows.push(params![session, position, &message.event_id, body, &message.private, at].into());
     }

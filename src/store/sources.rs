@@ -2,7 +2,7 @@
 
 use super::{
     Change, Error, Result, Store, audit,
-    driver::{Lane, Row, Tx, params},
+    driver::{Row, Tx, params},
 };
 use crate::{
     domain::{
@@ -30,31 +30,30 @@ impl Store {
     /// [`Error::Conflict`] when the config file manages it and the change does not come from there.
     pub async fn put_source(&self, source: Source, change: Change) -> Result<Source> {
         let at = self.clock.now();
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let (kind, name) = (kind_text(&source.kind), &source.name);
-                let sql = format!("select {COLUMNS} where kind = $1 and name = $2 {{wait}}");
-                let existing = tx.first(&sql, &params![kind, name])?.map(from_row).transpose()?;
-                let Some(existing) = existing else {
-                    insert(tx, &source)?;
-                    audit::note(tx, &change, at)?;
-                    return Ok(source);
-                };
-                refuse_foreign(&existing, source.managed_by)?;
-                tx.execute(
-                    "update sources set definition = $2, managed_by = $3, updated_at = $4, \
-                     retired_at = null where id = $1",
-                    &params![
-                        &existing.id,
-                        super::to_json(&source.definition),
-                        source.managed_by.as_str(),
-                        at,
-                    ],
-                )?;
+        self.configure(move |tx| {
+            let (kind, name) = (kind_text(&source.kind), &source.name);
+            let sql = format!("select {COLUMNS} where kind = $1 and name = $2 {{wait}}");
+            let existing = tx.first(&sql, &params![kind, name])?.map(from_row).transpose()?;
+            let Some(existing) = existing else {
+                insert(tx, &source)?;
                 audit::note(tx, &change, at)?;
-                read(tx, &existing.id)
-            })
-            .await
+                return Ok(source);
+            };
+            refuse_foreign(&existing, source.managed_by)?;
+            tx.execute(
+                "update sources set definition = $2, managed_by = $3, updated_at = $4, \
+                     retired_at = null where id = $1",
+                &params![
+                    &existing.id,
+                    super::to_json(&source.definition),
+                    source.managed_by.as_str(),
+                    at,
+                ],
+            )?;
+            audit::note(tx, &change, at)?;
+            read(tx, &existing.id)
+        })
+        .await
     }
 
     pub async fn pause_source(
@@ -64,16 +63,15 @@ impl Store {
         change: Change,
     ) -> Result<Source> {
         let (id, at) = (id.clone(), self.clock.now());
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let sql = "update sources set paused = $2, updated_at = $3 where id = $1";
-                if tx.execute(sql, &params![&id, paused, at])? == 0 {
-                    return Err(Error::NotFound);
-                }
-                audit::note(tx, &change, at)?;
-                read(tx, &id)
-            })
-            .await
+        self.configure(move |tx| {
+            let sql = "update sources set paused = $2, updated_at = $3 where id = $1";
+            if tx.execute(sql, &params![&id, paused, at])? == 0 {
+                return Err(Error::NotFound);
+            }
+            audit::note(tx, &change, at)?;
+            read(tx, &id)
+        })
+        .await
     }
 
     /// Lets nobody in any more; deliveries and identities stay.
@@ -84,17 +82,16 @@ impl Store {
         change: Change,
     ) -> Result<Source> {
         let (id, at) = (id.clone(), self.clock.now());
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let source = read(tx, &id)?;
-                refuse_foreign(&source, by)?;
-                let sql = "update sources set retired_at = coalesce(retired_at, $2), \
+        self.configure(move |tx| {
+            let source = read(tx, &id)?;
+            refuse_foreign(&source, by)?;
+            let sql = "update sources set retired_at = coalesce(retired_at, $2), \
                            updated_at = $2 where id = $1";
-                tx.execute(sql, &params![&id, at])?;
-                audit::note(tx, &change, at)?;
-                read(tx, &id)
-            })
-            .await
+            tx.execute(sql, &params![&id, at])?;
+            audit::note(tx, &change, at)?;
+            read(tx, &id)
+        })
+        .await
     }
 }
 

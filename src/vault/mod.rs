@@ -25,9 +25,11 @@ const CANARY: &str = "bellpull";
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("the vault key must be {KEY_BYTES} bytes in base64")]
+    #[error(
+        "the vault key must be {KEY_BYTES} bytes in base64, or several such separated by commas"
+    )]
     BadKey,
-    #[error("sealed with the vault key `{0}`, which is not the one given")]
+    #[error("sealed with the vault key `{0}`, which is not among those given")]
     OtherKey(String),
     #[error("a sealed value does not open: it was changed, or belongs to another secret")]
     Tampered,
@@ -47,29 +49,54 @@ impl Place<'_> {
     }
 }
 
-/// The key ring: the vault key in use.
-pub struct Vault {
+/// One key of the ring.
+struct VaultKey {
     key: LessSafeKey,
-    key_id: [u8; KEY_ID_BYTES],
+    id: [u8; KEY_ID_BYTES],
+}
+
+impl VaultKey {
+    fn new(text: &str) -> Result<VaultKey, Error> {
+        let bytes = STANDARD.decode(text.trim()).map_err(|_| Error::BadKey)?;
+        let bytes = Zeroizing::new(bytes);
+        let unbound = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| Error::BadKey)?;
+        let hash = digest::digest(&digest::SHA256, &bytes);
+        let mut id = [0; KEY_ID_BYTES];
+        id.copy_from_slice(&hash.as_ref()[..KEY_ID_BYTES]);
+        Ok(VaultKey { key: LessSafeKey::new(unbound), id })
+    }
+}
+
+/// The key ring. The first key seals; all of them open, so that servers can be given a new key
+/// before everything is rewrapped with it.
+pub struct Vault {
+    keys: Vec<VaultKey>,
     random: SystemRandom,
 }
 
 impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Vault").field("key_id", &hex(&self.key_id)).finish_non_exhaustive()
+        let ids: Vec<String> = self.keys.iter().map(|key| hex(&key.id)).collect();
+        f.debug_struct("Vault").field("key_ids", &ids).finish_non_exhaustive()
     }
 }
 
+/// Layout, key id, then the wrapped data key: what rewrapping replaces.
+const WRAPPED_BYTES: usize = NONCE_LEN + KEY_BYTES + TAG_BYTES;
+
 impl Vault {
-    /// From 32 bytes in base64.
-    pub fn new(key: &SecretString) -> Result<Vault, Error> {
-        let bytes = STANDARD.decode(key.expose_secret().trim()).map_err(|_| Error::BadKey)?;
-        let bytes = Zeroizing::new(bytes);
-        let unbound = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| Error::BadKey)?;
-        let hash = digest::digest(&digest::SHA256, &bytes);
-        let mut key_id = [0; KEY_ID_BYTES];
-        key_id.copy_from_slice(&hash.as_ref()[..KEY_ID_BYTES]);
-        Ok(Vault { key: LessSafeKey::new(unbound), key_id, random: SystemRandom::new() })
+    /// From keys of 32 bytes in base64, separated by commas or white space, the newest first.
+    pub fn new(keys: &SecretString) -> Result<Vault, Error> {
+        let keys = keys.expose_secret();
+        let keys: Vec<VaultKey> = keys
+            .split(|char: char| char == ',' || char.is_whitespace())
+            .filter(|text| !text.is_empty())
+            .map(VaultKey::new)
+            .collect::<Result<_, _>>()?;
+        if keys.is_empty() {
+            return Err(Error::BadKey);
+        }
+        Ok(Vault { keys, random: SystemRandom::new() })
     }
 
     /// A new vault key, in base64.
@@ -79,13 +106,20 @@ impl Vault {
         STANDARD.encode(*bytes).into()
     }
 
+    /// The id of the key that seals.
+    pub fn key_id(&self) -> String {
+        hex(&self.first().id)
+    }
+
+    fn first(&self) -> &VaultKey {
+        self.keys.first().expect("a ring has a key")
+    }
+
     /// Seals a value: layout, key id, nonce and wrapped data key, nonce and sealed value.
     pub fn seal(&self, place: Place<'_>, value: &SecretString) -> Bytes {
         let mut data_key = Zeroizing::new([0_u8; KEY_BYTES]);
         fill(&self.random, &mut *data_key);
-        let mut out = vec![LAYOUT];
-        out.extend_from_slice(&self.key_id);
-        encrypt(&self.random, &self.key, place, &*data_key, &mut out);
+        let mut out = self.wrap(place, &*data_key);
         let unbound = UnboundKey::new(&AES_256_GCM, &*data_key).expect("a data key has 32 bytes");
         let key = LessSafeKey::new(unbound);
         encrypt(&self.random, &key, place, value.expose_secret().as_bytes(), &mut out);
@@ -93,21 +127,48 @@ impl Vault {
     }
 
     pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<SecretString, Error> {
-        const WRAPPED: usize = NONCE_LEN + KEY_BYTES + TAG_BYTES;
-        let (layout, rest) = sealed.split_first().ok_or(Error::Tampered)?;
-        if *layout != LAYOUT || rest.len() < KEY_ID_BYTES + WRAPPED + NONCE_LEN + TAG_BYTES {
-            return Err(Error::Tampered);
-        }
-        let (key_id, rest) = rest.split_at(KEY_ID_BYTES);
-        if key_id != self.key_id {
-            return Err(Error::OtherKey(hex(key_id)));
-        }
-        let (wrapped, rest) = rest.split_at(WRAPPED);
-        let data_key = decrypt(&self.key, place, wrapped)?;
+        let (data_key, rest) = self.unwrap(place, sealed)?;
         let unbound = UnboundKey::new(&AES_256_GCM, &data_key).map_err(|_| Error::Tampered)?;
         let value = decrypt(&LessSafeKey::new(unbound), place, rest)?;
         let text = std::str::from_utf8(&value).map_err(|_| Error::Tampered)?;
         Ok(text.into())
+    }
+
+    /// The same value under the first key: only the data key's wrapping changes. `None` when it is
+    /// under the first key already.
+    pub fn rewrap(&self, place: Place<'_>, sealed: &[u8]) -> Result<Option<Bytes>, Error> {
+        let (data_key, rest) = self.unwrap(place, sealed)?;
+        if sealed[1..].starts_with(&self.first().id) {
+            return Ok(None);
+        }
+        let mut out = self.wrap(place, &data_key);
+        out.extend_from_slice(rest);
+        Ok(Some(out.into()))
+    }
+
+    fn wrap(&self, place: Place<'_>, data_key: &[u8]) -> Vec<u8> {
+        let mut out = vec![LAYOUT];
+        out.extend_from_slice(&self.first().id);
+        encrypt(&self.random, &self.first().key, place, data_key, &mut out);
+        out
+    }
+
+    /// The data key, and what is sealed with it.
+    fn unwrap<'a>(
+        &self,
+        place: Place<'_>,
+        sealed: &'a [u8],
+    ) -> Result<(Zeroizing<Vec<u8>>, &'a [u8]), Error> {
+        let (layout, rest) = sealed.split_first().ok_or(Error::Tampered)?;
+        let bytes_min = KEY_ID_BYTES + WRAPPED_BYTES + NONCE_LEN + TAG_BYTES;
+        if *layout != LAYOUT || rest.len() < bytes_min {
+            return Err(Error::Tampered);
+        }
+        let (id, rest) = rest.split_at(KEY_ID_BYTES);
+        let key = self.keys.iter().find(|key| key.id == id);
+        let key = key.ok_or_else(|| Error::OtherKey(hex(id)))?;
+        let (wrapped, rest) = rest.split_at(WRAPPED_BYTES);
+        Ok((decrypt(&key.key, place, wrapped)?, rest))
     }
 
     /// What to remember when the database is new, so that a wrong key is noticed later.
@@ -115,7 +176,13 @@ impl Vault {
         STANDARD.encode(self.seal(CANARY_PLACE, &CANARY.into()))
     }
 
-    /// Whether this is the key that the database's secrets are wrapped with.
+    /// The canary under the first key; `None` when it is already.
+    pub fn rewrap_canary(&self, canary: &str) -> Result<Option<String>, Error> {
+        let sealed = STANDARD.decode(canary).map_err(|_| Error::Tampered)?;
+        Ok(self.rewrap(CANARY_PLACE, &sealed)?.map(|sealed| STANDARD.encode(sealed)))
+    }
+
+    /// Whether one of these keys is what the database's secrets are wrapped with.
     pub fn check_canary(&self, canary: &str) -> Result<(), Error> {
         let sealed = STANDARD.decode(canary).map_err(|_| Error::Tampered)?;
         self.open(CANARY_PLACE, &sealed).map(|_| ())
@@ -236,10 +303,33 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_opens_with_every_key_and_rewraps_to_the_first() {
+        let (old, new) = (Vault::generate_key(), Vault::generate_key());
+        let ring = format!("{},\n{}", new.expose_secret(), old.expose_secret());
+        let (old, new, ring) = (
+            Vault::new(&old).unwrap(),
+            Vault::new(&new).unwrap(),
+            Vault::new(&ring.into()).unwrap(),
+        );
+        let sealed = old.seal(PLACE, &"value".into());
+        assert_eq!(ring.open(PLACE, &sealed).unwrap().expose_secret(), "value");
+        assert!(new.open(PLACE, &sealed).is_err());
+        let rewrapped = ring.rewrap(PLACE, &sealed).unwrap().unwrap();
+        assert_eq!(new.open(PLACE, &rewrapped).unwrap().expose_secret(), "value");
+        assert!(old.open(PLACE, &rewrapped).is_err());
+        assert_eq!(ring.rewrap(PLACE, &rewrapped).unwrap(), None);
+        let canary = ring.rewrap_canary(&old.canary()).unwrap().unwrap();
+        assert_eq!(new.check_canary(&canary), Ok(()));
+    }
+
+    #[test]
     fn the_value_is_not_in_the_sealed_bytes_nor_in_debug() {
         let vault = vault();
         let sealed = vault.seal(PLACE, &"correct horse".into());
         assert!(!sealed.windows(7).any(|window| window == b"correct"));
-        assert!(!format!("{vault:?}").contains("key:"));
+        assert_eq!(
+            format!("{vault:?}"),
+            format!("Vault {{ key_ids: [\"{}\"], .. }}", vault.key_id())
+        );
     }
 }

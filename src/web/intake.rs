@@ -23,7 +23,7 @@ pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Bytes, Permit), Reject> {
-    let bytes_max = bounds.options.body_bytes_max;
+    let bytes_max = bounds.options().body_bytes_max;
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
@@ -34,7 +34,7 @@ pub(super) async fn read(
     let mut permit = Permit::default();
     let room = declared.unwrap_or(0);
     bounds.reserve(&mut permit, room)?;
-    let seconds = Duration::from_secs(bounds.options.body_seconds_max);
+    let seconds = Duration::from_secs(bounds.options().body_seconds_max);
     let all = collect(bounds, &mut permit, room, body);
     match tokio::time::timeout(seconds, all).await {
         Ok(bytes) => Ok((bytes?, permit)),
@@ -48,7 +48,7 @@ async fn collect(
     mut room: usize,
     mut body: Body,
 ) -> Result<Bytes, Reject> {
-    let bytes_max = bounds.options.body_bytes_max;
+    let bytes_max = bounds.options().body_bytes_max;
     let mut all = BytesMut::with_capacity(room);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Reject::BodyIncomplete("the body broke off"))?;

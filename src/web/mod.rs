@@ -19,6 +19,7 @@ mod stream;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use axum::{
     Router,
     extract::{Request, State},
@@ -64,7 +65,7 @@ pub struct App {
     pub ingest: Arc<Ingest>,
     pub signals: Signals,
     pub previews: Previews,
-    pub options: Arc<Options>,
+    options: Arc<ArcSwap<Options>>,
     /// Ends the streams when the server stops.
     pub shutdown: CancellationToken,
     ready: Arc<health::Ready>,
@@ -79,15 +80,25 @@ impl App {
         options: Options,
         shutdown: CancellationToken,
     ) -> App {
-        let (options, ready) = (Arc::new(options), Arc::default());
+        let (options, ready) = (Arc::new(ArcSwap::from_pointee(options)), Arc::default());
         App { store, ingest, signals, previews, options, shutdown, ready }
+    }
+
+    fn options(&self) -> Arc<Options> {
+        self.options.load_full()
+    }
+
+    /// Takes changed options over; requests that are under way keep the old ones.
+    pub fn set_options(&self, options: Options) {
+        self.options.store(Arc::new(options));
     }
 
     /// The URL of a path of this server, as somebody outside reaches it.
     fn url(&self, path: &str) -> String {
-        match &self.options.public_url {
+        let options = self.options();
+        match &options.public_url {
             Some(origin) => format!("{origin}{path}"),
-            None => format!("http://{}{path}", self.options.listen),
+            None => format!("http://{}{path}", options.listen),
         }
     }
 

@@ -82,7 +82,7 @@ pub(super) async fn follow(
         // Sent at once, so that every proxy passes the headers on.
         ready: VecDeque::from([Bytes::from_static(b": open\n\n")]),
         look_at: now,
-        beat_at: now + app.options.heartbeat,
+        beat_at: now + app.options().heartbeat,
         ended: false,
         may_go_on,
         app,
@@ -142,7 +142,7 @@ impl Stream {
         loop {
             if let Some(frame) = self.ready.pop_front() {
                 let clock = self.app.store.clock();
-                self.beat_at = clock.monotonic() + self.app.options.heartbeat;
+                self.beat_at = clock.monotonic() + self.app.options().heartbeat;
                 return Some(frame);
             }
             if self.ended {

@@ -4,11 +4,16 @@
 #![expect(unreachable_pub, reason = "nobody links a test binary; `pub` means: for other modules")]
 #![allow(
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a test fails by panicking, and what it prints is shown when it fails"
 )]
 
+mod crash;
+mod process;
+mod store;
 mod support;
 mod tidy;
+mod turns;
 mod web;

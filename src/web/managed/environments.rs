@@ -74,7 +74,7 @@ async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
 /// A project that the operator allows, under its one real path: sessions of one directory take
 /// turns, and two spellings of it must not look like two directories.
 pub(super) fn directory(app: &App, at: &str, project: &str) -> Result<String> {
-    if !project_is_allowed(project, &app.options.project_roots) {
+    if !project_is_allowed(project, &app.options().project_roots) {
         let message = "is not a directory under one of the `projects.roots` of the configuration";
         return Err(Problem::new(at, message).into());
     }

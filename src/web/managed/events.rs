@@ -45,7 +45,7 @@ async fn send(
         return Err(Problem::new("events", message).into());
     }
     let messages = messages(events, "events", app.store.clock().now())?;
-    let waiting_max = app.ingest.bounds.options.waiting_messages_max;
+    let waiting_max = app.ingest.bounds.options().waiting_messages_max;
     let waiting_max = i64::try_from(waiting_max).unwrap_or(i64::MAX);
     let sent = app.store.send(&id, messages, waiting_max).await;
     let sent = sent.map_err(Error::missing("session"))?;

@@ -1,6 +1,7 @@
 //! What the tests share. Nothing in here asserts anything about the product.
 
 pub mod postgres;
+pub mod process;
 
 /// Whether the long suites run as well: `./test --full` says so. A test that does more then still
 /// does the short part without it, so that no test is ever skipped.

@@ -1,7 +1,7 @@
 //! A server without a socket, on a store of its own: keys, an agent, an environment, and a worker's
 //! hands for stories that need a log.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use bellpull::{
@@ -42,6 +42,8 @@ pub struct Server {
     pub agent: String,
     /// The environment `default`.
     pub environment: String,
+    /// A place where projects may be.
+    pub projects: PathBuf,
     _place: Place,
 }
 
@@ -95,9 +97,9 @@ impl Server {
         let (signals, told) = Signals::new();
         let mut options = Options::new(([127, 0, 0, 1], 4100).into());
         options.public_url = Some("https://bell.example".to_owned());
-        let root = place.directory().path().join("projects");
-        std::fs::create_dir(&root).expect("a new directory");
-        options.project_roots = vec![root];
+        let projects = place.directory().path().join("projects");
+        std::fs::create_dir(&projects).expect("a new directory");
+        options.project_roots = vec![projects.clone()];
         options.heartbeat = Duration::from_millis(50);
         let shutdown = CancellationToken::new();
         let app = App::new(store, ingest, signals, Previews::default(), options, shutdown);
@@ -110,6 +112,7 @@ impl Server {
             refusals,
             agent: String::new(),
             environment: String::new(),
+            projects,
             _place: place,
         };
         let body = json!({"name": "default", "model": "rehearsal"});
@@ -117,11 +120,6 @@ impl Server {
         let body = json!({"name": "default"});
         server.environment = server.id(server.post("/v1/environments").json(body)).await;
         server
-    }
-
-    /// A place where projects may be.
-    pub fn projects(&self) -> &Path {
-        &self.app.options.project_roots[0]
     }
 
     /// A request with the master key.

@@ -102,7 +102,7 @@ async fn a_sender_that_hangs_up_leaves_no_room_taken() {
         let mut permit = bellpull::ingest::Permit::default();
         bounds.reserve(&mut permit, bytes).is_ok()
     };
-    let all = bounds.options.in_flight_bytes_max;
+    let all = bounds.options().in_flight_bytes_max;
     until(|| !free(all)).await;
     drop(socket);
     until(|| free(all)).await;

@@ -1,0 +1,178 @@
+//! What runs beside requests and turns: looks at the disk, the database and the config file, notes
+//! refused callers, tells other nodes. Each is a loop with a named interval; each may fail and tries
+//! again; none is needed for correctness at any single moment.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::data_dir::DataDir;
+use crate::{
+    ingest::{self, Ingest},
+    signal::{Signals, Told},
+    store::{Hint, Pruned, Refusal, Retention, Store},
+};
+
+/// Another node's change of configuration takes effect here within twice this.
+const REVISION_INTERVAL: Duration = Duration::from_secs(1);
+const DISK_INTERVAL: Duration = Duration::from_secs(1);
+const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+const PRUNE_PAUSE: Duration = Duration::from_millis(50);
+/// Refused callers are written down this often, this many at most.
+const REFUSALS_INTERVAL: Duration = Duration::from_secs(1);
+const REFUSALS_BATCH: usize = 100;
+/// Pause before the connection for hints is made again.
+const HINTS_PAUSE: Duration = Duration::from_secs(1);
+const HINTS_WAITING: usize = 1024;
+
+/// What the loops work on.
+#[derive(Clone, Debug)]
+pub(super) struct Tasks {
+    pub(super) store: Store,
+    pub(super) ingest: Arc<Ingest>,
+    pub(super) signals: Signals,
+    pub(super) data_dir: std::path::PathBuf,
+    pub(super) retention: Arc<ArcSwap<Retention>>,
+    pub(super) tracker: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+impl Tasks {
+    pub(super) fn start(&self, refusals: mpsc::Receiver<Refusal>, told: mpsc::Receiver<Told>) {
+        self.every(DISK_INTERVAL, "look at the disk", |tasks| async move {
+            if let Some(free) = DataDir::free_bytes(&tasks.data_dir) {
+                tasks.ingest.bounds.set_free_disk(free);
+            }
+            Ok(())
+        });
+        self.every(REVISION_INTERVAL, "look for changed configuration", |tasks| async move {
+            if tasks.ingest.registry.refresh_if_changed().await? {
+                tasks.signals.configured();
+                tasks.signals.due_elsewhere();
+            }
+            Ok(())
+        });
+        self.every(GAUGES_INTERVAL, "count waiting sessions", |tasks| async move {
+            let snapshot = tasks.ingest.registry.snapshot();
+            let max = tasks.ingest.bounds.options().waiting_sessions_max;
+            for (source, waiting) in ingest::gauges(&snapshot) {
+                if waiting.count() > 0 {
+                    waiting.set(tasks.store.waiting_sessions(&source, max).await?);
+                }
+            }
+            Ok(())
+        });
+        self.every(SWEEP_INTERVAL, "sweep orphaned pieces of bodies", |tasks| async move {
+            let n = tasks.store.sweep_orphans().await?;
+            if n > 0 {
+                tracing::info!(owners = n, "removed pieces of bodies that were never accepted");
+            }
+            Ok(())
+        });
+        self.every(PRUNE_INTERVAL, "prune what is past its days", |tasks| async move {
+            loop {
+                let retention = tasks.retention.load_full();
+                let pruned = tasks.store.prune(&retention).await?;
+                if pruned != Pruned::default() {
+                    tracing::info!(
+                        bodies = pruned.bodies,
+                        deliveries = pruned.deliveries,
+                        "pruned what is past its days"
+                    );
+                }
+                if !pruned.is_full() || tasks.stop.is_cancelled() {
+                    return Ok(());
+                }
+                // Room for others between two slices.
+                tokio::time::sleep(PRUNE_PAUSE).await;
+            }
+        });
+        self.tracker.spawn(self.clone().note_refusals(refusals));
+        let (hints, outgoing) = mpsc::channel(HINTS_WAITING);
+        self.tracker.spawn(forward(told, hints, self.stop.clone()));
+        self.tracker.spawn(self.clone().exchange_hints(outgoing));
+    }
+
+    fn every<F>(
+        &self,
+        interval: Duration,
+        what: &'static str,
+        work: impl Fn(Tasks) -> F + Send + 'static,
+    ) where
+        F: Future<Output = anyhow::Result<()>> + Send,
+    {
+        let tasks = self.clone();
+        self.tracker.spawn(async move {
+            loop {
+                if let Err(error) = work(tasks.clone()).await {
+                    tracing::warn!(error = format!("{error:#}"), "failed to {what}");
+                }
+                tokio::select! {
+                    () = tasks.stop.cancelled() => return,
+                    () = tokio::time::sleep(interval) => {}
+                }
+            }
+        });
+    }
+
+    async fn note_refusals(self, mut refusals: mpsc::Receiver<Refusal>) {
+        loop {
+            let mut batch = Vec::new();
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                n = refusals.recv_many(&mut batch, REFUSALS_BATCH) => if n == 0 { return },
+            }
+            let keep = self.ingest.bounds.options().refusals_max;
+            if let Err(error) = self.store.note_refusals(batch, keep).await {
+                tracing::warn!(error = %error.detail(), "refused attempts were not written down");
+            }
+            tokio::time::sleep(REFUSALS_INTERVAL).await;
+        }
+    }
+
+    async fn exchange_hints(self, mut outgoing: mpsc::Receiver<Hint>) {
+        loop {
+            let signals = self.signals.clone();
+            let incoming = move |hint| match hint {
+                Hint::Due => signals.due_elsewhere(),
+                Hint::Changed(session) => signals.changed_elsewhere(&session),
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                result = self.store.exchange_hints(&mut outgoing, incoming) => match result {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(
+                        error = %error.detail(),
+                        "no hints between nodes for a moment; polling goes on"
+                    ),
+                },
+            }
+            tokio::time::sleep(HINTS_PAUSE).await;
+        }
+    }
+}
+
+/// Puts this node's bells into the store's words.
+async fn forward(
+    mut told: mpsc::Receiver<Told>,
+    hints: mpsc::Sender<Hint>,
+    stop: CancellationToken,
+) {
+    loop {
+        let told = tokio::select! {
+            () = stop.cancelled() => return,
+            told = told.recv() => told,
+        };
+        let hint = match told {
+            Some(Told::Due) => Hint::Due,
+            Some(Told::Changed(session)) => Hint::Changed(session),
+            None => return,
+        };
+        // A hint that finds no room is dropped, as hints may be.
+        let _ = hints.try_send(hint);
+    }
+}

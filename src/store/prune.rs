@@ -1,0 +1,124 @@
+//! Retention: what is finished goes in slices, so that nobody waits long for the writer.
+//!
+//! Invariants: nothing with an open outcome is touched; a delivery's row, and with it its identity,
+//! stays when its body goes. Sessions stay until somebody deletes them.
+
+use super::{
+    Result, Retention, Store, chunks,
+    driver::{Lane, Tx, params},
+};
+use crate::{
+    clock::Timestamp,
+    id::{DeliveryId, Id},
+};
+
+/// Rows of one slice.
+const SLICE: i64 = 500;
+
+const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// What one look removed. More may be left when a slice was full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    pub bodies: u64,
+    pub deliveries: u64,
+}
+
+impl Pruned {
+    pub fn is_full(&self) -> bool {
+        self.bodies >= SLICE.unsigned_abs() || self.deliveries >= SLICE.unsigned_abs()
+    }
+}
+
+impl Store {
+    /// Removes one slice of bodies and one of deliveries that are past their days.
+    pub async fn prune(&self, retention: &Retention) -> Result<Pruned> {
+        let now = self.clock.now();
+        let bodies_before = oldest_kept(now, retention.bodies_days);
+        let deliveries_before = oldest_kept(now, retention.identities_days);
+        let bodies =
+            self.driver.transaction(Lane::Work, move |tx| prune_bodies(tx, &bodies_before)).await?;
+        let deliveries = self
+            .driver
+            .transaction(Lane::Work, move |tx| prune_deliveries(tx, &deliveries_before))
+            .await?;
+        if self.is_sqlite() && (bodies > 0 || deliveries > 0) {
+            self.driver
+                .transaction(Lane::Work, |tx| tx.query("pragma incremental_vacuum(200)", &[]))
+                .await?;
+        }
+        Ok(Pruned { bodies, deliveries })
+    }
+}
+
+/// Ids sort by time: everything before this one is older than so many days.
+fn oldest_kept(now: Timestamp, days: u32) -> DeliveryId {
+    DeliveryId::floor(now.minus(DAY * days))
+}
+
+/// Where pruning of bodies got to, so that a look does not begin with what has gone long ago.
+const MARK: &str = "bodies_pruned_before";
+
+fn prune_bodies(tx: &mut Tx<'_>, before: &DeliveryId) -> Result<u64> {
+    let mark = tx.first("select value from meta where name = $1", &params![MARK])?;
+    let after = mark.map(|mut row| row.text(0)).transpose()?.unwrap_or_default();
+    let rows = tx.query(
+        "select id, n_chunks from deliveries where id > $1 and id < $2 \
+         and (body is not null or n_chunks > 0) \
+         and (outcome is null or outcome not in ('pending', 'running', 'waiting', 'in_doubt')) \
+         and status <> 'held' order by id limit $3",
+        &params![&after, before, SLICE],
+    )?;
+    let n = rows.len() as u64;
+    for mut row in rows {
+        let id = row.text(0)?;
+        if row.int(1)? > 0 {
+            chunks::remove(tx, &id)?;
+        }
+        tx.execute(
+            "update deliveries set body = null, n_chunks = 0, headers = $2 where id = $1",
+            &params![id, "{}"],
+        )?;
+    }
+    if n < SLICE.unsigned_abs() {
+        move_mark(tx, &after, before)?;
+    }
+    Ok(n)
+}
+
+/// Up to the first delivery that was passed over because it is still open.
+fn move_mark(tx: &mut Tx<'_>, after: &str, before: &DeliveryId) -> Result<()> {
+    let open = tx.first(
+        "select min(id) from deliveries where id > $1 and id < $2 \
+         and (body is not null or n_chunks > 0)",
+        &params![after, before],
+    )?;
+    let open = open.map(|mut row| row.text_or_null(0)).transpose()?.flatten();
+    let mark = match open {
+        // A text that sorts right before the open one: the mark itself is exclusive.
+        Some(open) => open[..open.len().saturating_sub(1)].to_owned(),
+        None => before.as_str().to_owned(),
+    };
+    tx.execute(
+        "insert into meta (name, value) values ($1, $2) \
+         on conflict (name) do update set value = excluded.value",
+        &params![MARK, mark],
+    )?;
+    Ok(())
+}
+
+fn prune_deliveries(tx: &mut Tx<'_>, before: &DeliveryId) -> Result<u64> {
+    let rows = tx.query(
+        "select id from deliveries where id < $1 and body is null and n_chunks = 0 \
+         and (outcome is null or outcome not in ('pending', 'running', 'waiting', 'in_doubt')) \
+         and status <> 'held' order by id limit $2",
+        &params![before, SLICE],
+    )?;
+    let n = rows.len() as u64;
+    for mut row in rows {
+        let id = row.text(0)?;
+        tx.execute("delete from attempts where delivery_id = $1", &params![&id])?;
+        tx.execute("delete from deliveries where id = $1", &params![&id])?;
+    }
+    Ok(n)
+}

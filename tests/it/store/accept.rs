@@ -1,0 +1,309 @@
+//! The accept: one delivery and one message for one identity, whatever comes how often.
+
+use std::sync::Arc;
+
+use bellpull::{
+    domain::{
+        delivery::{Delivery, Outcome, Status},
+        session,
+    },
+    store::{Accepted, Attempt, DeliveryFilter, Error, Refusal, Route, Verdict},
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{Bench, Draft, bench::make_source, messages};
+
+on_both!(
+    a_first_request_is_delivery_session_and_message_at_once,
+    a_repeated_request_gets_the_first_answer,
+    an_identity_belongs_to_its_source,
+    held_and_filtered_deliveries_have_a_reason_and_start_nothing,
+    concurrent_first_requests_become_one_delivery,
+    many_identities_at_once_stay_apart,
+    deliveries_are_listed_newest_first,
+    deliveries_are_filtered_by_what_people_ask_for,
+    waiting_sessions_are_counted_by_source,
+    refusals_are_kept_up_to_a_bound,
+);
+
+/// All requests at once, one task each.
+pub async fn accept_at_once(stores: &[&Arc<Bench>], drafts: Vec<Draft>) -> Vec<Accepted> {
+    let mut tasks = JoinSet::new();
+    for (at, draft) in drafts.into_iter().enumerate() {
+        let bench = stores[at % stores.len()].clone();
+        tasks.spawn(async move { bench.accept(draft).await });
+    }
+    tasks.join_all().await
+}
+
+async fn a_first_request_is_delivery_session_and_message_at_once(bench: Bench) {
+    let mut draft = bench.draft("one");
+    let (wanted, dispatch) = (draft.0.clone(), draft.dispatch().clone());
+    let accepted = bench.accept(draft).await;
+    let session_id = accepted.session_id.clone().unwrap();
+    assert_eq!(
+        accepted,
+        Accepted {
+            verdict: Verdict::Accepted,
+            delivery_id: wanted.id.clone(),
+            agent_id: Some(bench.agent.id.clone()),
+            session_id: Some(session_id.clone()),
+            attempt: 1,
+        }
+    );
+    assert_eq!(
+        bench.store.delivery(&wanted.id).await.unwrap(),
+        Delivery {
+            id: wanted.id.clone(),
+            source_id: bench.source.id.clone(),
+            source_name: "zendesk".to_owned(),
+            status: Status::Accepted,
+            outcome: Some(Outcome::Pending),
+            reason: None,
+            agent_id: Some(bench.agent.id.clone()),
+            session_id: Some(session_id.clone()),
+            turn_id: None,
+            event_type: Some("ticket.created".to_owned()),
+            identity: wanted.identity,
+            request_id: wanted.request_id.clone(),
+            n_attempts: 1,
+            received_at: wanted.received_at,
+            content_type: Some("application/json".to_owned()),
+            body_bytes: 11,
+            headers: json!({"x-delivery": "one"}),
+            erased_at: None,
+        }
+    );
+    let session = bench.store.session(&session_id).await.unwrap();
+    assert_eq!((session.n_waiting, session.next_seq), (1, 1));
+    assert_eq!(session.status, session::Status::Idle);
+    assert_eq!(session.agent, bench.agent.spec);
+    assert_eq!(session.environment_id, bench.environment.id);
+    assert_eq!(session.source_name.as_deref(), Some("zendesk"));
+    assert_eq!(session.title.as_deref(), Some("title one"));
+    assert_eq!((session.created_at, session.updated_at), (wanted.received_at, wanted.received_at));
+
+    let waiting = bench.waiting(&session_id).await;
+    assert_eq!(messages(&waiting), ["message one"]);
+    assert_eq!(waiting[0].id, dispatch.event_id);
+    assert_eq!((waiting[0].seq, waiting[0].processed_at), (None, None));
+    assert_eq!(waiting[0].private, Some(json!({"nonce": "one"})));
+    assert_eq!(&bench.store.delivery_body(&wanted.id).await.unwrap().bytes[..], b"message one");
+    let first = Attempt { n: 1, request_id: wanted.request_id, received_at: wanted.received_at };
+    assert_eq!(bench.store.attempts(&wanted.id).await.unwrap(), [first]);
+    assert_eq!(bench.claim_one().await.session_id, session_id, "the session is due");
+}
+
+async fn a_repeated_request_gets_the_first_answer(bench: Bench) {
+    let first = bench.accept(bench.draft("one")).await;
+    let again = bench.draft("one").text("something else");
+    let (other, request_id) = (again.0.id.clone(), again.0.request_id.clone());
+    let received_at = again.0.received_at;
+    let accepted = bench.accept(again).await;
+    assert_eq!(accepted, Accepted { verdict: Verdict::Duplicate, attempt: 2, ..first.clone() });
+    assert_eq!(bench.accept(bench.draft("one")).await.attempt, 3);
+
+    assert_fails!(bench.store.delivery(&other).await, Error::NotFound);
+    assert_fails!(bench.store.attempts(&other).await, Error::NotFound);
+    assert_eq!(bench.store.delivery(&first.delivery_id).await.unwrap().n_attempts, 3);
+    let attempts = bench.store.attempts(&first.delivery_id).await.unwrap();
+    assert_eq!(attempts[1], Attempt { n: 2, request_id, received_at });
+    assert_eq!(attempts.iter().map(|attempt| attempt.n).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(bench.claim().await.len(), 1, "one session");
+    assert_eq!(messages(&bench.waiting(&first.session_id.unwrap()).await), ["message one"]);
+}
+
+async fn an_identity_belongs_to_its_source(bench: Bench) {
+    let other = make_source(&bench.store, "github").await;
+    let here = bench.accept(bench.draft("one")).await;
+    let there = bench.accept(bench.draft("one").from_source(&other)).await;
+    assert_eq!((here.verdict, there.verdict), (Verdict::Accepted, Verdict::Accepted));
+    assert_ne!(here.session_id, there.session_id);
+    let again = bench.accept(bench.draft("one").from_source(&other)).await;
+    assert_eq!(again, Accepted { verdict: Verdict::Duplicate, attempt: 2, ..there });
+}
+
+async fn held_and_filtered_deliveries_have_a_reason_and_start_nothing(bench: Bench) {
+    let agent_id = Some(bench.agent.id.clone());
+    let mut held = bench.draft("held");
+    held.0.route = Route::Held { agent_id: None, reason: "no such agent: bob".to_owned() };
+    let mut filtered = bench.draft("filtered");
+    filtered.0.route =
+        Route::Filtered { agent_id: agent_id.clone(), reason: "not urgent".to_owned() };
+    for (draft, verdict, status, agent_id, reason) in [
+        (held, Verdict::Held, Status::Held, None, "no such agent: bob"),
+        (filtered, Verdict::Filtered, Status::Filtered, agent_id, "not urgent"),
+    ] {
+        let accepted = bench.accept(draft.clone()).await;
+        assert_eq!((accepted.verdict, &accepted.agent_id), (verdict, &agent_id));
+        assert_eq!((&accepted.session_id, accepted.attempt), (&None, 1));
+        let delivery = bench.store.delivery(&accepted.delivery_id).await.unwrap();
+        assert_eq!((delivery.status, delivery.outcome), (status, None));
+        assert_eq!((delivery.reason.as_deref(), delivery.agent_id), (Some(reason), agent_id));
+        // Held or not, the body is there for a replay.
+        assert!(bench.store.delivery_body(&delivery.id).await.is_ok());
+
+        // A retry changes nothing, even if it would be routed by now.
+        let key = delivery.identity.key;
+        let again = bench.accept(bench.draft(&key)).await;
+        assert_eq!(again, Accepted { verdict: Verdict::Duplicate, attempt: 2, ..accepted });
+    }
+    assert_eq!(bench.claim().await, []);
+}
+
+async fn concurrent_first_requests_become_one_delivery(bench: Bench) {
+    const N: i64 = 48;
+    let drafts = (0..N).map(|_| bench.draft("one")).collect();
+    let bench = Arc::new(bench);
+    one_delivery_of(&bench, accept_at_once(&[&bench], drafts).await, N).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_first_requests_to_two_nodes_become_one_delivery_on_postgres() {
+    const N: i64 = 48;
+    let bench = Arc::new(Bench::postgres().await);
+    let other = Arc::new(bench.another_node().await);
+    for key in ["one", "two", "three"] {
+        let drafts = (0..N).map(|_| bench.draft(key)).collect();
+        let answers = accept_at_once(&[&bench, &other], drafts).await;
+        one_delivery_of(&bench, answers, N).await;
+    }
+}
+
+/// Asserts that these are the answers to one identity, and works its message off.
+async fn one_delivery_of(bench: &Bench, answers: Vec<Accepted>, n: i64) {
+    let first: Vec<_> = answers.iter().filter(|it| it.verdict == Verdict::Accepted).collect();
+    let [first] = first[..] else { panic!("not one was first: {answers:?}") };
+    for answer in &answers {
+        assert_eq!(answer.delivery_id, first.delivery_id);
+        assert_eq!(answer.session_id, first.session_id);
+        assert!(matches!(answer.verdict, Verdict::Accepted | Verdict::Duplicate));
+    }
+    let mut attempts: Vec<_> = answers.iter().map(|answer| answer.attempt).collect();
+    attempts.sort_unstable();
+    assert_eq!(attempts, (1..=n).collect::<Vec<_>>());
+    assert_eq!(first.attempt, 1);
+    assert_eq!(bench.store.attempts(&first.delivery_id).await.unwrap().len() as i64, n);
+
+    let lease = bench.claim_one().await;
+    assert_eq!(Some(&lease.session_id), first.session_id.as_ref());
+    assert_eq!(bench.begin(&lease).await.n_messages, 1);
+    assert_eq!(messages(&bench.log(&lease.session_id).await).len(), 1);
+}
+
+async fn many_identities_at_once_stay_apart(bench: Bench) {
+    let drafts = (0..200).map(|n| bench.draft(&format!("{}", n % 50))).collect();
+    let bench = Arc::new(bench);
+    let answers = accept_at_once(&[&bench], drafts).await;
+    let n_accepted = answers.iter().filter(|it| it.verdict == Verdict::Accepted).count();
+    assert_eq!(n_accepted, 50);
+    assert_eq!(bench.claim().await.len(), 50);
+    let filter = DeliveryFilter { limit: 100, ..DeliveryFilter::default() };
+    let deliveries = bench.store.deliveries(filter).await.unwrap().data;
+    assert_eq!(deliveries.len(), 50);
+    for delivery in deliveries {
+        assert_eq!(delivery.n_attempts, 4);
+        let waiting = bench.waiting(&delivery.session_id.unwrap()).await;
+        assert_eq!(messages(&waiting), [format!("message {}", delivery.identity.key)]);
+    }
+}
+
+async fn deliveries_are_listed_newest_first(bench: Bench) {
+    let mut ids = Vec::new();
+    for n in 0..7 {
+        ids.push(bench.accept(bench.draft(&format!("{n}"))).await.delivery_id);
+    }
+    ids.reverse();
+    for limit in [1, 3, 7, 100] {
+        let (mut found, mut cursor) = (Vec::new(), None);
+        loop {
+            let filter = DeliveryFilter { cursor, limit, ..DeliveryFilter::default() };
+            let page = bench.store.deliveries(filter).await.unwrap();
+            assert!(page.data.len() <= limit);
+            found.extend(page.data.into_iter().map(|delivery| delivery.id));
+            let Some(next) = page.next else { break };
+            cursor = Some(next.parse().unwrap());
+        }
+        assert_eq!(found, ids, "pages of {limit}");
+    }
+}
+
+async fn deliveries_are_filtered_by_what_people_ask_for(bench: Bench) {
+    let other = make_source(&bench.store, "github").await;
+    let a = bench.accept(bench.draft("a")).await;
+    let mut draft = bench.draft("b").from_source(&other);
+    draft.0.event_type = Some("push".to_owned());
+    let b = bench.accept(draft).await;
+    let mut draft = bench.draft("c");
+    draft.0.route = Route::Held { agent_id: None, reason: "paused".to_owned() };
+    let c = bench.accept(draft).await;
+    bench.claim().await;
+
+    let check = async |filter: DeliveryFilter, wanted: &[&Accepted]| {
+        let filter = DeliveryFilter { limit: 10, ..filter };
+        let page = bench.store.deliveries(filter.clone()).await.unwrap();
+        let found: Vec<_> = page.data.iter().map(|it| &it.id).collect();
+        let wanted: Vec<_> = wanted.iter().map(|it| &it.delivery_id).collect();
+        assert_eq!(found, wanted, "{filter:?}");
+    };
+    let all = DeliveryFilter::default;
+    check(all(), &[&c, &b, &a]).await;
+    check(DeliveryFilter { source_id: Some(other.id.clone()), ..all() }, &[&b]).await;
+    check(DeliveryFilter { status: Some(Status::Held), ..all() }, &[&c]).await;
+    check(DeliveryFilter { outcome: Some(Outcome::Pending), ..all() }, &[&b, &a]).await;
+    check(DeliveryFilter { session_id: a.session_id.clone(), ..all() }, &[&a]).await;
+    check(DeliveryFilter { event_type: Some("push".to_owned()), ..all() }, &[&b]).await;
+    check(DeliveryFilter { cursor: Some(b.delivery_id.clone()), ..all() }, &[&a]).await;
+    let two = DeliveryFilter { source_id: Some(other.id), status: Some(Status::Held), ..all() };
+    check(two, &[]).await;
+
+    // What a session may read of its deliveries.
+    let session = a.session_id.clone().unwrap();
+    let found = bench.store.session_delivery(&session, None).await.unwrap();
+    assert_eq!(found, a.delivery_id);
+    let foreign = bench.store.session_delivery(&session, Some(b.delivery_id)).await;
+    assert_fails!(foreign, Error::NotFound);
+    let late = bench.accept(bench.draft("late").to_session(&session)).await;
+    let found = bench.store.session_delivery(&session, None).await.unwrap();
+    assert_eq!(found, late.delivery_id, "the newest one");
+    let first = bench.store.session_delivery(&session, Some(a.delivery_id.clone())).await.unwrap();
+    assert_eq!(first, a.delivery_id);
+}
+
+async fn waiting_sessions_are_counted_by_source(bench: Bench) {
+    let other = make_source(&bench.store, "github").await;
+    for n in 0..3 {
+        bench.accept(bench.draft(&format!("{n}"))).await;
+    }
+    assert_eq!(bench.store.waiting_sessions(&bench.source.id, 100).await.unwrap(), 3);
+    assert_eq!(bench.store.waiting_sessions(&bench.source.id, 2).await.unwrap(), 2);
+    assert_eq!(bench.store.waiting_sessions(&other.id, 100).await.unwrap(), 0);
+    for claimed in bench.claim().await {
+        bench.begin(&claimed.lease).await;
+        bench.finish(&claimed.lease, bellpull::domain::turn::TurnEnd::EndTurn).await;
+    }
+    assert_eq!(bench.store.waiting_sessions(&bench.source.id, 100).await.unwrap(), 0);
+}
+
+async fn refusals_are_kept_up_to_a_bound(bench: Bench) {
+    let mut noted = Vec::new();
+    for n in 0..12 {
+        noted.push(Refusal {
+            id: bench.id(),
+            source: if n % 2 == 0 { "zendesk" } else { "unknown" }.to_owned(),
+            source_id: (n % 2 == 0).then(|| bench.source.id.clone()),
+            reason: "wrong signature".to_owned(),
+            at: bench.clock.now(),
+        });
+    }
+    for some in noted.chunks(5) {
+        bench.store.note_refusals(some.to_vec(), 8).await.unwrap();
+    }
+    bench.store.note_refusals(Vec::new(), 8).await.unwrap();
+    noted.reverse();
+    assert_eq!(bench.store.refusals(None, 100).await.unwrap(), noted[..8]);
+    assert_eq!(bench.store.refusals(None, 3).await.unwrap(), noted[..3]);
+    let named: Vec<_> = noted[..8].iter().filter(|it| it.source == "zendesk").cloned().collect();
+    assert_eq!(bench.store.refusals(Some("zendesk".to_owned()), 100).await.unwrap(), named);
+}

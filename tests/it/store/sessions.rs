@@ -1,0 +1,201 @@
+//! Sessions made and used through the API.
+
+use bellpull::{
+    clock::Timestamp,
+    domain::{
+        agent::AgentSpec,
+        event::Usage,
+        session::{Session, Status},
+        turn::TurnEnd,
+    },
+    id::{AgentId, SessionId},
+    store::{Error, NewSession, SessionFilter},
+};
+
+use super::{Bench, bench::make_agent, messages};
+
+on_both!(
+    a_new_session_rests_or_runs_from_the_start,
+    a_session_needs_its_agents_version,
+    messages_are_sent_all_or_none,
+    an_archived_session_takes_nothing,
+    a_session_at_work_is_not_archived,
+    sessions_are_listed_in_both_directions,
+    sessions_are_filtered,
+);
+
+async fn a_new_session_rests_or_runs_from_the_start(bench: Bench) {
+    let mut overridden = AgentSpec::new("alice for once", "openai/gpt-x");
+    overridden.system = Some("Be brief.".to_owned());
+    let resting = NewSession {
+        overrides: Some(serde_json::to_string(&overridden).unwrap()),
+        title: Some("a title".to_owned()),
+        metadata: [("k".to_owned(), "v".to_owned())].into(),
+        ..bench.new_session(&bench.agent)
+    };
+    let made = bench.store.create_session(resting.clone()).await.unwrap();
+    let wanted = Session {
+        id: resting.id.clone(),
+        agent_id: bench.agent.id.clone(),
+        agent_version: 1,
+        agent: overridden,
+        environment_id: bench.environment.id.clone(),
+        source_id: None,
+        source_name: None,
+        title: resting.title,
+        metadata: resting.metadata,
+        status: Status::Idle,
+        created_at: bench.clock.now(),
+        updated_at: bench.clock.now(),
+        archived_at: None,
+        n_waiting: 0,
+        next_seq: 1,
+        turn_id: None,
+        usage: Usage::default(),
+        active_ms: 0,
+    };
+    assert_eq!(made, wanted);
+    assert_eq!(bench.store.session(&resting.id).await.unwrap(), wanted);
+    assert_eq!(bench.claim().await, []);
+
+    let mut running = bench.new_session(&bench.agent);
+    running.messages = vec![bench.message("one"), bench.message("two")];
+    let made = bench.store.create_session(running).await.unwrap();
+    assert_eq!((made.status, made.n_waiting), (Status::Running, 2));
+    assert_eq!(bench.work_off(TurnEnd::EndTurn).await, made.id);
+    assert_eq!(messages(&bench.log(&made.id).await), ["one", "two"]);
+}
+
+async fn a_session_needs_its_agents_version(bench: Bench) {
+    let missing: AgentId = bench.id();
+    let no_agent = NewSession { agent_id: missing, ..bench.new_session(&bench.agent) };
+    let no_version = NewSession { agent_version: 7, ..bench.new_session(&bench.agent) };
+    for session in [no_agent, no_version] {
+        let id = session.id.clone();
+        assert_fails!(bench.store.create_session(session).await, Error::NotFound);
+        assert_fails!(bench.store.session(&id).await, Error::NotFound);
+        assert_eq!(
+            bench.place.number(&format!("select count(*) from sessions where id = '{id}'")).await,
+            0
+        );
+    }
+}
+
+async fn messages_are_sent_all_or_none(bench: Bench) {
+    let session = bench.session().await;
+    let message = |text: &str| bench.message(text);
+    let sent = vec![message("one"), message("two")];
+    let answer = bench.store.send(&session, sent.clone(), 3).await.unwrap();
+    for (event, message) in answer.iter().zip(&sent) {
+        assert_eq!((&event.id, &event.body), (&message.event_id, &message.body));
+        assert_eq!((event.seq, event.processed_at), (None, None));
+    }
+    assert_eq!(answer.len(), 2);
+    let too_many = vec![message("three"), message("four")];
+    assert_fails!(bench.store.send(&session, too_many, 3).await, Error::Conflict(_));
+    bench.store.send(&session, vec![message("three")], 3).await.unwrap();
+    assert_eq!(messages(&bench.waiting(&session).await), ["one", "two", "three"]);
+
+    let missing: SessionId = bench.id();
+    assert_fails!(bench.store.send(&missing, vec![message("x")], 3).await, Error::NotFound);
+    assert_eq!(bench.claim().await.len(), 1);
+}
+
+async fn an_archived_session_takes_nothing(bench: Bench) {
+    let session = bench.accept(bench.draft("one")).await.session_id.unwrap();
+    bench.work_off(TurnEnd::EndTurn).await;
+    let log = bench.log(&session).await;
+    let archived = bench.store.archive_session(&session).await.unwrap();
+    assert_eq!(archived.archived_at, Some(bench.clock.now()));
+    assert_eq!(archived.to_json()["status"], "terminated");
+
+    bench.clock.advance(std::time::Duration::from_secs(1));
+    let again = bench.store.archive_session(&session).await.unwrap();
+    assert_eq!(again, archived, "archived once");
+    let send = bench.store.send(&session, vec![bench.message("late")], 10).await;
+    assert_fails!(send, Error::Conflict(_));
+    assert_eq!(bench.claim().await, []);
+    assert_eq!(bench.log(&session).await, log, "the log stays");
+    let missing: SessionId = bench.id();
+    assert_fails!(bench.store.archive_session(&missing).await, Error::NotFound);
+}
+
+async fn a_session_at_work_is_not_archived(bench: Bench) {
+    let session = bench.session().await;
+    let refused = async || {
+        let answer = bench.store.archive_session(&session).await;
+        match answer {
+            Err(Error::Conflict(text)) => assert_eq!(text, "cannot archive while running"),
+            other => panic!("{other:?}"),
+        }
+    };
+    // A message that was promised is worked on first.
+    bench.send(&session, "one").await;
+    refused().await;
+    let lease = bench.claim_one().await;
+    refused().await;
+    bench.begin(&lease).await;
+    refused().await;
+    bench.send(&session, "two").await;
+    bench.finish(&lease, TurnEnd::EndTurn).await;
+    refused().await;
+    bench.work_off(TurnEnd::EndTurn).await;
+    bench.store.archive_session(&session).await.unwrap();
+}
+
+async fn list(bench: &Bench, filter: &SessionFilter) -> Vec<SessionId> {
+    let (mut found, mut filter) = (Vec::new(), filter.clone());
+    loop {
+        let page = bench.store.sessions(filter.clone()).await.unwrap();
+        assert!(page.data.len() <= filter.limit);
+        found.extend(page.data.into_iter().map(|session| session.id));
+        let Some(next) = page.next else { return found };
+        filter.cursor = Some(next.parse().unwrap());
+    }
+}
+
+async fn sessions_are_listed_in_both_directions(bench: Bench) {
+    let mut ids = Vec::new();
+    for _ in 0..7 {
+        ids.push(bench.session().await);
+    }
+    for oldest_first in [true, false] {
+        for limit in [1, 3, 7, 100] {
+            let filter = SessionFilter { oldest_first, limit, ..SessionFilter::default() };
+            assert_eq!(list(&bench, &filter).await, ids, "pages of {limit}");
+        }
+        ids.reverse();
+    }
+}
+
+async fn sessions_are_filtered(bench: Bench) {
+    let bob = make_agent(&bench.store, "bob").await;
+    let idle = bench.session().await;
+    let of_bob = bench.store.create_session(bench.new_session(&bob)).await.unwrap();
+    let running = bench.session().await;
+    bench.send(&running, "go").await;
+    bench.begin(&bench.claim_one().await).await;
+    let archived = bench.session().await;
+    bench.store.archive_session(&archived).await.unwrap();
+
+    let check = async |filter: SessionFilter, wanted: &[&SessionId]| {
+        let filter = SessionFilter { limit: 2, ..filter };
+        let found = list(&bench, &filter).await;
+        assert_eq!(found.iter().collect::<Vec<_>>(), wanted, "{filter:?}");
+    };
+    let all = SessionFilter::default;
+    check(all(), &[&running, &of_bob.id, &idle]).await;
+    let everything = [&archived, &running, &of_bob.id, &idle];
+    check(SessionFilter { include_archived: true, ..all() }, &everything).await;
+    check(SessionFilter { agent_id: Some(bob.id.clone()), ..all() }, &[&of_bob.id]).await;
+    check(SessionFilter { agent_version: Some(2), ..all() }, &[]).await;
+    check(SessionFilter { statuses: vec![Status::Running], ..all() }, &[&running]).await;
+    let statuses = vec![Status::Idle, Status::Terminated];
+    check(SessionFilter { statuses, ..all() }, &[&of_bob.id, &idle]).await;
+    let at = of_bob.created_at;
+    check(SessionFilter { created_after: Some(at), ..all() }, &[&running, &of_bob.id]).await;
+    check(SessionFilter { created_before: Some(at), ..all() }, &[&of_bob.id, &idle]).await;
+    let (created_after, created_before) = (Some(at), Some(at));
+    check(SessionFilter { created_after, created_before, ..all() }, &[&of_bob.id]).await;
+    check(SessionFilter { created_before: Some(Timestamp(0)), ..all() }, &[]).await;
+}

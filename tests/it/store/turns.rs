@@ -1,0 +1,280 @@
+//! Turns: messages move from the inbox into the log, once, in order, and none is left behind.
+
+use std::{sync::Arc, time::Duration};
+
+use bellpull::{
+    domain::{
+        delivery::Outcome,
+        event::{EventBody, Usage},
+        session::Status,
+        turn::TurnEnd,
+    },
+    id::TurnId,
+    store::{Error, Taken},
+};
+
+use super::{Bench, bench::HOUR, messages};
+
+on_both!(
+    a_turn_takes_what_waits_and_numbers_it,
+    every_end_of_a_turn_settles_its_deliveries,
+    a_message_that_comes_during_a_turn_is_for_the_next_one,
+    a_turn_takes_five_hundred_messages_at_most,
+    an_unfinished_turn_goes_on,
+    resumptions_are_counted_until_the_turn_gets_further,
+    tokens_and_working_time_add_up,
+    writing_needs_a_claim_and_finishing_a_turn,
+    messages_that_meet_a_finish_are_never_stranded,
+);
+
+async fn a_turn_takes_what_waits_and_numbers_it(bench: Bench) {
+    let first = bench.accept(bench.draft("one").to_key("k")).await;
+    let session = first.session_id.clone().unwrap();
+    bench.send(&session, "typed").await;
+    let second = bench.accept(bench.draft("two").to_key("k")).await;
+    let waiting = bench.waiting(&session).await;
+    bench.clock.advance(HOUR / 2);
+
+    let lease = bench.claim_one().await;
+    let (turn_id, opening) = (bench.id::<TurnId>(), bench.running());
+    let taken = bench.store.begin_turn(&lease, turn_id.clone(), opening.clone()).await.unwrap();
+    let begun = bench.clock.now();
+    assert_eq!(taken, Taken { turn_id: turn_id.clone(), resumes: 0, n_messages: 3 });
+    let log = bench.log(&session).await;
+    assert_eq!(log[0].id, opening.id);
+    assert_eq!(messages(&log), ["message one", "typed", "message two"]);
+    for (taken, waiting) in log[1..].iter().zip(&waiting) {
+        let mut wanted = waiting.clone();
+        (wanted.seq, wanted.processed_at) = (taken.seq, Some(begun));
+        assert_eq!(*taken, wanted, "only number and time are new");
+    }
+    let found = bench.store.session(&session).await.unwrap();
+    assert_eq!((found.status, found.n_waiting, found.next_seq), (Status::Running, 0, 5));
+    assert_eq!((found.turn_id.as_ref(), found.updated_at), (Some(&turn_id), begun));
+    for accepted in [&first, &second] {
+        let delivery = bench.store.delivery(&accepted.delivery_id).await.unwrap();
+        assert_eq!(delivery.outcome, Some(Outcome::Running));
+        assert_eq!(delivery.turn_id.as_ref(), Some(&turn_id));
+    }
+    assert_eq!(bench.waiting(&session).await, []);
+
+    bench.append(&lease, "hello").await;
+    bench.finish(&lease, TurnEnd::EndTurn).await;
+    let log = bench.log(&session).await;
+    assert_eq!(log.len(), 6);
+    assert_eq!(log[4].body.kind(), "agent.message");
+    let found = bench.store.session(&session).await.unwrap();
+    assert_eq!((found.status, found.turn_id, found.next_seq), (Status::Idle, None, 7));
+    assert_eq!(bench.claim().await, []);
+}
+
+async fn every_end_of_a_turn_settles_its_deliveries(bench: Bench) {
+    for end in TurnEnd::ALL {
+        let accepted = bench.accept(bench.draft(end.as_str()).to_key("k")).await;
+        let lease = bench.claim_one().await;
+        let turn_id = bench.begin(&lease).await.turn_id;
+        // One that comes meanwhile is not settled by this turn.
+        let next = bench.accept(bench.draft(&format!("{} 2", end.as_str())).to_key("k")).await;
+        bench.finish(&lease, end).await;
+        let delivery = bench.store.delivery(&accepted.delivery_id).await.unwrap();
+        assert_eq!(delivery.outcome, Some(end.outcome()), "{end:?}");
+        assert_eq!(delivery.turn_id, Some(turn_id));
+        let delivery = bench.store.delivery(&next.delivery_id).await.unwrap();
+        assert_eq!((delivery.outcome, delivery.turn_id), (Some(Outcome::Pending), None));
+        bench.work_off(TurnEnd::EndTurn).await;
+    }
+}
+
+async fn a_message_that_comes_during_a_turn_is_for_the_next_one(bench: Bench) {
+    let first = bench.accept(bench.draft("one").to_key("k")).await;
+    let session = first.session_id.unwrap();
+    let lease = bench.claim_one().await;
+    bench.accept(bench.draft("before the turn").to_key("k")).await;
+    assert_eq!(bench.begin(&lease).await.n_messages, 2);
+    bench.accept(bench.draft("during").to_key("k")).await;
+    bench.send(&session, "typed").await;
+    bench.append(&lease, "working").await;
+    assert_eq!(bench.store.session(&session).await.unwrap().n_waiting, 2);
+    assert_eq!(bench.claim().await, [], "the session is leased");
+    bench.finish(&lease, TurnEnd::EndTurn).await;
+
+    let lease = bench.claim_one().await;
+    assert_eq!(bench.begin(&lease).await.n_messages, 2);
+    bench.finish(&lease, TurnEnd::EndTurn).await;
+    let wanted = ["message one", "message before the turn", "message during", "typed"];
+    assert_eq!(messages(&bench.log(&session).await), wanted);
+    assert_eq!(bench.claim().await, []);
+}
+
+async fn a_turn_takes_five_hundred_messages_at_most(bench: Bench) {
+    let session = bench.session().await;
+    let texts: Vec<_> = (0..1003).map(|n| format!("{n}")).collect();
+    let many = texts.iter().map(|text| bench.message(text)).collect();
+    bench.store.send(&session, many, 2000).await.unwrap();
+    for n_messages in [500, 500, 3] {
+        let lease = bench.claim_one().await;
+        assert_eq!(bench.begin(&lease).await.n_messages, n_messages);
+        bench.finish(&lease, TurnEnd::EndTurn).await;
+    }
+    assert_eq!(bench.claim().await, []);
+    assert_eq!(messages(&bench.log(&session).await), texts);
+}
+
+async fn an_unfinished_turn_goes_on(bench: Bench) {
+    let accepted = bench.accept(bench.draft("one").to_key("k")).await;
+    let session = accepted.session_id.unwrap();
+    let lease = bench.claim_as("node:1", Duration::ZERO).await.remove(0).lease;
+    let turn_id = bench.begin(&lease).await.turn_id;
+    bench.append(&lease, "half").await;
+    let before = bench.log(&session).await;
+    bench.accept(bench.draft("late").to_key("k")).await;
+
+    let claimed = bench.claim_as("node:2", HOUR).await.remove(0);
+    assert_eq!(claimed.unfinished.as_ref(), Some(&turn_id));
+    // The same turn, nothing new in the log, and what came meanwhile waits for the next one.
+    let taken = bench.begin(&claimed.lease).await;
+    assert_eq!(taken, Taken { turn_id: turn_id.clone(), resumes: 1, n_messages: 0 });
+    assert_eq!(bench.log(&session).await, before);
+    bench.append(&claimed.lease, "whole").await;
+    bench.finish(&claimed.lease, TurnEnd::EndTurn).await;
+    let delivery = bench.store.delivery(&accepted.delivery_id).await.unwrap();
+    assert_eq!(delivery.outcome, Some(Outcome::Succeeded));
+    assert_eq!(delivery.turn_id, Some(turn_id));
+    assert_eq!(bench.work_off(TurnEnd::EndTurn).await, session);
+    assert_eq!(messages(&bench.log(&session).await), ["message one", "message late"]);
+}
+
+async fn resumptions_are_counted_until_the_turn_gets_further(bench: Bench) {
+    bench.accept(bench.draft("one")).await;
+    let resume = async |wanted: i64| {
+        let lease = bench.claim_as("node:1", Duration::ZERO).await.remove(0).lease;
+        assert_eq!(bench.begin(&lease).await.resumes, wanted);
+        lease
+    };
+    resume(0).await;
+    for n in 1..=3 {
+        resume(n).await;
+    }
+    let lease = resume(4).await;
+    bench.append(&lease, "further").await;
+    resume(1).await;
+    let lease = resume(2).await;
+    // Counting tokens alone is not getting further.
+    bench.store.append(&lease, Vec::new(), Usage::default()).await.unwrap();
+    let lease = resume(3).await;
+    bench.finish(&lease, TurnEnd::EndTurn).await;
+}
+
+async fn tokens_and_working_time_add_up(bench: Bench) {
+    bench.accept(bench.draft("one")).await;
+    let lease = bench.claim_one().await;
+    bench.begin(&lease).await;
+    let usage = Usage {
+        input_tokens: 1_000,
+        output_tokens: 20,
+        cache_creation_input_tokens: 300,
+        cache_read_input_tokens: 4,
+    };
+    for _ in 0..2 {
+        bench.store.append(&lease, Vec::new(), usage).await.unwrap();
+    }
+    let ms = Duration::from_millis(1_234);
+    bench.store.finish(&lease, TurnEnd::EndTurn, Vec::new(), ms).await.unwrap();
+    bench.send(&lease.session_id, "more").await;
+    let lease = bench.claim_one().await;
+    bench.begin(&lease).await;
+    bench.store.finish(&lease, TurnEnd::EndTurn, Vec::new(), ms).await.unwrap();
+    let session = bench.store.session(&lease.session_id).await.unwrap();
+    assert_eq!(session.active_ms, 2_468);
+    let wanted = Usage {
+        input_tokens: 2_000,
+        output_tokens: 40,
+        cache_creation_input_tokens: 600,
+        cache_read_input_tokens: 8,
+    };
+    assert_eq!(session.usage, wanted);
+}
+
+async fn writing_needs_a_claim_and_finishing_a_turn(bench: Bench) {
+    let session = bench.accept(bench.draft("one")).await.session_id.unwrap();
+    let lease = bench.claim_one().await;
+    let finish = bench.store.finish(&lease, TurnEnd::EndTurn, Vec::new(), HOUR).await;
+    assert_fails!(finish, Error::Bug("a finish without a turn"));
+    assert_eq!(bench.store.session(&session).await.unwrap().active_ms, 0, "all or nothing");
+
+    // An event that cannot be stored takes its whole append with it.
+    bench.begin(&lease).await;
+    let (good, mut bad) = (bench.says("good"), bench.says("bad"));
+    bad.private = Some(serde_json::json!({"n": 1}));
+    let sql = format!(
+        "insert into events (session_id, seq, id, type, body, processed_at) \
+         values ('{session}', 4, '{}', 'agent.thinking', '{{\"type\":\"agent.thinking\"}}', 1)",
+        bad.id
+    );
+    bench.place.sql(&sql).await;
+    let usage = Usage { input_tokens: 7, ..Usage::default() };
+    let append = bench.store.append(&lease, vec![good.clone(), bad], usage).await;
+    assert_fails!(append, Error::Constraint(_));
+    let found = bench.store.session(&session).await.unwrap();
+    assert_eq!((found.next_seq, found.usage), (3, Usage::default()));
+    bench
+        .place
+        .sql(&format!("delete from events where session_id = '{session}' and seq = 4"))
+        .await;
+    bench.store.append(&lease, vec![good], usage).await.unwrap();
+    assert_eq!(bench.log(&session).await.len(), 3);
+}
+
+/// The race that strands messages when a finish looks at the inbox instead of its own locked row: a
+/// message commits while the turn ends. Whoever is first, the session is due afterwards.
+async fn messages_that_meet_a_finish_are_never_stranded(bench: Bench) {
+    let n_rounds = if crate::support::full() { 2_000 } else { 300 };
+    let session = bench.accept(bench.draft("0").to_key("k")).await.session_id.unwrap();
+    race_finish(Arc::new(bench), &session, n_rounds, &mut |bench| bench).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_meet_a_finish_on_another_node_are_never_stranded_on_postgres() {
+    let n_rounds = if crate::support::full() { 2_000 } else { 300 };
+    let bench = Arc::new(Bench::postgres().await);
+    let other = Arc::new(bench.another_node().await);
+    let session = bench.accept(bench.draft("0").to_key("k")).await.session_id.unwrap();
+    race_finish(bench, &session, n_rounds, &mut |_| other.clone()).await;
+}
+
+async fn race_finish(
+    bench: Arc<Bench>,
+    session: &bellpull::id::SessionId,
+    n_rounds: usize,
+    node: &mut dyn FnMut(Arc<Bench>) -> Arc<Bench>,
+) {
+    let mut wanted = vec!["message 0".to_owned()];
+    let mut lease = bench.claim_one().await;
+    bench.begin(&lease).await;
+    for round in 1..=n_rounds {
+        let accepting = node(bench.clone());
+        let draft = bench.draft(&format!("{round}")).to_key("k");
+        wanted.push(format!("message {round}"));
+        // Each in a task of its own, so that they really run at once; now one is first, now the
+        // other.
+        let accept =
+            tokio::task::JoinSet::from_iter([async move { accepting.accept(draft).await }]);
+        for _ in 0..round % 7 {
+            tokio::task::yield_now().await;
+        }
+        bench.finish(&lease, TurnEnd::EndTurn).await;
+        let answers = accept.join_all().await;
+        assert_eq!(answers[0].session_id.as_ref(), Some(session));
+
+        let found = bench.store.session(session).await.unwrap();
+        let claimed = bench.claim().await;
+        assert_eq!(claimed.len(), 1, "round {round}: {} wait and nobody looks", found.n_waiting);
+        lease = claimed.into_iter().next().unwrap().lease;
+        assert_eq!(bench.begin(&lease).await.n_messages, 1);
+    }
+    bench.finish(&lease, TurnEnd::EndTurn).await;
+    assert_eq!(messages(&bench.log(session).await), wanted);
+    let log = bench.log(session).await;
+    let n_idle = log.iter().filter(|it| matches!(it.body, EventBody::StatusIdle { .. })).count();
+    assert_eq!(n_idle, n_rounds + 1);
+}

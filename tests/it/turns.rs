@@ -1,0 +1,369 @@
+//! Turns without HTTP: store, worker and runtime as they are wired in the server.
+
+use std::time::Duration;
+
+use bellpull::{
+    agent,
+    clock::{Clock, Timestamp},
+    domain::{
+        ManagedBy,
+        agent::AgentSpec,
+        delivery::{Identity, Outcome},
+        environment::{Environment, EnvironmentConfig},
+        event::{Block, Event, EventBody, NewEvent, Origin, Usage},
+        source::{Source, SourceDefinition, SourceKind, Verifier},
+    },
+    id::{
+        AgentId, DeliveryId, EnvironmentId, EventId, Id, SessionId, SourceId, TurnId,
+        WebhookRequestId,
+    },
+    ingest,
+    model::Models,
+    preview::Previews,
+    runtime::{self, Runtime, Stopped},
+    signal::Signals,
+    store::{
+        self, Accepted, Body, Change, Dispatch, Location, MessageBody, NewDelivery, Route,
+        RouteTarget, Store,
+    },
+    worker::{self, Worker},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::process::until;
+
+const LEASE: Duration = Duration::from_secs(3600);
+const AT_ONCE: Duration = Duration::ZERO;
+
+struct World {
+    directory: tempfile::TempDir,
+    store: Store,
+    signals: Signals,
+    runtime: Runtime,
+    agent: AgentId,
+    environment: EnvironmentId,
+    source: SourceId,
+}
+
+fn change() -> Change {
+    let details = serde_json::json!({});
+    Change { actor: "test".to_owned(), action: "test", target: String::new(), details }
+}
+
+impl World {
+    async fn new() -> World {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::Sqlite(directory.path().join("bellpull.db"));
+        let store =
+            Store::open(&location, &store::Options::default(), Clock::system()).await.unwrap();
+        let at = store.clock().now();
+        let (agent, environment) = (AgentId::new(at), EnvironmentId::new(at));
+        let spec = AgentSpec::new("concierge", "rehearsal");
+        let own = ingest::agent_source(&agent, at);
+        store.create_agent(agent.clone(), spec, ManagedBy::Api, own, change()).await.unwrap();
+        store.create_environment(new_environment(&environment, at), change()).await.unwrap();
+        let source = store.put_source(new_source(at), change()).await.unwrap().id;
+        let (signals, _told) = Signals::new();
+        let options = runtime::Options {
+            workspaces: directory.path().join("workspaces"),
+            resumes_max: 3,
+            limits: agent::Limits::default(),
+        };
+        let models = Models;
+        let runtime =
+            Runtime::new(store.clone(), signals.clone(), Previews::default(), models, options);
+        World { directory, store, signals, runtime, agent, environment, source }
+    }
+
+    /// Puts an event in as the receive path does, and rings no bell.
+    async fn deliver(&self, text: &str, body: &str, target: RouteTarget) -> Accepted {
+        let at = self.store.clock().now();
+        let (id, request_id) = (DeliveryId::new(at), WebhookRequestId::new(at));
+        let message = EventBody::UserMessage {
+            content: vec![Block::text(text)],
+            origin: Some(Origin {
+                source: "shop".to_owned(),
+                source_id: self.source.clone(),
+                delivery_id: id.clone(),
+                event_type: None,
+                content_type: None,
+                bytes: body.len() as i64,
+                cut: text != body,
+                rerun: None,
+            }),
+        };
+        let (event_id, private) = ingest::new_message_id(at);
+        let dispatch = Dispatch {
+            agent_id: self.agent.clone(),
+            agent_version: 1,
+            environment_id: self.environment.clone(),
+            target,
+            title: "shop".to_owned(),
+            event_id,
+            message: MessageBody::Inline(message.to_text()),
+            private,
+        };
+        let delivery = NewDelivery {
+            source_id: self.source.clone(),
+            identity: Identity {
+                key: format!("request:{id}"),
+                field: "none".to_owned(),
+                weak: false,
+            },
+            identity_before: None,
+            id,
+            route: Route::To(Box::new(dispatch)),
+            event_type: None,
+            request_id,
+            received_at: at,
+            content_type: None,
+            headers: "{}".to_owned(),
+            body: Body::Inline(body.to_owned().into()),
+            body_bytes: body.len(),
+            rerun_failed: false,
+            waiting_max: 10_000,
+        };
+        self.store.accept(delivery).await.unwrap().unwrap()
+    }
+
+    fn fresh(&self) -> RouteTarget {
+        RouteTarget::New(SessionId::new(self.store.clock().now()))
+    }
+
+    async fn claim(&self, lease: Duration) -> store::Claimed {
+        let mut claimed = self.store.claim("test:1".to_owned(), lease, 1, None).await.unwrap();
+        claimed.pop().expect("a session is due")
+    }
+
+    fn event(&self, body: EventBody) -> NewEvent {
+        NewEvent::new(EventId::new(self.store.clock().now()), body)
+    }
+
+    async fn log(&self, session: &SessionId) -> Vec<Event> {
+        self.store.events_after(session, 0, 1000).await.unwrap()
+    }
+
+    async fn types(&self, session: &SessionId) -> Vec<&'static str> {
+        self.log(session).await.iter().map(|event| event.body.kind()).collect()
+    }
+
+    fn worker(&self, node: &str) -> Worker {
+        let options =
+            worker::Options { poll_ms: 20, lease_seconds: 5, ..worker::Options::default() };
+        Worker::new(
+            self.store.clone(),
+            self.runtime.clone(),
+            self.signals.clone(),
+            options,
+            node,
+            "1",
+        )
+    }
+}
+
+fn new_environment(id: &EnvironmentId, at: Timestamp) -> Environment {
+    Environment {
+        id: id.clone(),
+        name: "default".to_owned(),
+        description: None,
+        config: EnvironmentConfig::cloud(),
+        metadata: Default::default(),
+        managed_by: ManagedBy::Api,
+        created_at: at,
+        updated_at: at,
+        archived_at: None,
+    }
+}
+
+fn new_source(at: Timestamp) -> Source {
+    Source {
+        id: SourceId::new(at),
+        kind: SourceKind::Named,
+        name: "shop".to_owned(),
+        definition: SourceDefinition::new(Verifier::Bearer),
+        paused: false,
+        managed_by: ManagedBy::Api,
+        created_at: at,
+        updated_at: at,
+        retired_at: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_happens_although_no_signal_is_ever_given() {
+    let world = World::new().await;
+    let stop = CancellationToken::new();
+    let workers = [world.worker("a"), world.worker("b")];
+    let running: Vec<_> =
+        workers.into_iter().map(|worker| tokio::spawn(worker.run(stop.clone()))).collect();
+    let mut accepted = Vec::new();
+    for n in 0..20 {
+        let body = format!("{{\"n\":{n}}}");
+        accepted.push(world.deliver(&body, &body, world.fresh()).await);
+    }
+    for accepted in &accepted {
+        until("the delivery is answered", async || {
+            let delivery = world.store.delivery(&accepted.delivery_id).await.unwrap();
+            (delivery.outcome == Some(Outcome::Succeeded)).then_some(())
+        })
+        .await;
+        let session = accepted.session_id.as_ref().unwrap();
+        assert_eq!(
+            world.types(session).await,
+            [
+                "session.status_running",
+                "user.message",
+                "span.model_request_start",
+                "agent.message",
+                "span.model_request_end",
+                "session.status_idle",
+            ]
+        );
+    }
+    stop.cancel();
+    for running in running {
+        running.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn one_turn_takes_all_waiting_messages_in_order() {
+    let world = World::new().await;
+    let first = world.deliver("1", "1", world.fresh()).await;
+    let session = first.session_id.unwrap();
+    for text in ["2", "3"] {
+        world.deliver(text, text, RouteTarget::Session(session.clone())).await;
+    }
+    let claimed = world.claim(LEASE).await;
+    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    let log = world.log(&session).await;
+    let texts: Vec<String> = log
+        .iter()
+        .filter_map(|event| match &event.body {
+            EventBody::UserMessage { content, .. } => {
+                Some(bellpull::domain::event::plain_text(content))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(texts, ["1", "2", "3"]);
+    let seqs: Vec<i64> = log.iter().filter_map(|event| event.seq).collect();
+    assert_eq!(seqs, (1..=log.len() as i64).collect::<Vec<_>>());
+    assert!(log.iter().filter(|it| it.body.kind() == "agent.message").count() == 1);
+}
+
+#[tokio::test]
+async fn a_stolen_lease_writes_nothing_and_does_nothing() {
+    let world = World::new().await;
+    let session = world.deliver("{}", "{}", world.fresh()).await.session_id.unwrap();
+    let old = world.claim(AT_ONCE).await;
+    let new = world.claim(LEASE).await;
+    assert_eq!(new.lease.epoch, old.lease.epoch + 1);
+    let result = world.runtime.drive(&old.lease, &CancellationToken::new()).await;
+    assert!(matches!(result, Err(Stopped::Store(store::Error::Fenced))), "{result:?}");
+    assert_eq!(world.types(&session).await, Vec::<&str>::new());
+    world.runtime.drive(&new.lease, &CancellationToken::new()).await.unwrap();
+    assert_eq!(world.types(&session).await.last(), Some(&"session.status_idle"));
+}
+
+#[tokio::test]
+async fn a_turn_that_was_cut_off_goes_on_where_its_log_ends() {
+    let world = World::new().await;
+    let session = world.deliver("{}", "{}", world.fresh()).await.session_id.unwrap();
+    // A worker that died right after it had journaled its request.
+    let dead = world.claim(AT_ONCE).await;
+    let turn = TurnId::new(world.store.clock().now());
+    let running = world.event(EventBody::StatusRunning);
+    world.store.begin_turn(&dead.lease, turn.clone(), running).await.unwrap();
+    let start = world.event(EventBody::ModelRequestStart);
+    world.store.append(&dead.lease, vec![start], Usage::default()).await.unwrap();
+
+    let next = world.claim(LEASE).await;
+    assert_eq!(next.unfinished, Some(turn));
+    world.runtime.drive(&next.lease, &CancellationToken::new()).await.unwrap();
+    assert_eq!(
+        world.types(&session).await,
+        [
+            "session.status_running",
+            "user.message",
+            "span.model_request_start",
+            "span.model_request_end",
+            "span.model_request_start",
+            "agent.message",
+            "span.model_request_end",
+            "session.status_idle",
+        ]
+    );
+    let log = world.log(&session).await;
+    assert!(matches!(log[3].body, EventBody::ModelRequestEnd { is_error: Some(true), .. }));
+}
+
+#[tokio::test]
+async fn a_turn_that_never_gets_further_is_ended() {
+    let world = World::new().await;
+    let accepted = world.deliver("{}", "{}", world.fresh()).await;
+    let session = accepted.session_id.unwrap();
+    for _ in 0..4 {
+        // Claimed, begun, dead, again and again.
+        let claimed = world.claim(AT_ONCE).await;
+        let turn = TurnId::new(world.store.clock().now());
+        let running = world.event(EventBody::StatusRunning);
+        world.store.begin_turn(&claimed.lease, turn, running).await.unwrap();
+    }
+    let claimed = world.claim(LEASE).await;
+    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    let types = world.types(&session).await;
+    assert_eq!(types[types.len() - 2..], ["session.error", "session.status_idle"]);
+    let delivery = world.store.delivery(&accepted.delivery_id).await.unwrap();
+    assert_eq!(delivery.outcome, Some(Outcome::Failed));
+}
+
+#[tokio::test]
+async fn being_told_to_stop_leaves_the_turn_to_the_next_worker() {
+    let world = World::new().await;
+    let session = world.deliver("{}", "{}", world.fresh()).await.session_id.unwrap();
+    let claimed = world.claim(LEASE).await;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let result = world.runtime.drive(&claimed.lease, &stop).await;
+    assert!(matches!(result, Err(Stopped::Cancelled)), "{result:?}");
+    world.store.release(&claimed.lease).await.unwrap();
+    let next = world.claim(LEASE).await;
+    assert!(next.unfinished.is_some());
+    world.runtime.drive(&next.lease, &CancellationToken::new()).await.unwrap();
+    let types = world.types(&session).await;
+    assert_eq!(types.iter().filter(|it| **it == "user.message").count(), 1);
+    assert_eq!(types.last(), Some(&"session.status_idle"));
+}
+
+#[tokio::test]
+async fn a_cut_payload_is_read_whole_by_tool_and_lies_in_the_workspace() {
+    let world = World::new().await;
+    let body = format!("{{\"title\":\"whole\",\"filler\":\"{}\"}}", "x".repeat(5000));
+    let accepted = world.deliver("{\"title\":", &body, world.fresh()).await;
+    let session = accepted.session_id.unwrap();
+    let claimed = world.claim(LEASE).await;
+    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    let log = world.log(&session).await;
+    let text = |wanted: &str| {
+        let found = log.iter().find(|event| event.body.kind() == wanted).unwrap();
+        match &found.body {
+            EventBody::AgentToolResult { content, is_error, .. } => {
+                assert!(!is_error);
+                bellpull::domain::event::plain_text(content)
+            }
+            EventBody::AgentMessage { content } => bellpull::domain::event::plain_text(content),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(text("agent.tool_result"), body);
+    assert!(text("agent.message").contains("title: whole"));
+    let file = world
+        .directory
+        .path()
+        .join("workspaces")
+        .join(session.as_str())
+        .join("deliveries")
+        .join(format!("{}.json", accepted.delivery_id));
+    assert_eq!(std::fs::read_to_string(file).unwrap(), body);
+}
