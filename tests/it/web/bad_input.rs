@@ -93,175 +93,172 @@ async fn identities(server: Server) {
     assert_eq!(list["data"].as_array().expect("a list").len(), 1);
 }
 
-#[tokio::test]
-async fn a_bad_body_says_what_is_wrong_with_it() {
-    let server = Server::new().await;
-    let session = server.session().await;
-    let events = format!("/v1/sessions/{session}/events");
-    let message =
-        |content: Value| json!({"events": [{"type": "user.message", "content": content}]});
-    let deep = "[".repeat(1000);
-    let table: Vec<(&str, String, &str)> = vec![
-        (
-            "/v1/agents",
-            "{".to_owned(),
-            "not valid JSON: EOF while parsing an object at line 1 column 1",
-        ),
-        ("/v1/agents", "[]".to_owned(), "must be a JSON object"),
-        ("/v1/agents", deep, "recursion limit"),
-        ("/v1/agents", "{\"name\":\"\\ud800\"}".to_owned(), "line 1 column"),
-        ("/v1/agents", String::new(), "name: is required"),
-        ("/v1/agents", json!({"name": "n"}).to_string(), "model: is required"),
-        ("/v1/agents", json!({"name": "n", "model": "m", "tol": 1}).to_string(), "`tol`"),
-        ("/v1/agents", json!({"name": "n", "model": "m", "version": 1}).to_string(), "version"),
-        ("/v1/agents", json!({"name": "n".repeat(257), "model": "m"}).to_string(), "name"),
-        ("/v1/environments", json!({"name": "n", "x": 1}).to_string(), "x: is not a field"),
-        ("/v1/environments", json!({"config": {"type": "cloud"}}).to_string(), "name: is required"),
-        (
-            "/v1/environments",
-            json!({"name": "n", "config": {"type": "self_hosted"}}).to_string(),
-            "not supported",
-        ),
-        (
-            "/v1/environments",
-            json!({"name": "n", "config": {"type": "local", "project": "/etc"}}).to_string(),
-            "projects.roots",
-        ),
-        ("/v1/environments", json!({"name": "n", "metadata": {"a": 1}}).to_string(), "metadata"),
-        ("/v1/sessions", json!({"environment_id": "env_1"}).to_string(), "agent: is required"),
-        (
-            "/v1/sessions",
-            json!({"agent": "agent_1", "environment_id": "env_1", "vault_ids": ["v"]}).to_string(),
-            "vault_ids: is not supported",
-        ),
-        (
-            "/v1/sessions",
-            json!({"agent": "a", "environment_id": "env_1"}).to_string(),
-            "agent.id: is not a valid id",
-        ),
-        (
-            "/v1/sessions",
-            json!({"agent": {"type": "x", "id": "agent_1"}, "environment_id": "env_1"}).to_string(),
-            "agent.type",
-        ),
-        ("/v1/sources", json!({"name": "A"}).to_string(), "name: must be"),
-        (
-            "/v1/sources",
-            json!({"name": "a", "preset": "magic"}).to_string(),
-            "preset: must be one of",
-        ),
-        (
-            "/v1/sources",
-            json!({"name": "a", "username": "u"}).to_string(),
-            "username: is not a field",
-        ),
-        (
-            "/v1/sources",
-            json!({"name": "a", "preset": "basic"}).to_string(),
-            "username: is required",
-        ),
-        (
-            "/v1/sources",
-            json!({"name": "a", "preset": "header", "header": "a b"}).to_string(),
-            "header",
-        ),
-        (
-            "/v1/sources",
-            json!({"name": "a", "verifier": {"type": "bearer", "x": 1}}).to_string(),
-            "verifier.x",
-        ),
-        ("/v1/sources", json!({"name": "a", "target": "sometimes"}).to_string(), "target: must be"),
-        ("/v1/sources", json!({"name": "a", "target": {"key": "{{ x"}}).to_string(), "target.key"),
-        ("/v1/sources", json!({"name": "a", "identity": ["a b"]}).to_string(), "identity[0]"),
-        (
-            "/v1/sources",
-            json!({"name": "a", "agent": "nobody"}).to_string(),
-            "there is no agent `nobody`",
-        ),
-        (
-            "/v1/sources",
-            json!({"name": "a", "environment_id": "env_1"}).to_string(),
-            "environment_id",
-        ),
-        ("/v1/sources", json!({"name": "a", "project": "/etc"}).to_string(), "projects.roots"),
-        (
-            "/v1/sources",
-            json!({"name": "a", "secret": "s", "secret_key": "k"}).to_string(),
-            "keep one",
-        ),
-        ("/v1/sources", json!({"name": "a", "secret_key": "a b"}).to_string(), "secret_key"),
-        (
-            "/v1/sources",
-            json!({"name": "a", "message_chars_max": 0}).to_string(),
-            "message_chars_max",
-        ),
-        ("/v1/secrets", json!({"name": "a\u{0}b c"}).to_string(), "name"),
-        ("/v1/secrets", json!({"name": "a"}).to_string(), "value: is required"),
-        ("/v1/secrets", json!({"name": "a", "value": ""}).to_string(), "value: must be"),
-        (
-            "/v1/secrets",
-            json!({"name": "a", "value": "v", "generate": true}).to_string(),
-            "generate",
-        ),
-        (
-            "/v1/secrets",
-            json!({"name": "a", "value": "x".repeat(65 * 1024)}).to_string(),
-            "65536 bytes",
-        ),
-        (
-            "/v1/secrets",
-            json!({"name": "a", "value": "v", "overlap_seconds": -1}).to_string(),
-            "overlap_seconds",
-        ),
-        ("/v1/api_keys", json!({"name": "a"}).to_string(), "scopes: must be"),
-        ("/v1/api_keys", json!({"name": "a", "scopes": ["all"]}).to_string(), "scopes[0]: must be"),
-        ("/v1/api_keys", json!({"name": "Master Key", "scopes": ["read"]}).to_string(), "name"),
-        (&events, json!({}).to_string(), "events: must be"),
-        (
-            &events,
-            json!({"events": [{"type": "user.interrupt"}]}).to_string(),
-            "events[0].type: `user.interrupt` is not supported",
-        ),
-        (
-            &events,
-            json!({"events": [{"type": "agent.message"}]}).to_string(),
-            "must be `user.message`",
-        ),
-        (&events, message(json!([])).to_string(), "events[0].content"),
-        (&events, message(json!([{"type": "redacted"}])).to_string(), "events[0].content[0].type"),
-        (
-            &events,
-            json!({"events": [{"type": "user.message", "content": [], "x": 1}]}).to_string(),
-            "events[0].content",
-        ),
-        (
-            "/api/agents",
-            json!({"name": "n", "model": "m", "webhook": {"token": 1}}).to_string(),
-            "webhook.token",
-        ),
-        (
-            "/api/agents",
-            json!({"name": "n", "model": "m", "config": {"tools": []}}).to_string(),
-            "config.tools",
-        ),
-        (
-            "/api/agents",
-            json!({"name": "n", "model": "m", "webhook": {"secret_key": "a b"}}).to_string(),
-            "webhook.secret_key",
-        ),
-    ];
-    for (path, body, wanted) in table {
+/// Each body is refused, in words that contain these.
+async fn refused(server: &Server, path: &str, table: impl IntoIterator<Item = (Value, &str)>) {
+    for (body, wanted) in table {
         let message =
-            server.post(path).body(body.clone()).error(400, "invalid_request_error").await;
+            server.post(path).json(body.clone()).error(400, "invalid_request_error").await;
         assert!(message.contains(wanted), "{path} {body:.200}: {message}");
     }
-    // Invalid UTF-8 is no JSON either.
-    server
-        .post("/v1/agents")
-        .body(&b"{\"name\":\"\xff\"}"[..])
-        .error(400, "invalid_request_error")
-        .await;
+}
+
+#[tokio::test]
+async fn what_is_not_json_is_refused_with_its_place() {
+    let server = Server::new().await;
+    let deep = "[".repeat(1000);
+    let table: [(&[u8], &str); 6] = [
+        (b"{", "not valid JSON: EOF while parsing an object at line 1 column 1"),
+        (b"[]", "must be a JSON object"),
+        (deep.as_bytes(), "recursion limit"),
+        (b"{\"name\":\"\\ud800\"}", "line 1 column"),
+        (b"{\"name\":\"\xff\"}", "line 1 column"),
+        (b" \n", "name: is required"),
+    ];
+    for (body, wanted) in table {
+        let call = server.post("/v1/agents").body(body.to_vec());
+        let message = call.error(400, "invalid_request_error").await;
+        assert!(message.contains(wanted), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn bad_agents_and_environments_are_refused() {
+    let server = Server::new().await;
+    let with = |key: &str, value: Value| {
+        let mut agent = json!({"name": "n", "model": "rehearsal"});
+        agent[key] = value;
+        agent
+    };
+    let table = [
+        (json!({"name": "n"}), "model: is required"),
+        (with("tol", json!(1)), "`tol`"),
+        (with("version", json!(1)), "version"),
+        (with("name", json!("n".repeat(257))), "name"),
+        (with("metadata", json!({"a": 1})), "expected a string"),
+    ];
+    refused(&server, "/v1/agents", table).await;
+    let table = [
+        (with("webhook", json!({"token": 1})), "webhook.token"),
+        (with("webhook", json!("x")), "webhook: must be an object"),
+        (with("config", json!({"tools": []})), "config.tools"),
+        (with("webhook", json!({"secret_key": "a b"})), "webhook.secret_key"),
+    ];
+    refused(&server, "/api/agents", table).await;
+    let table = [
+        (json!({"name": "n", "x": 1}), "x: is not a field"),
+        (json!({"config": {"type": "cloud"}}), "name: is required"),
+        (json!({"name": "n", "config": {"type": "self_hosted"}}), "not supported"),
+        (json!({"name": "n", "config": {"type": "local", "project": "/etc"}}), "projects.roots"),
+        (json!({"name": "n", "metadata": {"a": 1}}), "metadata"),
+        (json!({"name": "n", "scope": "galaxy"}), "scope"),
+    ];
+    refused(&server, "/v1/environments", table).await;
+}
+
+#[tokio::test]
+async fn bad_sessions_and_events_are_refused() {
+    let server = Server::new().await;
+    let with = |key: &str, value: Value| {
+        let mut body = json!({"agent": server.agent, "environment_id": server.environment});
+        body[key] = value;
+        body
+    };
+    let table = [
+        (with("agent", Value::Null), "agent: is required"),
+        (with("agent", json!("a")), "agent.id: is not a valid id"),
+        (with("agent", json!({"type": "x", "id": "agent_1"})), "agent.type"),
+        (with("agent", json!({"type": "agent"})), "agent.id: is required"),
+        (with("environment_id", Value::Null), "environment_id: is required"),
+        (with("environment_id", json!("default")), "environment_id: is not a valid id"),
+        (with("vault_ids", json!(["v"])), "vault_ids: is not supported"),
+        (with("budget", json!({"type": "limit"})), "budget: is not supported"),
+        (with("titel", json!("t")), "titel: is not a field"),
+        (with("metadata", json!({"k": "v".repeat(513)})), "metadata.k"),
+    ];
+    refused(&server, "/v1/sessions", table).await;
+
+    let session = server.session().await;
+    let send = |event: Value| json!({"events": [event]});
+    let message = |content: Value| send(json!({"type": "user.message", "content": content}));
+    let table = [
+        (json!({}), "events: must be"),
+        (json!({"events": {}}), "events: must be a list"),
+        (json!({"events": [1]}), "events[0]: must be an object"),
+        (send(json!({"type": "user.interrupt"})), "`user.interrupt` is not supported"),
+        (send(json!({"type": "agent.message"})), "must be `user.message`"),
+        (message(json!([])), "events[0].content"),
+        (message(json!([{"type": "redacted"}])), "events[0].content[0].type"),
+        (send(json!({"type": "user.message", "content": "a", "x": 1})), "events[0].x"),
+    ];
+    refused(&server, &format!("/v1/sessions/{session}/events"), table).await;
+    let text = json!({"type": "user.message", "content": "fine"});
+    let mixed = json!({"events": [text, {"type": "user.interrupt"}]});
+    let path = format!("/v1/sessions/{session}/events");
+    refused(&server, &path, [(mixed, "events[1].type")]).await;
     assert_eq!(server.events(session.to_string().as_str()).await.len(), 0, "all or nothing");
+}
+
+#[tokio::test]
+async fn bad_sources_are_refused() {
+    let server = Server::new().await;
+    let with = |key: &str, value: Value| {
+        let mut body = json!({"name": "a"});
+        body[key] = value;
+        body
+    };
+    let table = [
+        (json!({"name": "A"}), "name: must be"),
+        (with("preset", json!("magic")), "preset: must be one of"),
+        (with("preset", json!("basic")), "username: is required"),
+        (with("username", json!("u")), "username: is not a field"),
+        (json!({"name": "a", "preset": "header", "header": "a b"}), "header"),
+        (with("verifier", json!({"type": "bearer", "x": 1})), "verifier.x"),
+        (with("verifier", json!({"type": "magic"})), "verifier"),
+        (with("target", json!("sometimes")), "target: must be"),
+        (with("target", json!({"key": "{{ x"})), "target.key"),
+        (with("identity", json!(["a b"])), "identity[0]"),
+        (with("agent", json!("nobody")), "there is no agent `nobody`"),
+        (with("environment_id", json!("env_1")), "environment_id"),
+        (with("project", json!("/etc")), "projects.roots"),
+        (json!({"name": "a", "secret": "s", "secret_key": "k"}), "keep one"),
+        (with("secret_key", json!("a b")), "secret_key"),
+        (with("message_chars_max", json!(0)), "message_chars_max"),
+        (with("on_redelivery", json!("never")), "on_redelivery"),
+        (with("body_hash_window_seconds", json!(1e9)), "body_hash_window_seconds"),
+    ];
+    refused(&server, "/v1/sources", table).await;
+    server.get("/v1/sources/a").error(404, "not_found_error").await;
+    assert_eq!(server.get("/v1/secrets").ok().await["data"], json!([]), "nothing was kept");
+}
+
+#[tokio::test]
+async fn bad_secrets_and_keys_are_refused() {
+    let server = Server::new().await;
+    let with = |key: &str, value: Value| {
+        let mut body = json!({"name": "a", "value": "v"});
+        body[key] = value;
+        body
+    };
+    let table = [
+        (with("name", json!("a\u{0}b c")), "name: must be"),
+        (json!({"name": "a"}), "value: is required"),
+        (with("value", json!("")), "value: must be"),
+        (with("value", json!("x".repeat(65 * 1024))), "65536 bytes"),
+        (with("generate", json!(true)), "generate"),
+        (with("overlap_seconds", json!(-1)), "overlap_seconds"),
+        (with("overlap_seconds", json!(1.5)), "overlap_seconds"),
+    ];
+    refused(&server, "/v1/secrets", table).await;
+    let key = |name: &str, scopes: Value| json!({"name": name, "scopes": scopes});
+    let table = [
+        (json!({"name": "a"}), "scopes: must be"),
+        (key("a", json!([])), "scopes: must be"),
+        (key("a", json!(["all"])), "scopes[0]: must be"),
+        (key("a", json!(["read", "ingest:A"])), "scopes[1]: must be"),
+        (key("Master Key", json!(["read"])), "name"),
+        (key(" a", json!(["read"])), "name"),
+    ];
+    refused(&server, "/v1/api_keys", table).await;
 }
 
 #[tokio::test]

@@ -93,7 +93,7 @@ async fn agent_endpoint(server: Server) {
 }
 
 async fn source_endpoint(server: Server) {
-    let project = server.projects().join("billing");
+    let project = server.projects.join("billing");
     std::fs::create_dir(&project).expect("a new directory");
     let lucy = json!({"name": "lucy", "model": "rehearsal"});
     let lucy = server.id(server.post("/v1/agents").json(lucy)).await;

@@ -127,7 +127,7 @@ async fn an_environment_is_a_sandbox_or_a_directory() {
     let again = server.post("/v1/environments").json(json!({"name": "cloudy"}));
     again.error(409, "invalid_request_error").await;
 
-    let project = server.projects().join("billing");
+    let project = server.projects.join("billing");
     std::fs::create_dir(&project).expect("a new directory");
     let spelt = format!("{}/./", project.display());
     let config = json!({"type": "local", "project": spelt, "workspace": "worktree"});

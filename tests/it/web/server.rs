@@ -42,6 +42,8 @@ pub struct Server {
     pub agent: String,
     /// The environment `default`.
     pub environment: String,
+    /// A place where projects may be.
+    pub projects: PathBuf,
     _place: Place,
 }
 
@@ -95,9 +97,9 @@ impl Server {
         let (signals, told) = Signals::new();
         let mut options = Options::new(([127, 0, 0, 1], 4100).into());
         options.public_url = Some("https://bell.example".to_owned());
-        let root = place.directory().path().join("projects");
-        std::fs::create_dir(&root).expect("a new directory");
-        options.project_roots = vec![root];
+        let projects = place.directory().path().join("projects");
+        std::fs::create_dir(&projects).expect("a new directory");
+        options.project_roots = vec![projects.clone()];
         options.heartbeat = Duration::from_millis(50);
         let shutdown = CancellationToken::new();
         let app = App::new(store, ingest, signals, Previews::default(), options, shutdown);
@@ -110,6 +112,7 @@ impl Server {
             refusals,
             agent: String::new(),
             environment: String::new(),
+            projects,
             _place: place,
         };
         let body = json!({"name": "default", "model": "rehearsal"});

@@ -181,3 +181,28 @@ async fn events(server: Server) {
     let event = json!({"type": "user.message", "content": "text"});
     nobody.json(json!({"events": [event]})).error(404, "not_found_error").await;
 }
+
+#[tokio::test]
+async fn an_archived_session_is_read_only() {
+    let server = Server::new().await;
+    let session = server.session().await;
+    let path = format!("/v1/sessions/{session}");
+    server.say(&session, "hello").await;
+    let message = server.post(&format!("{path}/archive")).error(400, "invalid_request_error").await;
+    assert_eq!(message, "cannot archive while running");
+    let lease = server.work().await;
+    server.finish(&lease, TurnEnd::EndTurn).await;
+    let archived = server.post(&format!("{path}/archive")).ok().await;
+    assert_eq!(archived["status"], "terminated");
+    assert!(archived["archived_at"].is_string());
+    let event = json!({"events": [{"type": "user.message", "content": "more"}]});
+    let send = server.post(&format!("{path}/events")).json(event).send().await;
+    assert_eq!((send.status.as_u16(), send.header("x-should-retry")), (409, Some("false")));
+    assert_eq!(server.events(session.to_string().as_str()).await.len(), 3, "history stays");
+    let list = async |query: &str| {
+        let list = server.get(&format!("/v1/sessions{query}")).ok().await;
+        list["data"].as_array().expect("a list").len()
+    };
+    assert_eq!((list("").await, list("?include_archived=true").await), (0, 1));
+    server.post("/v1/sessions/sesn_nobody/archive").error(404, "not_found_error").await;
+}
