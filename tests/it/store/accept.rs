@@ -117,10 +117,10 @@ async fn a_repeated_request_gets_the_first_answer(bench: Bench) {
 async fn an_identity_belongs_to_its_source(bench: Bench) {
     let other = make_source(&bench.store, "github").await;
     let here = bench.accept(bench.draft("one")).await;
-    let there = bench.accept(bench.draft("one").from_source(&other)).await;
+    let there = bench.accept(bench.draft("one").of_source(&other)).await;
     assert_eq!((here.verdict, there.verdict), (Verdict::Accepted, Verdict::Accepted));
     assert_ne!(here.session_id, there.session_id);
-    let again = bench.accept(bench.draft("one").from_source(&other)).await;
+    let again = bench.accept(bench.draft("one").of_source(&other)).await;
     assert_eq!(again, Accepted { verdict: Verdict::Duplicate, attempt: 2, ..there });
 }
 
@@ -232,7 +232,7 @@ async fn deliveries_are_listed_newest_first(bench: Bench) {
 async fn deliveries_are_filtered_by_what_people_ask_for(bench: Bench) {
     let other = make_source(&bench.store, "github").await;
     let a = bench.accept(bench.draft("a")).await;
-    let mut draft = bench.draft("b").from_source(&other);
+    let mut draft = bench.draft("b").of_source(&other);
     draft.0.event_type = Some("push".to_owned());
     let b = bench.accept(draft).await;
     let mut draft = bench.draft("c");
@@ -264,7 +264,7 @@ async fn deliveries_are_filtered_by_what_people_ask_for(bench: Bench) {
     assert_eq!(found, a.delivery_id);
     let foreign = bench.store.session_delivery(&session, Some(b.delivery_id)).await;
     assert_fails!(foreign, Error::NotFound);
-    let late = bench.accept(bench.draft("late").to_session(&session)).await;
+    let late = bench.accept(bench.draft("late").for_session(&session)).await;
     let found = bench.store.session_delivery(&session, None).await.unwrap();
     assert_eq!(found, late.delivery_id, "the newest one");
     let first = bench.store.session_delivery(&session, Some(a.delivery_id.clone())).await.unwrap();

@@ -49,11 +49,11 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
 }
 
 async fn what_was_committed_survives_reopening(bench: Bench) {
-    let accepted = bench.accept(bench.draft("one").to_key("k")).await;
+    let accepted = bench.accept(bench.draft("one").for_key("k")).await;
     let lease = bench.claim_one().await;
     bench.begin(&lease).await;
     bench.append(&lease, "half").await;
-    bench.accept(bench.draft("two").to_key("k")).await;
+    bench.accept(bench.draft("two").for_key("k")).await;
     let session = lease.session_id.clone();
     let before = (
         bench.store.session(&session).await.unwrap(),

@@ -87,8 +87,8 @@ pub fn a_request(bench: &Bench, target: &SessionId, number: usize) -> Draft {
     let draft = bench.draft(&format!("{number}"));
     match number % 5 {
         0 => draft,
-        1 => draft.to_session(target),
-        _ => draft.to_key(&format!("key {}", number % 7)),
+        1 => draft.for_session(target),
+        _ => draft.for_key(&format!("key {}", number % 7)),
     }
 }
 
