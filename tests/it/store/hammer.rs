@@ -42,7 +42,7 @@ const WORKERS: usize = 4;
 
 /// Requests of each sender: a few seconds of them. Every identity comes about three times.
 fn n_requests(bench: &Bench) -> usize {
-    let n = if bench.store.is_sqlite() { 1_500 } else { 250 };
+    let n = if bench.store.is_sqlite() { 1_200 } else { 200 };
     if crate::support::full() { 10 * n } else { n }
 }
 
