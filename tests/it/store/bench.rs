@@ -422,12 +422,12 @@ impl Draft {
         self
     }
 
-    pub fn to_session(self, session: &SessionId) -> Draft {
+    pub fn for_session(self, session: &SessionId) -> Draft {
         self.to(RouteTarget::Session(session.clone()))
     }
 
     /// To the session of a key; the session that this request would have made becomes it first.
-    pub fn to_key(mut self, key: &str) -> Draft {
+    pub fn for_key(mut self, key: &str) -> Draft {
         let fresh = match &self.dispatch().target {
             RouteTarget::New(id) | RouteTarget::Session(id) => id.clone(),
             RouteTarget::Key { fresh, .. } => fresh.clone(),
@@ -441,7 +441,7 @@ impl Draft {
         self
     }
 
-    pub fn from_source(mut self, source: &Source) -> Draft {
+    pub fn of_source(mut self, source: &Source) -> Draft {
         self.0.source_id = source.id.clone();
         self
     }

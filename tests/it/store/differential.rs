@@ -445,7 +445,7 @@ impl World {
             identity: Identity {
                 key: format!("identity {}", request.identity),
                 field: "x-id".to_owned(),
-                weak: n % 2 == 0,
+                weak: n.is_multiple_of(2),
             },
             identity_before: request.identity_before.map(|it| format!("identity {it}")),
             route,

@@ -49,11 +49,11 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
 }
 
 async fn what_was_committed_survives_reopening(bench: Bench) {
-    let accepted = bench.accept(bench.draft("one").to_key("k")).await;
+    let accepted = bench.accept(bench.draft("one").for_key("k")).await;
     let lease = bench.claim_one().await;
     bench.begin(&lease).await;
     bench.append(&lease, "half").await;
-    bench.accept(bench.draft("two").to_key("k")).await;
+    bench.accept(bench.draft("two").for_key("k")).await;
     let session = lease.session_id.clone();
     let before = (
         bench.store.session(&session).await.unwrap(),
@@ -107,6 +107,28 @@ async fn a_closed_store_says_so(bench: Bench) {
     assert_fails!(bench.store.probe().await, Error::Unavailable(_));
     assert_fails!(bench.store.revision().await, Error::Unavailable(_));
     assert_fails!(bench.store.claim("n:1".to_owned(), HOUR, 1, None).await, Error::Unavailable(_));
+}
+
+/// Another process that keeps the file locked, such as a badly made backup.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_stays_locked_is_unavailable_on_sqlite() {
+    let bench = Bench::sqlite().await;
+    let first = bench.accept(bench.draft("first")).await;
+    let Location::Sqlite(path) = bench.place.location() else { unreachable!("this is SQLite") };
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.execute_batch("begin immediate").unwrap();
+    let drafts: Vec<_> = (0..5).map(|n| bench.draft(&format!("{n}"))).collect();
+    let answers = join_all(drafts.iter().map(|draft| bench.store.accept(draft.0.clone()))).await;
+    for answer in answers {
+        assert_fails!(answer, Error::Unavailable(_));
+    }
+    // Reading goes on meanwhile, and nothing of what failed is there later.
+    bench.store.delivery(&first.delivery_id).await.unwrap();
+    connection.execute_batch("rollback").unwrap();
+    for draft in drafts {
+        assert_fails!(bench.store.delivery(&draft.0.id).await, Error::NotFound);
+        assert_eq!(bench.accept(draft).await.verdict, Verdict::Accepted);
+    }
 }
 
 #[tokio::test]
@@ -324,7 +346,9 @@ async fn a_statement_that_takes_too_long_is_given_up_on_postgres() {
     let session = bench.session().await;
     let options = Options { statement_seconds_max: 1, ..Options::default() };
     let store = Store::open(&bench.place.location(), &options, bench.clock.clone()).await.unwrap();
-    let Location::Postgres(url) = bench.place.location() else { unreachable!() };
+    let Location::Postgres(url) = bench.place.location() else {
+        unreachable!("this is PostgreSQL")
+    };
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
     let work = async {
         let lock = format!("begin; select 1 from sessions where id = '{session}' for update");

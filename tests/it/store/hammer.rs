@@ -42,7 +42,7 @@ const WORKERS: usize = 4;
 
 /// Requests of each sender: a few seconds of them. Every identity comes about three times.
 fn n_requests(bench: &Bench) -> usize {
-    let n = if bench.store.is_sqlite() { 1_500 } else { 250 };
+    let n = if bench.store.is_sqlite() { 1_200 } else { 200 };
     if crate::support::full() { 10 * n } else { n }
 }
 
@@ -87,8 +87,8 @@ pub fn a_request(bench: &Bench, target: &SessionId, number: usize) -> Draft {
     let draft = bench.draft(&format!("{number}"));
     match number % 5 {
         0 => draft,
-        1 => draft.to_session(target),
-        _ => draft.to_key(&format!("key {}", number % 7)),
+        1 => draft.for_session(target),
+        _ => draft.for_key(&format!("key {}", number % 7)),
     }
 }
 

@@ -40,6 +40,7 @@ mod events;
 mod failures;
 mod hammer;
 mod queue;
+mod retention;
 mod sessions;
 mod targets;
 mod turns;
