@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::ExitCode};
 
-use bellpull::app;
+use bellpull::{app, cli, config};
 use clap::{Parser, Subcommand};
 
 /// Any event pulls the cord, an agent answers: once, in order, within budget, in the open.
@@ -25,6 +25,23 @@ Exit codes: 0 fine, 1 failed, 2 wrong use.";
 enum Command {
     /// Run a server until SIGTERM or Ctrl-C
     Serve(app::ServeArgs),
+    /// Run a server in a temporary directory and watch real-shaped webhooks arrive
+    Demo(app::DemoArgs),
+    /// Copy the database of a running server, and read the copy back
+    Backup(app::BackupArgs),
+    /// Manage the key that secrets are sealed with
+    #[command(subcommand)]
+    Vault(app::VaultCommand),
+    /// Look at everything that `serve` would need, and name every problem at once
+    Check {
+        #[command(flatten)]
+        serve: app::ServeArgs,
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    #[command(flatten)]
+    Client(cli::Command),
     /// Print the version
     Version,
 }
@@ -42,9 +59,19 @@ async fn run(command: Command) -> ExitCode {
     let mut out = std::io::stdout();
     let result = match command {
         Command::Serve(args) => app::serve(&args).await.map(|()| true),
+        Command::Demo(args) => app::demo(&args, &mut out).await.map(|()| true),
+        Command::Backup(args) => app::backup(&args, &mut out).await.map(|()| true),
+        Command::Vault(command) => app::vault(&command, &mut out).await.map(|()| true),
+        Command::Check { serve, json } => app::check(&serve, json, &mut out).await,
         Command::Version => writeln!(out, "bellpull {}", env!("CARGO_PKG_VERSION"))
             .map(|()| true)
             .map_err(Into::into),
+        Command::Client(command) => {
+            let environment = config::environment();
+            let data_dir = config::data_dir_default(&environment);
+            let mut io = cli::Io::process(&environment);
+            return cli::run(command, &environment, data_dir, &mut io).await.into();
+        }
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

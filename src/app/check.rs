@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{
     data_dir::{self, DataDir},
+    http,
     serve::ServeArgs,
 };
 use crate::{
@@ -96,7 +97,8 @@ async fn look(config: &Config, findings: &mut Vec<Finding>) {
     findings.push(Finding { what: "database", result });
     match (vault, store) {
         (Ok(Some(vault)), Ok(Some(store))) => {
-            findings.push(Finding { what: "vault key", result: look_at_vault(&store, &vault).await });
+            findings
+                .push(Finding { what: "vault key", result: look_at_vault(&store, &vault).await });
             look_at_sources(store, vault, findings).await;
         }
         (Ok(Some(_)), _) => {
@@ -139,7 +141,7 @@ async fn look_at_address(config: &Config) -> Result<String, String> {
         Ok(_) => Ok(format!("{} is free", config.listen)),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             let url = format!("http://{}/healthz", config.listen);
-            let healthy = match crate::cli::http_client() {
+            let healthy = match http::client() {
                 Ok(client) => client.get(url).send().await.is_ok_and(|it| it.status().is_success()),
                 Err(_) => false,
             };

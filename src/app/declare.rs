@@ -18,7 +18,7 @@ use crate::{
         source::{Source, SourceKind},
     },
     id::{AgentId, EnvironmentId, Id, SourceId},
-    ingest::{self, Ingest, Registry},
+    ingest::{Ingest, Registry},
     model,
     store::{Change, Store},
 };
@@ -75,7 +75,7 @@ async fn create_agent(
 ) -> anyhow::Result<Agent> {
     let at = store.clock().now();
     let id = AgentId::new(at);
-    let source = ingest::agent_source(&id, at);
+    let source = Source::of_agent(&id, ManagedBy::Api, None, at);
     let note = change(actor, "agent.create", &id, json!({"name": spec.name}));
     let created = store.create_agent(id, spec, managed_by, source, note).await;
     created.context("make an agent")

@@ -5,8 +5,11 @@
 //! anything about deliveries or turns.
 
 mod backup;
+mod check;
 mod data_dir;
 mod declare;
+mod demo;
+mod http;
 mod listen;
 mod log;
 mod serve;
@@ -15,6 +18,8 @@ mod tasks;
 mod vault;
 
 pub use backup::{BackupArgs, backup};
+pub use check::check;
+pub use demo::{DemoArgs, demo};
 pub use serve::{ServeArgs, serve};
 pub use server::Server;
 pub use vault::{VaultCommand, vault};

@@ -8,7 +8,6 @@
 
 mod agent;
 mod format;
-mod nearest;
 mod problem;
 mod reader;
 mod section;

@@ -17,10 +17,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    nearest::nearest,
     problem::{Problem, Wrong, join},
     value::{self, Parsed, Raw},
 };
+use crate::domain::nearest::nearest;
 
 /// Where an effective value came from, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -10,13 +10,14 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::{
-    nearest::nearest,
     problem::{Wrong, join},
     reader::{Entry, Reader},
     value::{self, Parsed, Raw},
 };
 use crate::domain::{
-    self, secret,
+    self,
+    nearest::nearest,
+    secret,
     source::{
         Field, HEADER_DEFAULT, MESSAGE_CHARS_DEFAULT, OnRedelivery, SourceDefinition, Target,
         Verifier, check_name,

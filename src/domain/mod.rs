@@ -13,6 +13,7 @@ pub mod environment;
 pub mod event;
 pub mod key;
 pub mod model;
+pub mod nearest;
 pub mod secret;
 pub mod session;
 pub mod source;

@@ -22,7 +22,7 @@ pub use bounds::{Bounds, Options, Permit};
 pub use gate::{Caller, bearer};
 pub use payload::Payload;
 pub use registry::{
-    Entry, Keys, Registry, Secrets, Snapshot, agent_source, gauges, project_is_allowed, secret_key,
+    Entry, Keys, Registry, Secrets, Snapshot, gauges, project_is_allowed, secret_key,
 };
 pub use render::pretty_json;
 pub use route::check_key_template;

@@ -24,7 +24,7 @@ use crate::{
         environment::{self, Environment, EnvironmentConfig, Workspace},
         key::Scopes,
         secret,
-        source::{Source, SourceDefinition, SourceKind, Verifier},
+        source::{Source, SourceKind},
     },
     id::{AgentId, EnvironmentId, Id, SourceId},
     store::{Change, SecretInfo, Store},
@@ -427,21 +427,6 @@ fn check_project(environment: &Environment) -> Result<EnvironmentId, String> {
             Err(format!("the project `{project}` is not a directory"))
         }
         _ => Ok(environment.id.clone()),
-    }
-}
-
-/// The source that every agent has of its own: its token is in the vault, under the agent's name.
-pub fn agent_source(agent: &AgentId, at: Timestamp) -> Source {
-    Source {
-        id: SourceId::new(at),
-        kind: SourceKind::Agent(agent.clone()),
-        name: agent.to_string(),
-        definition: SourceDefinition::new(Verifier::Bearer),
-        paused: false,
-        managed_by: ManagedBy::Api,
-        created_at: at,
-        updated_at: at,
-        retired_at: None,
     }
 }
 

@@ -143,7 +143,7 @@ impl Error {
         if let Some(code) = self.code {
             error["details"] = json!({"error_code": code});
         }
-        if path == "/v1" || path.starts_with("/v1/") {
+        if super::is_below(path, "/v1") {
             json!({"type": "error", "error": error, "request_id": request_id})
         } else {
             json!({"error": error})

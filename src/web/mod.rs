@@ -84,7 +84,7 @@ impl App {
         App { store, ingest, signals, previews, options, shutdown, ready }
     }
 
-    fn options(&self) -> Arc<Options> {
+    pub fn options(&self) -> Arc<Options> {
         self.options.load_full()
     }
 
@@ -137,11 +137,16 @@ pub fn router(app: App) -> Router {
 /// What no route takes. Under the API only callers that it knows are told so.
 async fn nowhere(State(app): State<App>, request: Request) -> Error {
     let path = request.uri().path();
-    if (path.starts_with("/v1/") || path.starts_with("/api/"))
+    if ["/v1", "/api"].iter().any(|it| is_below(path, it))
         && let Err(error) = auth::admit(&app, request.method(), request.headers())
     {
         return error;
     }
     let (path, _) = crate::domain::text::first_chars(path, 200);
     Error::not_found(format!("there is nothing at `{path}`"))
+}
+
+/// Whether a path is this one or one below it.
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -17,7 +17,7 @@ use std::{collections::VecDeque, convert::Infallible};
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderMap, header},
+    http::{HeaderMap, Method, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use tokio::time::{Duration, Instant};
 
 use self::frame::Deltas;
 use super::{
-    App,
+    App, auth,
     error::{Error, Result},
     input::At,
     query::Query,
@@ -51,13 +51,29 @@ pub(super) async fn open(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let deltas = Deltas::new(&query)?;
+    let caller = headers.clone();
+    let may_go_on: MayGoOn = Box::new(move |app| auth::admit(app, &Method::GET, &caller).is_ok());
+    follow(app, id, &query, &headers, may_go_on).await
+}
+
+/// Asked now and then: a stream outlives no key that was revoked.
+pub(super) type MayGoOn = Box<dyn Fn(&App) -> bool + Send + Sync>;
+
+/// The stream of a session, for whoever may see it.
+pub(super) async fn follow(
+    app: App,
+    id: SessionId,
+    query: &Query,
+    headers: &HeaderMap,
+    may_go_on: MayGoOn,
+) -> Result<Response> {
+    let deltas = Deltas::new(query)?;
     // Registered before the look, so that nothing happens unseen in between.
     let (changes, previews) = (app.signals.watch(&id), app.previews.listen(&id));
     let end = app.store.end_of_log(&id).await.map_err(Error::missing("session"))?;
     let now = app.store.clock().monotonic();
     let stream = Stream {
-        last_seq: last_event_id(&headers)?.map_or(end.last_seq, |seq| seq.min(end.last_seq)),
+        last_seq: last_event_id(headers)?.map_or(end.last_seq, |seq| seq.min(end.last_seq)),
         last_position: end.last_position,
         session: id,
         changes,
@@ -68,6 +84,7 @@ pub(super) async fn open(
         look_at: now,
         beat_at: now + app.options().heartbeat,
         ended: false,
+        may_go_on,
         app,
     };
     let frames = stream::unfold(stream, async |mut stream| {
@@ -98,6 +115,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>> {
 
 struct Stream {
     app: App,
+    may_go_on: MayGoOn,
     session: SessionId,
     changes: Changes,
     previews: Listener,
@@ -153,6 +171,10 @@ impl Stream {
     }
 
     async fn look(&mut self) {
+        if !(self.may_go_on)(&self.app) {
+            self.ended = true;
+            return;
+        }
         self.look_at = self.app.store.clock().monotonic() + POLL;
         match self.read().await {
             Ok(()) => {}

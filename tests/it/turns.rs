@@ -59,7 +59,7 @@ impl World {
         let at = store.clock().now();
         let (agent, environment) = (AgentId::new(at), EnvironmentId::new(at));
         let spec = AgentSpec::new("concierge", "rehearsal");
-        let own = ingest::agent_source(&agent, at);
+        let own = Source::of_agent(&agent, ManagedBy::Api, None, at);
         store.create_agent(agent.clone(), spec, ManagedBy::Api, own, change()).await.unwrap();
         store.create_environment(new_environment(&environment, at), change()).await.unwrap();
         let source = store.put_source(new_source(at), change()).await.unwrap().id;

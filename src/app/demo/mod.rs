@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use super::{Server, log};
+use super::{Server, http, log};
 use crate::{
     cli,
     clock::Clock,
@@ -98,11 +98,8 @@ async fn start(
         Ok(_) => args.listen.clone(),
         Err(_) => "127.0.0.1:0".to_owned(),
     };
-    let flags = Flags {
-        data_dir: Some(directory.join("data")),
-        listen: Some(listen),
-        ..Flags::default()
-    };
+    let flags =
+        Flags { data_dir: Some(directory.join("data")), listen: Some(listen), ..Flags::default() };
     // Nothing of this machine's own configuration: a demo never touches real data or real money.
     let loaded = Config::load(None, &BTreeMap::new(), &flags, &|_| {
         Err(std::io::Error::other("a demo reads no files"))
@@ -129,7 +126,7 @@ async fn ring_all(
     tokens: &BTreeMap<&str, SecretString>,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let client = cli::http_client()?;
+    let client = http::client()?;
     let mut sessions = Vec::new();
     for ring in &RINGS {
         let token = tokens.get(ring.source).context("every source has a token")?;
@@ -138,7 +135,8 @@ async fn ring_all(
         let status = answer["status"].as_str().unwrap_or_default();
         writeln!(out, "  {:<13} {:<10} {}", ring.source, status, ring.story)?;
         writeln!(out, "  {:<13} {:<10} -> {session}", "", "")?;
-        let expected = if sessions.contains(&session.to_owned()) { "duplicate" } else { "accepted" };
+        let expected =
+            if sessions.contains(&session.to_owned()) { "duplicate" } else { "accepted" };
         if status != expected {
             bail!("`{}` should have been {expected}: {answer}", ring.source);
         }
@@ -177,20 +175,24 @@ async fn send(
     Ok(serde_json::from_str(&text).unwrap_or_else(|_| json!({})))
 }
 
-/// The transcript, live, by the same command that a person would use.
+/// A command line of the client.
+#[derive(Debug, clap::Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: cli::Command,
+}
+
+/// The transcript, live, by the same command that a person would type.
 async fn follow(server: &Server, directory: &Path, session: &str) -> anyhow::Result<()> {
-    let environment = config::environment();
-    let mut io = cli::Io::process(&environment);
-    let global = cli::Global {
-        url: Some(server.url()),
-        key: None,
-        data_dir: Some(directory.join("data")),
-        json: false,
-    };
-    let command = cli::Command::follow_until_idle(session, global);
-    match cli::run(command, &BTreeMap::new(), directory.join("data"), &mut io).await {
+    let (url, data) = (server.url(), directory.join("data").display().to_string());
+    let words = ["bellpull", "tail", session, "--until-idle", "--url", &url, "--data-dir", &data];
+    let line = <Line as clap::Parser>::try_parse_from(words)?;
+    let mut io = cli::Io::process(&config::environment());
+    match cli::run(line.command, &BTreeMap::new(), directory.join("data"), &mut io).await {
         cli::Exit::Fine => Ok(()),
-        cli::Exit::Failed | cli::Exit::WrongUse => bail!("{session} could not be followed to its end"),
+        cli::Exit::Failed | cli::Exit::WrongUse => {
+            bail!("{session} could not be followed to its end")
+        }
     }
 }
 

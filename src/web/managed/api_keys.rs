@@ -33,7 +33,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 /// Names of actors in the audit log that are not keys.
-const RESERVED: [&str; 4] = [MASTER, "box key", "config file", "bellpull"];
+const RESERVED: [&str; 5] = [MASTER, "box key", "config file", "first start", "bellpull"];
 
 const SCOPES_MAX: usize = 100;
 

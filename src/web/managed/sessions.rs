@@ -1,6 +1,10 @@
 //! Sessions: made, looked at, listed.
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{get, post},
+};
 use serde_json::{Value, json};
 
 use super::{LIMIT, events};
@@ -12,7 +16,7 @@ use crate::{
         session::{Session, Status},
     },
     id::{AgentId, EnvironmentId, Id, SessionId},
-    store::{NewSession, Page, SessionFilter},
+    store::{self, NewSession, Page, SessionFilter},
     web::{
         App,
         error::{Error, Result},
@@ -25,6 +29,7 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/v1/sessions", get(list).post(create))
         .route("/v1/sessions/{id}", get(retrieve))
+        .route("/v1/sessions/{id}/archive", post(archive))
 }
 
 /// Events that a session may start with.
@@ -152,6 +157,16 @@ async fn find_environment(app: &App, id: &str) -> Result<EnvironmentId> {
 
 async fn retrieve(State(app): State<App>, At(id): At<SessionId>) -> Result<Json<Value>> {
     let session = app.store.session(&id).await.map_err(Error::missing("session"))?;
+    Ok(Json(session.to_json()))
+}
+
+/// Possible at rest only. The API calls the opposite a bad request and not a conflict.
+async fn archive(State(app): State<App>, At(id): At<SessionId>) -> Result<Json<Value>> {
+    let session = app.store.archive_session(&id).await.map_err(|error| match error {
+        store::Error::Conflict(message) => Error::invalid(message),
+        other => Error::missing("session")(other),
+    })?;
+    app.signals.changed(&id);
     Ok(Json(session.to_json()))
 }
 

@@ -4,10 +4,7 @@
 //! a wrong one: a candidate must be within two slips of a finger, one for short words.
 
 /// The candidate that was probably meant.
-pub(super) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = bare(word);
     candidates
         .into_iter()

@@ -1,0 +1,345 @@
+//! `sources`: the systems that may call in.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Exit,
+    client::Listing,
+    context::{Context, Paging, ago, str, time},
+    curl,
+    failure::{Failure, Result},
+    secrets,
+    table::{Cell, Fields, Table, one_line},
+};
+use crate::{
+    clock::Timestamp,
+    domain::source::{Field, Verifier},
+};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  bellpull sources create deploys --preset bearer --secret-stdin --agent lucy < token.txt
+  bellpull sources create tickets --preset header --header X-Token --secret-key TICKETS_TOKEN \\
+      --session-key '{{ body.ticket.id }}'               one session per ticket
+  bellpull sources refusals tickets                      who was not let in, and why
+  bellpull sources pause tickets                         its deliveries are held
+
+A source without a preset is called with an API key of scope `ingest:NAME`.";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+struct Filter {
+    /// The agents' own sources too
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List sources (the same as without a command)
+    List(Filter),
+    /// Show a source
+    Show {
+        /// Its id or name
+        #[arg(value_name = "SOURCE")]
+        name: String,
+    },
+    /// Make a source, or change the one of this name
+    Create(Box<Create>),
+    /// Hold a source's deliveries back
+    Pause {
+        /// Its id or name
+        #[arg(value_name = "SOURCE")]
+        name: String,
+    },
+    /// Let a paused source's deliveries go on
+    Resume {
+        /// Its id or name
+        #[arg(value_name = "SOURCE")]
+        name: String,
+    },
+    /// Retire a source: nobody is let in any more, its deliveries stay
+    Delete {
+        /// Its id or name
+        #[arg(value_name = "SOURCE")]
+        name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// List the newest calls that were refused, with the reason
+    Refusals {
+        /// Its id or name
+        #[arg(value_name = "SOURCE")]
+        name: String,
+        #[command(flatten)]
+        paging: Paging,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Create {
+    /// Name, which is part of the URL: lower-case letters, digits, `_` and `-`
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// How callers prove themselves
+    #[arg(long, value_name = "PRESET", value_parser = Verifier::PRESETS)]
+    preset: Option<String>,
+    /// User name, with the preset `basic`
+    #[arg(long, value_name = "NAME", requires = "preset")]
+    username: Option<String>,
+    /// Header that holds the secret, with the preset `header` [default: X-Webhook-Secret]
+    #[arg(long, value_name = "HEADER", requires = "preset")]
+    header: Option<String>,
+    /// The secret; better read it from the input, or name it
+    #[arg(long, value_name = "VALUE", group = "secret_given")]
+    secret: Option<String>,
+    /// Read the secret from the input
+    #[arg(long, group = "secret_given")]
+    secret_stdin: bool,
+    /// Name of the secret, as in `bellpull secrets`
+    #[arg(long, value_name = "NAME", group = "secret_given")]
+    secret_key: Option<String>,
+    /// Agent, by id or name [default: the one named `default`]
+    #[arg(long, value_name = "AGENT")]
+    agent: Option<String>,
+    /// Directory on the server that the agent works in
+    #[arg(long, value_name = "DIR", conflicts_with = "environment")]
+    project: Option<String>,
+    /// Environment that the agent works in, by id or name [default: the one named `default`]
+    #[arg(long, value_name = "ENVIRONMENT")]
+    environment: Option<String>,
+    /// `new_session`, or the session that every delivery goes to [default: new_session]
+    #[arg(long, value_name = "TARGET")]
+    target: Option<String>,
+    /// One session per value of this template, such as `{{ body.ticket.id }}`
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "target")]
+    session_key: Option<String>,
+    /// Header or JSON pointer that tells deliveries apart; may be given several times
+    #[arg(long, value_name = "FIELD", value_parser = field)]
+    identity: Vec<Field>,
+    /// Header or JSON pointer that says what happened; may be given several times
+    #[arg(long, value_name = "FIELD", value_parser = field)]
+    event_type: Vec<Field>,
+    /// Characters of the payload in the agent's message [default: 2000]
+    #[arg(long, value_name = "CHARS")]
+    message_chars: Option<u32>,
+    /// Without an id, equal bodies within so many seconds are one delivery [default: 0, each is its own]
+    #[arg(long, value_name = "SECONDS")]
+    body_hash_window: Option<u32>,
+    /// Let the agent work again when a delivery whose turn failed is sent again
+    #[arg(long)]
+    rerun_failed: bool,
+}
+
+fn field(text: &str) -> std::result::Result<Field, String> {
+    text.parse().map_err(|problem: crate::domain::Problem| problem.message)
+}
+
+const PATH: [&str; 2] = ["v1", "sources"];
+
+pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
+    let Some(action) = args.action else {
+        return list(&args.filter, context).await;
+    };
+    if args.filter != Filter::default() {
+        return Err(Failure::wrong("filters are for the list"));
+    }
+    match action {
+        Action::List(filter) => list(&filter, context).await,
+        Action::Show { name } => {
+            let what = format!("show the source `{name}`");
+            let found = context.client.get(&what, &["v1", "sources", &name], &[]).await;
+            let source = context.or_nearest(found, &name, &PATH, &["name"]).await?;
+            print(&source, context)
+        }
+        Action::Create(create) => self::create(*create, context).await,
+        Action::Pause { name } => switch(&name, "pause", context).await,
+        Action::Resume { name } => switch(&name, "resume", context).await,
+        Action::Delete { name, yes } => delete(&name, yes, context).await,
+        Action::Refusals { name, paging } => refusals(&name, &paging, context).await,
+    }
+}
+
+async fn list(filter: &Filter, context: &mut Context<'_>) -> Result<Exit> {
+    let query: &[(&str, &str)] = if filter.all { &[("kind", "all")] } else { &[] };
+    let listing = context.list_all("list the sources", &PATH, query).await?;
+    context.print_list(&listing, "sources", table)?;
+    Ok(Exit::Fine)
+}
+
+fn table(listing: &Listing, _: Timestamp) -> Table {
+    let mut table =
+        Table::new(&["NAME", "STATE", "GATE", "AGENT…", "TARGET…", "MANAGED BY?", "PROBLEM…"]);
+    for source in &listing.data {
+        table.row(vec![
+            Cell::strong(str(&source["name"])),
+            Cell::badge(state(source)),
+            Cell::new(str(&source["verifier"]["type"])),
+            Cell::new(str(&source["agent"])),
+            Cell::new(target(&source["target"])),
+            Cell::dim(str(&source["managed_by"])),
+            Cell::new(str(&source["broken"])),
+        ]);
+    }
+    table
+}
+
+fn state(source: &Value) -> &'static str {
+    if source["paused"] == true {
+        "paused"
+    } else if source["broken"].is_string() {
+        "broken"
+    } else {
+        "active"
+    }
+}
+
+fn target(target: &Value) -> String {
+    match target["key"].as_str() {
+        Some(template) => format!("key {template}"),
+        None => str(target).to_owned(),
+    }
+}
+
+fn print(source: &Value, context: &mut Context<'_>) -> Result<Exit> {
+    if context.json {
+        context.io.json(source)?;
+        return Ok(Exit::Fine);
+    }
+    let url = context.client.absolute(str(&source["url"]));
+    let fields = fields(source, &url, context.io.clock.now());
+    context.print_fields(&fields)?;
+    Ok(Exit::Fine)
+}
+
+fn fields(source: &Value, url: &str, now: Timestamp) -> Fields {
+    let text = |name: &str| Cell::new(str(&source[name]));
+    let list = |name: &str| {
+        let values = source[name].as_array().map(Vec::as_slice).unwrap_or_default();
+        Cell::new(values.iter().map(str).collect::<Vec<_>>().join(", "))
+    };
+    let no_secret = if source["secret_set"] == true { "" } else { "has no value yet" };
+    let mut fields = Fields::default();
+    fields
+        .with("name", Cell::strong(str(&source["name"])), str(&source["id"]))
+        .add("url", Cell::new(url))
+        .with("state", Cell::badge(state(source)), str(&source["broken"]))
+        .add("gate", Cell::new(str(&source["verifier"]["type"])))
+        .with("secret", text("secret_key"), no_secret)
+        .with("agent", text("agent"), str(&source["agent_id"]))
+        .add("environment", text("environment_id"))
+        .add("project", text("project"))
+        .add("target", Cell::new(target(&source["target"])))
+        .add("identity", list("identity"))
+        .add("event type", list("event_type"))
+        .add("managed by", text("managed_by"));
+    time(&mut fields, "created", now, &source["created_at"]);
+    time(&mut fields, "updated", now, &source["updated_at"]);
+    fields
+}
+
+impl Create {
+    async fn body(self, context: &mut Context<'_>) -> Result<Value> {
+        let mut body = Map::new();
+        let mut set = |name: &str, value: Option<Value>| {
+            body.extend(value.map(|value| (name.to_owned(), value)));
+        };
+        set("name", Some(self.name.clone().into()));
+        set("preset", self.preset.map(Value::from));
+        set("username", self.username.map(Value::from));
+        set("header", self.header.map(Value::from));
+        let secret = match self.secret {
+            None if self.secret_stdin => {
+                let prompt = format!("Secret of {}: ", self.name);
+                Some(secrets::value_from_input(context, &prompt)?)
+            }
+            secret => secret,
+        };
+        set("secret", secret.map(Value::from));
+        set("secret_key", self.secret_key.map(Value::from));
+        set("agent", self.agent.map(Value::from));
+        set("project", self.project.map(Value::from));
+        if let Some(environment) = self.environment {
+            set("environment_id", Some(context.environment_id(&environment).await?.into()));
+        }
+        let key = self.session_key.map(|template| json!({"key": template}));
+        set("target", self.target.map(Value::from).or(key));
+        let fields = |list: Vec<Field>| (!list.is_empty()).then(|| json!(list));
+        set("identity", fields(self.identity));
+        set("event_type", fields(self.event_type));
+        set("message_chars_max", self.message_chars.map(Value::from));
+        set("body_hash_window_seconds", self.body_hash_window.map(Value::from));
+        set("on_redelivery", self.rerun_failed.then(|| "rerun_failed".into()));
+        Ok(Value::Object(body))
+    }
+}
+
+async fn create(create: Create, context: &mut Context<'_>) -> Result<Exit> {
+    let what = format!("create the source `{}`", create.name);
+    let body = create.body(context).await?;
+    let source = context.client.post(&what, &PATH, &body).await?;
+    print(&source, context)?;
+    if context.json {
+        return Ok(Exit::Fine);
+    }
+    let url = context.client.absolute(str(&source["url"]));
+    let verifier = &source["verifier"];
+    context.io.line("")?;
+    context.io.line(curl::line(&url, &curl::credentials(verifier)))?;
+    if verifier["type"] == "box" {
+        let name = str(&source["name"]);
+        context
+            .io
+            .note(format!("a key for it: bellpull keys create {name} --scope ingest:{name}"))?;
+    }
+    Ok(Exit::Fine)
+}
+
+async fn switch(name: &str, verb: &str, context: &mut Context<'_>) -> Result<Exit> {
+    let what = format!("{verb} the source `{name}`");
+    let answer = context.client.post(&what, &["v1", "sources", name, verb], &json!({})).await;
+    let answer = context.or_nearest(answer, name, &PATH, &["name"]).await?;
+    print(&answer, context)
+}
+
+async fn delete(name: &str, yes: bool, context: &mut Context<'_>) -> Result<Exit> {
+    if !yes && !context.io.confirm(&format!("Retire the source `{name}`?"))? {
+        return Ok(Exit::Failed);
+    }
+    let what = format!("delete the source `{name}`");
+    let deleted = context.client.delete(&what, &["v1", "sources", name]).await;
+    let deleted = context.or_nearest(deleted, name, &PATH, &["name"]).await?;
+    if context.json {
+        context.io.json(&deleted)?;
+    } else {
+        context.io.line(format!("{}  retired", one_line(name)))?;
+    }
+    Ok(Exit::Fine)
+}
+
+async fn refusals(name: &str, paging: &Paging, context: &mut Context<'_>) -> Result<Exit> {
+    let what = format!("list the refusals of the source `{name}`");
+    let listing = context.list(&what, &["v1", "sources", name, "refusals"], &[], paging).await;
+    let listing = context.or_nearest(listing, name, &PATH, &["name"]).await?;
+    context.print_list(&listing, "refusals", |listing, now| {
+        let mut table = Table::new(&["ID", "AT", "SOURCE", "REASON…"]);
+        for refusal in &listing.data {
+            table.row(vec![
+                Cell::new(str(&refusal["id"])),
+                ago(now, &refusal["at"]),
+                Cell::new(str(&refusal["source"])),
+                Cell::new(str(&refusal["reason"])),
+            ]);
+        }
+        table
+    })?;
+    Ok(Exit::Fine)
+}

@@ -1,0 +1,14 @@
+//! HTTP through the front door: what callers send and what they are told.
+
+mod access;
+mod bad_input;
+mod client;
+mod contract;
+mod frame;
+mod hooks;
+mod managed;
+mod own;
+mod server;
+mod sessions;
+mod socket;
+mod streams;
