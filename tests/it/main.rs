@@ -11,6 +11,7 @@
 )]
 
 mod crash;
+mod model;
 mod process;
 mod store;
 mod support;
