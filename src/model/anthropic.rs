@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Error, OnText,
+    surrogate::Joiner,
     wire::{Fold, append, call_input, count, cut, parse, take, tell, text_block},
 };
 use crate::domain::{
@@ -165,6 +166,7 @@ struct OpenBlock {
     raw: Map<String, Value>,
     /// What came of a call's input.
     input: String,
+    joiner: Joiner,
     /// Its place among the blocks of text, once it has any.
     text_index: Option<usize>,
 }
@@ -186,7 +188,13 @@ impl Fold for Answer {
                     return Err(Error::passing("the model server began a block without content"));
                 };
                 let text = raw.get("text").and_then(Value::as_str).unwrap_or_default().to_owned();
-                self.blocks.push(OpenBlock { index, raw, input: String::new(), text_index: None });
+                self.blocks.push(OpenBlock {
+                    index,
+                    raw,
+                    input: String::new(),
+                    joiner: Joiner::default(),
+                    text_index: None,
+                });
                 self.tell(index, &text, on_text)?;
             }
             "content_block_delta" => self.extend(&event, on_text)?,
@@ -270,11 +278,16 @@ impl Answer {
         let block = self.block(index)?;
         match piece("type") {
             "text_delta" => {
-                append(&mut block.raw, "text", piece("text"));
-                self.tell(index, piece("text"), on_text)?;
+                let piece = block.joiner.join(piece("text"));
+                append(&mut block.raw, "text", &piece);
+                self.tell(index, &piece, on_text)?;
             }
-            "input_json_delta" => block.input.push_str(piece("partial_json")),
-            "thinking_delta" => append(&mut block.raw, "thinking", piece("thinking")),
+            "input_json_delta" => {
+                block.input.push_str(&block.joiner.join(piece("partial_json")));
+            }
+            "thinking_delta" => {
+                append(&mut block.raw, "thinking", &block.joiner.join(piece("thinking")));
+            }
             "signature_delta" => append(&mut block.raw, "signature", piece("signature")),
             "citations_delta" => {
                 let citation = delta["citation"].clone();

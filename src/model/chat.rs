@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Error, OnText,
+    surrogate::Joiner,
     wire::{Fold, append, as_text, call_input, count, cut, parse, take, tell, text_block, url_of},
 };
 use crate::domain::{
@@ -168,6 +169,7 @@ pub(super) struct Answer {
     head: Map<String, Value>,
     /// Everything of the message but its calls.
     message: Map<String, Value>,
+    joiner: Joiner,
     calls: Vec<OpenCall>,
     finish_reason: Option<String>,
     usage: Usage,
@@ -182,6 +184,7 @@ struct OpenCall {
     raw: Map<String, Value>,
     name: String,
     arguments: String,
+    joiner: Joiner,
 }
 
 impl Fold for Answer {
@@ -287,7 +290,9 @@ impl Answer {
                 }
                 ("content" | "refusal", Value::String(piece)) => self.say(&key, &piece, on_text),
                 ("role", role) => drop(self.message.insert(key, role)),
-                (_, Value::String(piece)) => append(&mut self.message, &key, &piece),
+                (_, Value::String(piece)) => {
+                    append(&mut self.message, &key, &self.joiner.join(&piece));
+                }
                 (_, Value::Array(more)) => match self.message.get_mut(&key) {
                     Some(Value::Array(list)) => list.extend(more),
                     _ => drop(self.message.insert(key, more.into())),
@@ -302,10 +307,11 @@ impl Answer {
         if piece.is_empty() {
             return;
         }
-        append(&mut self.message, key, piece);
+        let piece = self.joiner.join(piece);
+        append(&mut self.message, key, &piece);
         // A refusal is shown as the text that it is, behind what was said before.
         let index = usize::from(key == "refusal" && self.message.contains_key("content"));
-        tell(on_text, index, piece);
+        tell(on_text, index, &piece);
     }
 
     /// A piece of a call belongs to the call with its index. There are servers that leave the index
@@ -338,7 +344,7 @@ impl Answer {
             open.name.push_str(name);
         }
         match &function["arguments"] {
-            Value::String(piece) => open.arguments.push_str(piece),
+            Value::String(piece) => open.arguments.push_str(&open.joiner.join(piece)),
             Value::Object(whole) => open.arguments = Value::Object(whole.clone()).to_string(),
             _ => {}
         }

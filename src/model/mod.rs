@@ -14,6 +14,7 @@ mod rehearsal;
 mod responses;
 mod retry;
 mod sse;
+mod surrogate;
 mod wire;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};

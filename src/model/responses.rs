@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{
     Error, OnText,
     chat::last_said,
+    surrogate::Joiner,
     wire::{Fold, as_text, call_input, count, cut, parse, take, tell, text_block, url_of},
 };
 use crate::domain::{
@@ -84,6 +85,10 @@ fn user(parts: &[UserPart], input: &mut Vec<Value>) {
                 if *is_error {
                     output.insert(0, json!({"type": "input_text", "text": "Error:"}));
                 }
+                // The plain form is the one that every server knows.
+                let texts: Option<Vec<_>> =
+                    output.iter().map(|part| part["text"].as_str()).collect();
+                let output = texts.map_or_else(|| json!(output), |texts| json!(texts.join("\n")));
                 input.push(json!({"type": "function_call_output", "call_id": tool_use_id,
                     "output": output}));
             }
@@ -154,7 +159,7 @@ pub(super) struct Answer {
     /// Items that are complete, by their place.
     items: BTreeMap<u64, Value>,
     /// Blocks of text in the order in which they began.
-    texts: Vec<(u64, u64)>,
+    texts: Vec<((u64, u64), Joiner)>,
     /// The answer as a whole: the last thing that comes.
     response: Value,
     usage: Usage,
@@ -172,12 +177,13 @@ impl Fold for Answer {
             "response.output_item.added" => self.begun = true,
             "response.output_text.delta" | "response.refusal.delta" => {
                 let key = (place, event["content_index"].as_u64().unwrap_or(0));
-                let known = self.texts.iter().position(|text| *text == key);
+                let known = self.texts.iter().position(|(text, _)| *text == key);
                 let index = known.unwrap_or(self.texts.len());
                 if known.is_none() {
-                    self.texts.push(key);
+                    self.texts.push((key, Joiner::default()));
                 }
-                tell(on_text, index, event["delta"].as_str().unwrap_or_default());
+                let piece = event["delta"].as_str().unwrap_or_default();
+                tell(on_text, index, &self.texts[index].1.join(piece));
             }
             "response.output_item.done" => drop(self.items.insert(place, take(&mut event, "item"))),
             "response.completed" | "response.incomplete" => {

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Error, OnText};
+use super::{Error, OnText, surrogate};
 use crate::domain::{
     conversation::Completion,
     event::{Block, Usage},
@@ -30,7 +30,12 @@ pub(super) trait Fold: Send {
 
 /// The JSON object that an event holds.
 pub(super) fn parse(data: &str) -> Result<Value, Error> {
-    match serde_json::from_str(data) {
+    let read = serde_json::from_str(data);
+    let read = read.or_else(|error| match surrogate::mark(data) {
+        Some(marked) => serde_json::from_str(&marked),
+        None => Err(error),
+    });
+    match read {
         Ok(Value::Object(event)) => Ok(Value::Object(event)),
         Ok(_) => Err(Error::passing("the model server sent an event that is no object")),
         Err(_) => Err(Error::passing("the model server sent an event that is no JSON")),

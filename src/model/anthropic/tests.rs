@@ -322,3 +322,22 @@ fn what_is_no_answer() {
     let error = answer.take("data?", &mut Pieces::default()).unwrap_err();
     assert_eq!(error.message, "the model server sent an event that is no JSON");
 }
+
+#[test]
+fn a_character_that_was_cut_in_half_is_whole_again() {
+    let (mut answer, mut pieces) = (Answer::default(), Pieces::default());
+    let events = [
+        start().to_string(),
+        block(0, json!({"type": "text", "text": ""})).to_string(),
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"\ud83e"}}"#
+            .to_owned(),
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"\udd80"}}"#
+            .to_owned(),
+        end("end_turn").to_string(),
+    ];
+    for event in events {
+        answer.take(&event, &mut pieces).unwrap();
+    }
+    assert_eq!(answer.finish().unwrap().content, [Block::text("🦀")]);
+    assert_eq!(pieces.0, [(0, "🦀".to_owned())]);
+}

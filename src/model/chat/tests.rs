@@ -281,3 +281,17 @@ fn an_answer_begins_with_more_than_a_role() {
     answer.take(text, &mut Pieces::default()).unwrap();
     assert!(answer.has_begun());
 }
+
+#[test]
+fn a_character_that_was_cut_in_half_is_whole_again() {
+    let (result, pieces) = fold(&[
+        r#"{"choices":[{"delta":{"content":"crab \ud83e"}}]}"#,
+        r#"{"choices":[{"delta":{"content":"\udd80"}}]}"#,
+        r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"1","function":{"name":"a","arguments":"{\"x\":\"\ud83e"}}]}}]}"#,
+        r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"\udd80\"}"}}]},"finish_reason":"stop"}]}"#,
+    ]);
+    let completion = result.unwrap();
+    assert_eq!(completion.content, [Block::text("crab 🦀")]);
+    assert_eq!(completion.calls, [("a".to_owned(), json!({"x": "🦀"}))]);
+    assert_eq!(pieces, [(0, "crab ".to_owned()), (0, "🦀".to_owned())]);
+}

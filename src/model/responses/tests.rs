@@ -74,8 +74,7 @@ fn a_request_keeps_nothing_on_their_side_and_gives_back_what_was_thought() {
                 {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]},
                 reasoning(),
                 {"type": "function_call", "id": "fc_1", "call_id": "sevt_1", "name": "look", "arguments": "{}"},
-                {"type": "function_call_output", "call_id": "sevt_1", "output": [
-                    {"type": "input_text", "text": "Error:"}, {"type": "input_text", "text": "seen"}]},
+                {"type": "function_call_output", "call_id": "sevt_1", "output": "Error:\nseen"},
             ],
             "instructions": "Be kind.",
             "tools": [{"type": "function", "name": "look", "description": "Looks",
