@@ -228,7 +228,7 @@ async fn list(filter: Filter, context: &mut Context<'_>) -> Result<Exit> {
 }
 
 fn table(listing: &Listing, now: Timestamp) -> Table {
-    let headings = ["ID", "NAME…", "MODEL…", "VERSION", "STATE", "MANAGED BY", "UPDATED"];
+    let headings = ["ID", "NAME…", "MODEL…", "VERSION", "STATE", "MANAGED BY?", "UPDATED?"];
     let mut table = Table::new(&headings);
     for agent in &listing.data {
         table.row(vec![

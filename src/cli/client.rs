@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 use super::{
-    connection::{Connection, KeyFrom},
+    connection::Connection,
     failure::{Failure, Result},
 };
 
@@ -233,8 +233,9 @@ impl Client {
             failure = failure.passing();
         }
         Err(match (status, location, retry_after) {
-            (StatusCode::UNAUTHORIZED, ..) => failure.hint(self.connection.key_from.hint()),
-            (StatusCode::FORBIDDEN, ..) => failure.hint(self.forbidden()),
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, ..) => {
+                failure.hint(self.connection.key_from.hint())
+            }
             (status, Some(location), _) if status.is_redirection() => {
                 failure.hint(format!("it points to {location}; give that server to `--url`"))
             }
@@ -242,13 +243,6 @@ impl Client {
             _ if !is_ours => failure.hint(STRANGER),
             _ => failure,
         })
-    }
-
-    fn forbidden(&self) -> &'static str {
-        match self.connection.key_from {
-            KeyFrom::File(_) => "the key in the data directory is not this server's",
-            _ => "changes need a key of scope `admin`; looking needs `read`",
-        }
     }
 
     fn unreachable(&self, what: &str, error: &reqwest::Error) -> Failure {

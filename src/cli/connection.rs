@@ -102,9 +102,7 @@ impl KeyFrom {
     /// What to do when the server says 401.
     pub(super) fn hint(&self) -> String {
         match self {
-            KeyFrom::Flag => {
-                "the key came from `--key`; `bellpull keys` lists the others".to_owned()
-            }
+            KeyFrom::Flag => "the key came from `--key`".to_owned(),
             KeyFrom::Variable => format!("the key came from the variable {KEY_VARIABLE}"),
             KeyFrom::File(path) => format!(
                 "the key came from `{}`; `--data-dir` or {DATA_DIR_VARIABLE} names the data \

@@ -1,6 +1,8 @@
 //! What all commands share: the client, the streams, and the few things that every one of them does
 //! with an answer.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::{
@@ -82,6 +84,16 @@ impl Context<'_> {
         self.client.list(what, path, query, paging.page.clone(), n_max).await
     }
 
+    /// All of a list: for those that fit on one page, today.
+    pub(super) async fn list_all(
+        &self,
+        what: &str,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Listing> {
+        self.client.list(what, path, query, None, NAMES_MAX).await
+    }
+
     /// The id of the agent with this id or name.
     pub(super) async fn agent_id(&self, text: &str) -> Result<String> {
         if text.parse::<AgentId>().is_ok() {
@@ -101,7 +113,7 @@ impl Context<'_> {
     /// The one thing of this name: names of agents need not be unique.
     pub(super) async fn id_by_name(&self, noun: &str, nouns: &str, text: &str) -> Result<String> {
         let what = format!("find the {noun} `{text}`");
-        let all = self.client.list(&what, &["v1", nouns], &[], None, NAMES_MAX).await?.data;
+        let all = self.list_all(&what, &["v1", nouns], &[]).await?.data;
         let named: Vec<&str> =
             all.iter().filter(|it| it["name"] == text).map(|it| str(&it["id"])).collect();
         match named.as_slice() {
@@ -118,6 +130,15 @@ impl Context<'_> {
         }
     }
 
+    /// The names of the agents that a list of deliveries or sessions refers to as their source.
+    pub(super) async fn names(&self, listing: &Listing) -> Names {
+        let is_agent = |it: &Value| str(&it["source"]).starts_with(AgentId::PREFIX);
+        if self.json || !listing.data.iter().any(is_agent) {
+            return Names::default();
+        }
+        Names::read(&self.client).await
+    }
+
     /// Lets a failure because of an unknown name or id say which one was probably meant.
     pub(super) async fn or_nearest<T>(
         &self,
@@ -128,19 +149,57 @@ impl Context<'_> {
     ) -> Result<T> {
         match outcome {
             Err(failure) if failure.has_status(404) => {
-                let list = self.client.list("look", path, &[], None, PAGE_MAX).await;
-                let known = list.map(|list| list.data).unwrap_or_default();
-                let names =
-                    known.iter().flat_map(|item| fields.iter().map(|field| str(&item[*field])));
-                Err(suggest(failure, wanted, names))
+                Err(self.nearest(failure, wanted, path, fields).await)
             }
             other => other,
         }
     }
+
+    /// The failure, with the name or id that was probably meant.
+    pub(super) async fn nearest(
+        &self,
+        failure: Failure,
+        wanted: &str,
+        path: &[&str],
+        fields: &[&str],
+    ) -> Failure {
+        let list = self.client.list("look", path, &[], None, PAGE_MAX).await;
+        let known = list.map(|list| list.data).unwrap_or_default();
+        let names = known.iter().flat_map(|item| fields.iter().map(|field| str(&item[*field])));
+        suggest(failure, wanted, names)
+    }
 }
 
-/// Names that are looked through for one.
+/// Entries of such a list, and names that are looked through for one.
 const NAMES_MAX: usize = 10_000;
+
+/// Names of agents by id. An agent's own source goes by the agent's id, which tells nobody anything.
+#[derive(Debug, Default)]
+pub(super) struct Names(HashMap<String, String>);
+
+impl Names {
+    /// Whoever may not see the agents sees their ids.
+    pub(super) async fn read(client: &Client) -> Names {
+        let query = [("include_archived", "true")];
+        let agents = client.list("name the agents", &["v1", "agents"], &query, None, NAMES_MAX);
+        let agents = agents.await.map(|agents| agents.data).unwrap_or_default();
+        let pair = |agent: &Value| (str(&agent["id"]).to_owned(), str(&agent["name"]).to_owned());
+        Names(agents.iter().map(pair).collect())
+    }
+
+    /// What a source is called in a line.
+    pub(super) fn source(&self, source: &Value) -> String {
+        match self.0.get(str(source)) {
+            Some(name) => format!("agent {name}"),
+            None => str(source).to_owned(),
+        }
+    }
+
+    /// Whether reading them again could tell more about this source.
+    pub(super) fn lack(&self, source: &Value) -> bool {
+        str(source).starts_with(AgentId::PREFIX) && !self.0.contains_key(str(source))
+    }
+}
 
 /// Adds to a failure what was probably meant, if that can be told.
 fn suggest<'a>(

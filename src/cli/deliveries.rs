@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     Exit,
     client::{Listing, cause, read},
-    context::{Context, Paging, ago, str, time},
+    context::{Context, Names, Paging, ago, str, time},
     failure::{Failure, Result},
     style::size,
     table::{Cell, Fields, Table, one_line},
@@ -114,13 +114,24 @@ async fn list(filter: Filter, context: &mut Context<'_>) -> Result<Exit> {
     ];
     let query: Vec<(&str, &str)> =
         fields.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
-    let listing = context.list("list the deliveries", &PATH, &query, &filter.paging).await?;
-    context.print_list(&listing, "deliveries", table)?;
+    let listing = context.list("list the deliveries", &PATH, &query, &filter.paging).await;
+    let listing = match (listing, &filter.source) {
+        (Err(failure), Some(source)) if failure.has_status(400) => {
+            let sources = ["v1", "sources"];
+            return Err(context.nearest(failure, source, &sources, &["name"]).await);
+        }
+        (listing, _) => listing?,
+    };
+    let names = context.names(&listing).await;
+    context.print_list(&listing, "deliveries", |listing, now| table(listing, &names, now))?;
     Ok(Exit::Fine)
 }
 
-fn table(listing: &Listing, now: Timestamp) -> Table {
-    let headings = ["ID", "RECEIVED", "SOURCE…", "EVENT…", "STATUS", "OUTCOME", "SESSION", "TRIES"];
+fn table(listing: &Listing, names: &Names, now: Timestamp) -> Table {
+    let has_reasons = listing.data.iter().any(|delivery| delivery["reason"].is_string());
+    // A badge is never cut, a reason may be.
+    let outcome = if has_reasons { "OUTCOME…" } else { "OUTCOME" };
+    let headings = ["ID", "RECEIVED", "SOURCE…", "EVENT…", "STATUS", outcome, "TRIES?", "SESSION?"];
     let mut table = Table::new(&headings);
     for delivery in &listing.data {
         let attempts = delivery["attempts"].as_i64().unwrap_or(1);
@@ -131,12 +142,12 @@ fn table(listing: &Listing, now: Timestamp) -> Table {
         table.row(vec![
             Cell::strong(str(&delivery["id"])),
             ago(now, &delivery["received_at"]),
-            Cell::new(str(&delivery["source"])),
+            Cell::new(names.source(&delivery["source"])),
             Cell::new(str(&delivery["event_type"])),
             Cell::badge(str(&delivery["status"])),
             outcome,
-            Cell::new(str(&delivery["session_id"])),
             Cell::new(if attempts > 1 { attempts.to_string() } else { String::new() }),
+            Cell::new(str(&delivery["session_id"])),
         ]);
     }
     table
@@ -157,12 +168,14 @@ async fn show(id: &str, context: &mut Context<'_>) -> Result<Exit> {
     }
     let now = context.io.clock.now();
     context.print_fields(&fields(&delivery, now))?;
-    if let Some(headers) = delivery["headers"].as_array().filter(|list| !list.is_empty()) {
-        context.io.line("")?;
-        let style = context.io.style();
-        for header in headers {
-            let (name, value) = (one_line(str(&header[0])), one_line(str(&header[1])));
-            context.io.line(format!("{} {value}", style.dim(&format!("{name}:"))))?;
+    let style = context.io.style();
+    for (at, (name, values)) in delivery["headers"].as_object().into_iter().flatten().enumerate() {
+        if at == 0 {
+            context.io.line("")?;
+        }
+        let name = style.dim(&format!("{}:", one_line(name)));
+        for value in values.as_array().into_iter().flatten() {
+            context.io.line(format!("{name} {}", one_line(str(value))))?;
         }
     }
     Ok(Exit::Fine)
@@ -184,7 +197,11 @@ fn fields(delivery: &Value, now: Timestamp) -> Fields {
     time(&mut fields, "received", now, &delivery["received_at"]);
     let identity = &delivery["identity"];
     let weak = if identity["weak"] == true { ", which a proxy may rewrite" } else { "" };
-    let from = format!("from {}{weak}", str(&identity["field"]));
+    let from = match str(&identity["field"]) {
+        "none" => "made up: the sender gave none".to_owned(),
+        "body_hash" => "hash of the body: the sender gave none".to_owned(),
+        field => format!("from {field}{weak}"),
+    };
     fields.with("identity", Cell::new(str(&identity["key"])), &from);
     let attempts = delivery["attempts"].as_i64().unwrap_or(1);
     fields.add("attempts", Cell::new(attempts.to_string()));

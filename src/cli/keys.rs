@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{
     Exit,
     client::Listing,
-    context::{Context, Paging, ago, str},
+    context::{Context, ago, str},
     failure::{Failure, Result},
     table::{Cell, Table, one_line},
 };
@@ -29,14 +29,12 @@ Examples:
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
-    #[command(flatten)]
-    paging: Paging,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List the keys, without the keys themselves (the same as without a command)
-    List(Paging),
+    List,
     /// Make a key, and show it once
     Create {
         /// What it is for
@@ -65,17 +63,17 @@ fn scope(text: &str) -> std::result::Result<Scope, String> {
 
 pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
     let Some(action) = args.action else {
-        return list(&args.paging, context).await;
+        return list(context).await;
     };
     match action {
-        Action::List(paging) => list(&paging, context).await,
+        Action::List => list(context).await,
         Action::Create { name, scopes } => create(&name, &scopes, context).await,
         Action::Revoke { id, yes } => revoke(&id, yes, context).await,
     }
 }
 
-async fn list(paging: &Paging, context: &mut Context<'_>) -> Result<Exit> {
-    let listing = context.list("list the keys", &PATH, &[], paging).await?;
+async fn list(context: &mut Context<'_>) -> Result<Exit> {
+    let listing = context.list_all("list the keys", &PATH, &[]).await?;
     context.print_list(&listing, "keys", table)?;
     Ok(Exit::Fine)
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Exit,
     client::Listing,
-    context::{Context, Paging, ago, str},
+    context::{Context, ago, str},
     failure::{Failure, Result},
     table::{Cell, Table, one_line},
 };
@@ -26,14 +26,12 @@ or read from the input.";
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
-    #[command(flatten)]
-    paging: Paging,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List the secrets by name, without their values (the same as without a command)
-    List(Paging),
+    List,
     /// Set a secret's value
     Set {
         /// Its name
@@ -70,10 +68,10 @@ const PATH: [&str; 2] = ["v1", "secrets"];
 
 pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
     let Some(action) = args.action else {
-        return list(&args.paging, context).await;
+        return list(context).await;
     };
     match action {
-        Action::List(paging) => list(&paging, context).await,
+        Action::List => list(context).await,
         Action::Set { name, value, overlap } => {
             let value = match value {
                 Some(value) => value,
@@ -90,20 +88,20 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
     }
 }
 
-async fn list(paging: &Paging, context: &mut Context<'_>) -> Result<Exit> {
-    let listing = context.list("list the secrets", &PATH, &[], paging).await?;
+async fn list(context: &mut Context<'_>) -> Result<Exit> {
+    let listing = context.list_all("list the secrets", &PATH, &[]).await?;
     context.print_list(&listing, "secrets", table)?;
     Ok(Exit::Fine)
 }
 
 fn table(listing: &Listing, now: Timestamp) -> Table {
-    let mut table = Table::new(&["NAME", "UPDATED", "OVERLAP"]);
+    let mut table = Table::new(&["NAME", "VERSION", "SET", "OLD VALUE ENDS"]);
     for secret in &listing.data {
-        let until = &secret["overlap_until"];
         table.row(vec![
             Cell::strong(str(&secret["name"])),
-            ago(now, &secret["updated_at"]),
-            ago(now, until),
+            Cell::new(secret["version"].to_string()),
+            ago(now, &secret["created_at"]),
+            ago(now, &secret["previous_until"]),
         ]);
     }
     table

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     Exit,
     client::Listing,
-    context::{Context, Paging, ago, str, time},
+    context::{Context, Names, Paging, ago, str, time},
     failure::{Failure, Result},
     style::grouped,
     table::{Cell, Fields, Table},
@@ -105,13 +105,14 @@ async fn list(filter: Filter, context: &mut Context<'_>) -> Result<Exit> {
     query.extend(filter.status.iter().map(|status| ("statuses[]", status.as_str())));
     query.extend(filter.archived.then_some(("include_archived", "true")));
     let listing = context.list("list the sessions", &PATH, &query, &filter.paging).await?;
-    context.print_list(&listing, "sessions", table)?;
+    let names = context.names(&listing).await;
+    context.print_list(&listing, "sessions", |listing, now| table(listing, &names, now))?;
     Ok(Exit::Fine)
 }
 
-fn table(listing: &Listing, now: Timestamp) -> Table {
+fn table(listing: &Listing, names: &Names, now: Timestamp) -> Table {
     let mut table =
-        Table::new(&["ID", "CREATED", "AGENT…", "STATUS", "WAITING", "SOURCE…", "TITLE…"]);
+        Table::new(&["ID", "CREATED", "AGENT…", "STATUS", "WAITING?", "SOURCE…", "TITLE…"]);
     for session in &listing.data {
         let waiting = session["messages_waiting"].as_i64().unwrap_or(0);
         table.row(vec![
@@ -120,7 +121,7 @@ fn table(listing: &Listing, now: Timestamp) -> Table {
             Cell::new(str(&session["agent"]["name"])),
             Cell::badge(str(&session["status"])),
             Cell::new(if waiting > 0 { waiting.to_string() } else { String::new() }),
-            Cell::new(str(&session["source"])),
+            Cell::new(names.source(&session["source"])),
             Cell::new(str(&session["title"])),
         ]);
     }
@@ -168,7 +169,9 @@ fn fields(session: &Value, now: Timestamp) -> Fields {
         grouped(count("output_tokens"))
     );
     let remark = if cached > 0 { format!("{} from cache", grouped(cached)) } else { String::new() };
-    fields.with("tokens", Cell::new(tokens), &remark);
+    if count("input_tokens") + count("output_tokens") > 0 {
+        fields.with("tokens", Cell::new(tokens), &remark);
+    }
     if let Some(seconds) = session["stats"]["active_seconds"].as_f64().filter(|it| *it > 0.0) {
         fields.add("active", Cell::new(format!("{seconds:.1} s")));
     }

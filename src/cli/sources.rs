@@ -31,13 +31,20 @@ pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
     #[command(flatten)]
-    paging: Paging,
+    filter: Filter,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+struct Filter {
+    /// The agents' own sources too
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List sources (the same as without a command)
-    List(Paging),
+    List(Filter),
     /// Show a source
     Show {
         /// Its id or name
@@ -88,7 +95,7 @@ struct Create {
     /// User name, with the preset `basic`
     #[arg(long, value_name = "NAME", requires = "preset")]
     username: Option<String>,
-    /// Header that holds the secret, with the preset `header`
+    /// Header that holds the secret, with the preset `header` [default: X-Webhook-Secret]
     #[arg(long, value_name = "HEADER", requires = "preset")]
     header: Option<String>,
     /// The secret; better read it from the input, or name it
@@ -106,7 +113,7 @@ struct Create {
     /// Directory on the server that the agent works in
     #[arg(long, value_name = "DIR", conflicts_with = "environment")]
     project: Option<String>,
-    /// Environment that the agent works in, by id or name
+    /// Environment that the agent works in, by id or name [default: the one named `default`]
     #[arg(long, value_name = "ENVIRONMENT")]
     environment: Option<String>,
     /// `new_session`, or the session that every delivery goes to [default: new_session]
@@ -140,10 +147,13 @@ const PATH: [&str; 2] = ["v1", "sources"];
 
 pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
     let Some(action) = args.action else {
-        return list(&args.paging, context).await;
+        return list(&args.filter, context).await;
     };
+    if args.filter != Filter::default() {
+        return Err(Failure::wrong("filters are for the list"));
+    }
     match action {
-        Action::List(paging) => list(&paging, context).await,
+        Action::List(filter) => list(&filter, context).await,
         Action::Show { name } => {
             let what = format!("show the source `{name}`");
             let found = context.client.get(&what, &["v1", "sources", &name], &[]).await;
@@ -158,15 +168,16 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
     }
 }
 
-async fn list(paging: &Paging, context: &mut Context<'_>) -> Result<Exit> {
-    let listing = context.list("list the sources", &PATH, &[], paging).await?;
+async fn list(filter: &Filter, context: &mut Context<'_>) -> Result<Exit> {
+    let query: &[(&str, &str)] = if filter.all { &[("kind", "all")] } else { &[] };
+    let listing = context.list_all("list the sources", &PATH, query).await?;
     context.print_list(&listing, "sources", table)?;
     Ok(Exit::Fine)
 }
 
 fn table(listing: &Listing, _: Timestamp) -> Table {
     let mut table =
-        Table::new(&["NAME", "STATE", "GATE", "AGENT…", "TARGET…", "MANAGED BY", "PROBLEM…"]);
+        Table::new(&["NAME", "STATE", "GATE", "AGENT…", "TARGET…", "MANAGED BY?", "PROBLEM…"]);
     for source in &listing.data {
         table.row(vec![
             Cell::strong(str(&source["name"])),
@@ -175,18 +186,16 @@ fn table(listing: &Listing, _: Timestamp) -> Table {
             Cell::new(str(&source["agent"])),
             Cell::new(target(&source["target"])),
             Cell::dim(str(&source["managed_by"])),
-            Cell::new(str(&source["problem"])),
+            Cell::new(str(&source["broken"])),
         ]);
     }
     table
 }
 
 fn state(source: &Value) -> &'static str {
-    if source["retired_at"].is_string() {
-        "retired"
-    } else if source["paused"] == true {
+    if source["paused"] == true {
         "paused"
-    } else if source["problem"].is_string() {
+    } else if source["broken"].is_string() {
         "broken"
     } else {
         "active"
@@ -217,14 +226,15 @@ fn fields(source: &Value, url: &str, now: Timestamp) -> Fields {
         let values = source[name].as_array().map(Vec::as_slice).unwrap_or_default();
         Cell::new(values.iter().map(str).collect::<Vec<_>>().join(", "))
     };
+    let no_secret = if source["secret_set"] == true { "" } else { "has no value yet" };
     let mut fields = Fields::default();
     fields
         .with("name", Cell::strong(str(&source["name"])), str(&source["id"]))
         .add("url", Cell::new(url))
-        .with("state", Cell::badge(state(source)), str(&source["problem"]))
+        .with("state", Cell::badge(state(source)), str(&source["broken"]))
         .add("gate", Cell::new(str(&source["verifier"]["type"])))
-        .add("secret", text("secret_key"))
-        .add("agent", text("agent"))
+        .with("secret", text("secret_key"), no_secret)
+        .with("agent", text("agent"), str(&source["agent_id"]))
         .add("environment", text("environment_id"))
         .add("project", text("project"))
         .add("target", Cell::new(target(&source["target"])))
@@ -243,20 +253,9 @@ impl Create {
             body.extend(value.map(|value| (name.to_owned(), value)));
         };
         set("name", Some(self.name.clone().into()));
-        match (self.username, self.header) {
-            (None, None) => set("preset", self.preset.map(Value::from)),
-            (Some(username), None) if self.preset.as_deref() == Some("basic") => {
-                set("verifier", Some(json!({"type": "basic", "username": username})));
-            }
-            (None, Some(header)) if self.preset.as_deref() == Some("header") => {
-                set("verifier", Some(json!({"type": "header", "header": header})));
-            }
-            _ => {
-                return Err(Failure::wrong(
-                    "`--username` goes with the preset `basic`, `--header` with `header`",
-                ));
-            }
-        }
+        set("preset", self.preset.map(Value::from));
+        set("username", self.username.map(Value::from));
+        set("header", self.header.map(Value::from));
         let secret = match self.secret {
             None if self.secret_stdin => {
                 let prompt = format!("Secret of {}: ", self.name);

@@ -9,7 +9,10 @@ use super::style::{Look, Style, look};
 use crate::domain::text::printable;
 
 /// Narrower than this a column says nothing.
-const COLUMN_CHARS_MIN: usize = 8;
+const COLUMN_CHARS_MIN: usize = 7;
+
+/// Columns that may be left out are, before others get narrower than this.
+const COLUMN_CHARS_EASY: usize = 12;
 
 /// Between columns.
 const GAP: usize = 2;
@@ -44,27 +47,34 @@ pub(super) fn one_line(text: &str) -> String {
     printable(text).replace(['\n', '\t'], " ")
 }
 
-/// Rows below a heading. Where the terminal is too narrow, the columns that may shrink do.
+/// Rows below a heading. Where the terminal is too narrow, columns are left out or get narrower.
 #[derive(Debug)]
 pub(super) struct Table {
-    headings: Vec<&'static str>,
-    /// By index: whether the column may be cut.
-    shrinks: Vec<bool>,
+    columns: Vec<Column>,
     rows: Vec<Vec<Cell>>,
 }
 
+#[derive(Debug)]
+struct Column {
+    heading: &'static str,
+    may_shrink: bool,
+    may_go: bool,
+}
+
 impl Table {
-    /// Columns whose heading ends with `…` may be cut to fit the terminal.
+    /// A column whose heading ends with `…` may be cut to fit the terminal, one that ends with `?`
+    /// may be left out, the last ones first.
     pub(super) fn new(headings: &[&'static str]) -> Table {
-        Table {
-            headings: headings.iter().map(|it| it.trim_end_matches('…')).collect(),
-            shrinks: headings.iter().map(|it| it.ends_with('…')).collect(),
-            rows: Vec::new(),
-        }
+        let column = |heading: &&'static str| Column {
+            heading: heading.trim_end_matches(['…', '?']),
+            may_shrink: heading.ends_with('…'),
+            may_go: heading.ends_with('?'),
+        };
+        Table { columns: headings.iter().map(column).collect(), rows: Vec::new() }
     }
 
     pub(super) fn row(&mut self, cells: Vec<Cell>) {
-        debug_assert_eq!(cells.len(), self.headings.len());
+        debug_assert_eq!(cells.len(), self.columns.len());
         self.rows.push(cells);
     }
 
@@ -74,13 +84,14 @@ impl Table {
         style: Style,
         width: Option<usize>,
     ) -> io::Result<()> {
-        let widths = self.widths(width);
-        let headings = self.headings.iter().map(Cell::dim).collect();
+        let shown = self.shown(width);
+        let headings = self.columns.iter().map(|column| Cell::dim(column.heading)).collect();
         for cells in std::iter::once(&headings).chain(&self.rows) {
             let mut line = String::new();
             let mut owed = 0;
-            for (cell, width) in cells.iter().zip(&widths) {
+            for (column, width) in &shown {
                 line.extend(std::iter::repeat_n(' ', owed));
+                let cell = &cells[*column];
                 let text = fitted(&cell.text, *width);
                 line.push_str(&style.paint(cell.look, &text));
                 owed = width - text.chars().count() + GAP;
@@ -90,27 +101,45 @@ impl Table {
         Ok(())
     }
 
-    fn widths(&self, width: Option<usize>) -> Vec<usize> {
-        let mut widths: Vec<usize> = (0..self.headings.len())
-            .map(|column| {
-                let cells = self.rows.iter().map(|row| row[column].text.chars().count());
-                cells.max().unwrap_or(0).max(self.headings[column].chars().count())
-            })
-            .collect();
-        let Some(width) = width else {
-            return widths;
+    /// The columns that are shown, by index, with their widths.
+    fn shown(&self, width: Option<usize>) -> Vec<(usize, usize)> {
+        let natural = |column: usize| {
+            let cells = self.rows.iter().map(|row| row[column].text.chars().count());
+            cells.max().unwrap_or(0).max(self.columns[column].heading.chars().count())
         };
-        let gaps = GAP * widths.len().saturating_sub(1);
-        loop {
-            let total: usize = widths.iter().sum::<usize>() + gaps;
-            let shrinkable = (0..widths.len())
-                .filter(|column| self.shrinks[*column] && widths[*column] > COLUMN_CHARS_MIN);
-            match shrinkable.max_by_key(|column| widths[*column]) {
-                Some(column) if total > width => widths[column] -= 1,
-                _ => return widths,
+        let mut shown: Vec<(usize, usize)> =
+            (0..self.columns.len()).map(|column| (column, natural(column))).collect();
+        let Some(width) = width else {
+            return shown;
+        };
+        let may_shrink = |column: usize| self.columns[column].may_shrink;
+        let easy = |shown: &[(usize, usize)]| {
+            total(shown.iter().map(|(column, width)| match may_shrink(*column) {
+                true => COLUMN_CHARS_EASY.min(*width),
+                false => *width,
+            }))
+        };
+        while easy(&shown) > width
+            && let Some(at) = shown.iter().rposition(|(column, _)| self.columns[*column].may_go)
+        {
+            shown.remove(at);
+        }
+        while total(shown.iter().map(|(_, width)| *width)) > width {
+            let wide = shown
+                .iter_mut()
+                .filter(|(column, width)| may_shrink(*column) && *width > COLUMN_CHARS_MIN);
+            match wide.max_by_key(|(_, width)| *width) {
+                Some((_, width)) => *width -= 1,
+                None => break,
             }
         }
+        shown
     }
+}
+
+/// Columns of these widths beside each other.
+fn total(widths: impl Iterator<Item = usize>) -> usize {
+    widths.map(|width| width + GAP).sum::<usize>().saturating_sub(GAP)
 }
 
 /// The text, or its beginning and a mark that there is more.
@@ -163,9 +192,10 @@ mod tests {
     use super::*;
 
     fn example() -> Table {
-        let mut table = Table::new(&["ID", "EVENT…", "STATUS"]);
-        table.row(vec![Cell::new("dlv_1"), Cell::new("invoice.paid"), Cell::badge("accepted")]);
-        table.row(vec![Cell::new("dlv_22"), Cell::new("größer\n\u{1b}[31m"), Cell::badge("")]);
+        let mut table = Table::new(&["ID", "EVENT…", "TRIES?", "STATUS"]);
+        let (first, second) = (Cell::new("invoice.paid"), Cell::new("größer\n\u{1b}[31m"));
+        table.row(vec![Cell::new("dlv_1"), first, Cell::new("2"), Cell::badge("accepted")]);
+        table.row(vec![Cell::new("dlv_22"), second, Cell::default(), Cell::badge("")]);
         table
     }
 
@@ -181,8 +211,8 @@ mod tests {
             None,
             false,
             &expect![[r#"
-                ID      EVENT              STATUS
-                dlv_1   invoice.paid       accepted
+                ID      EVENT              TRIES  STATUS
+                dlv_1   invoice.paid       2      accepted
                 dlv_22  größer \u{1b}[31m
             "#]],
         );
@@ -203,10 +233,10 @@ mod tests {
             Some(3),
             true,
             &expect![[r#"
-            ESC[2mIDESC[0m      ESC[2mEVENTESC[0m     ESC[2mSTATUSESC[0m
-            dlv_1   invoice…  ESC[32macceptedESC[0m
-            dlv_22  größer …
-        "#]],
+                ESC[2mIDESC[0m      ESC[2mEVENTESC[0m    ESC[2mSTATUSESC[0m
+                dlv_1   invoic…  ESC[32macceptedESC[0m
+                dlv_22  größer…
+            "#]],
         );
     }
 

@@ -157,8 +157,17 @@ impl Screen<'_> {
         let style = self.io.style();
         let agent = &session["agent"];
         let mut parts = vec![format!("agent {} v{}", str(&agent["name"]), agent["version"])];
-        parts.extend(session["source"].as_str().map(|source| format!("from {source}")));
+        match session["source"].as_str() {
+            None => {}
+            Some(source) if agent["id"] == source => parts.push("from its webhook".to_owned()),
+            Some(source) => parts.push(format!("from {source}")),
+        }
         parts.extend(session["title"].as_str().map(str::to_owned));
+        match session["messages_waiting"].as_i64().unwrap_or(0) {
+            0 => {}
+            1 => parts.push("1 message waits".to_owned()),
+            n => parts.push(format!("{n} messages wait")),
+        }
         let status = str(&session["status"]);
         let id = style.strong(&one_line(str(&session["id"])));
         let rest = style.dim(&one_line(&parts.join(", ")));

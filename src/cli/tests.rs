@@ -150,11 +150,11 @@ async fn errors_say_what_failed_then_what_the_server_says_then_what_to_do() {
         &server,
         &["secrets", "generate", "A"],
         &expect![[r#"
-        --- Failed
-        error: could not set the secret `A`: this key may only read
-          request req_1
-        hint: changes need a key of scope `admin`; looking needs `read`
-    "#]],
+            --- Failed
+            error: could not set the secret `A`: this key may only read
+              request req_1
+            hint: the key came from the variable BELLPULL_API_KEY
+        "#]],
     )
     .await;
     check(

@@ -99,7 +99,8 @@ impl Transcript {
             "user.message" if event["processed_at"].is_string() => self.user_message(out, event),
             "user.message" => {
                 let text = text_of(&event["content"]);
-                let start = fitted(&one_line(text.trim()), self.width / 2);
+                let words: Vec<&str> = text.split_whitespace().take(self.width).collect();
+                let start = fitted(&one_line(&words.join(" ")), self.width / 2);
                 self.dim(out, event, "waiting", &format!("a message: {start}"))
             }
             kind => self.state(out, event, kind),

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{
     Exit,
     client::{Client, PAGE_MAX},
-    context::{Context, str},
+    context::{Context, Names, str},
     failure::Result,
     follow::Backoff,
     style::{Look, Style, look},
@@ -40,12 +40,16 @@ const SESSIONS_MAX: usize = 20;
 
 pub(super) async fn run(context: &mut Context<'_>, give_up: Option<Duration>) -> Result<Exit> {
     let mut watch = Watch::default();
+    let mut names = Names::default();
     let mut backoff = Backoff::new(give_up);
     loop {
         let wait = match watch.round(&context.client).await {
             Ok(changes) => {
                 backoff.reset();
-                print(context, &changes)?;
+                if !context.json && changes.iter().any(|it| names.lack(&it.object["source"])) {
+                    names = Names::read(&context.client).await;
+                }
+                print(context, &names, &changes)?;
                 PERIOD
             }
             Err(failure) if watch.is_started && failure.is_passing() => {
@@ -63,13 +67,13 @@ pub(super) async fn run(context: &mut Context<'_>, give_up: Option<Duration>) ->
     }
 }
 
-fn print(context: &mut Context<'_>, changes: &[Change]) -> Result<()> {
-    let style = context.io.style();
+fn print(context: &mut Context<'_>, names: &Names, changes: &[Change]) -> Result<()> {
+    let (style, layout) = (context.io.style(), Layout::new(context.io.width));
     for change in changes {
         if context.json {
             context.io.json_line(&change.object)?;
         } else {
-            let line = line(style, change, context.io.clock.now());
+            let line = line(style, layout, names, change, context.io.clock.now());
             context.io.line(line)?;
         }
     }
@@ -206,8 +210,29 @@ impl Watch {
 
 const WHAT: &str = "look for what is new";
 
+/// How much of a line there is room for.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    source_chars: usize,
+    event_chars: usize,
+    /// Whether a delivery's session is shown beside it.
+    has_session: bool,
+}
+
+impl Layout {
+    fn new(width: Option<usize>) -> Layout {
+        let (source_chars, event_chars, has_session) = match width {
+            Some(..88) => (10, 9, false),
+            Some(88..120) => (12, 14, false),
+            Some(120..134) => (12, 14, true),
+            Some(134..) | None => (16, 24, true),
+        };
+        Layout { source_chars, event_chars, has_session }
+    }
+}
+
 /// Time, two badges, where it came from and what it is, ids.
-fn line(style: Style, change: &Change, now: Timestamp) -> String {
+fn line(style: Style, layout: Layout, names: &Names, change: &Change, now: Timestamp) -> String {
     let object = &change.object;
     let is_session = object["type"] == "session";
     let created = if is_session { &object["created_at"] } else { &object["received_at"] };
@@ -222,16 +247,18 @@ fn line(style: Style, change: &Change, now: Timestamp) -> String {
     if is_session {
         parts.push(cell(Look::Plain, "session", 9));
         parts.push(badge(str(&object["status"])));
-        parts.push(cell(Look::Plain, str(&object["agent"]["name"]), 16));
-        parts.push(cell(Look::Plain, str(&object["title"]), 24));
+        parts.push(cell(Look::Plain, str(&object["agent"]["name"]), layout.source_chars));
+        parts.push(cell(Look::Plain, str(&object["title"]), layout.event_chars));
         parts.push(one_line(str(&object["id"])));
     } else {
         parts.push(badge(str(&object["status"])));
         parts.push(badge(str(&object["outcome"])));
-        parts.push(cell(Look::Plain, str(&object["source"]), 16));
-        parts.push(cell(Look::Plain, str(&object["event_type"]), 24));
+        parts.push(cell(Look::Plain, &names.source(&object["source"]), layout.source_chars));
+        parts.push(cell(Look::Plain, str(&object["event_type"]), layout.event_chars));
         parts.push(one_line(str(&object["id"])));
-        parts.push(style.dim(&one_line(str(&object["session_id"]))));
+        if layout.has_session {
+            parts.push(style.dim(&one_line(str(&object["session_id"]))));
+        }
     }
     parts.join(" ").trim_end().to_owned()
 }
@@ -239,7 +266,7 @@ fn line(style: Style, change: &Change, now: Timestamp) -> String {
 impl Change {
     #[cfg(test)]
     fn says(&self) -> String {
-        line(Style { color: false }, self, Timestamp(0))
+        line(Style { color: false }, Layout::new(None), &Names::default(), self, Timestamp(0))
     }
 }
 

@@ -19,6 +19,9 @@ pub enum Status {
 }
 
 impl Status {
+    pub const ALL: [Status; 4] =
+        [Status::Idle, Status::Running, Status::Rescheduling, Status::Terminated];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Idle => "idle",
@@ -29,9 +32,7 @@ impl Status {
     }
 
     pub fn parse(text: &str) -> Option<Status> {
-        [Status::Idle, Status::Running, Status::Rescheduling, Status::Terminated]
-            .into_iter()
-            .find(|status| status.as_str() == text)
+        Status::ALL.into_iter().find(|status| status.as_str() == text)
     }
 }
 

@@ -158,10 +158,10 @@ impl Store {
                 latest(tx, &id)?;
                 let sql = format!(
                     "select {COLUMNS} where a.id = $1 and v.version < $2 \
-                     order by v.version desc limit {}",
-                    limit + 1
+                     order by v.version desc limit $3"
                 );
-                let rows = tx.query(&sql, &params![&id, cursor.unwrap_or(i64::MAX)])?;
+                let before = cursor.unwrap_or(i64::MAX);
+                let rows = tx.query(&sql, &params![&id, before, limit as i64 + 1])?;
                 let agents = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
                 Ok(Page::from_rows(agents, limit, |agent| agent.version.to_string()))
             })
@@ -178,15 +178,15 @@ impl Store {
         self.driver
             .read(move |tx| {
                 let archived = if include_archived { "" } else { "and a.archived_at is null" };
-                let before = if cursor.is_some() { "and a.id < $1" } else { "" };
+                let before = if cursor.is_some() { "and a.id < $2" } else { "" };
                 let sql = format!(
                     "select {COLUMNS} and v.version = a.version where 1 = 1 {archived} {before} \
-                     order by a.id desc limit {}",
-                    limit + 1
+                     order by a.id desc limit $1"
                 );
+                let n = limit as i64 + 1;
                 let rows = match &cursor {
-                    Some(cursor) => tx.query(&sql, &params![cursor])?,
-                    None => tx.query(&sql, &[])?,
+                    Some(cursor) => tx.query(&sql, &params![n, cursor])?,
+                    None => tx.query(&sql, &params![n])?,
                 };
                 let agents = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
                 Ok(Page::from_rows(agents, limit, |agent| agent.id.to_string()))

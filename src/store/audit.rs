@@ -36,12 +36,12 @@ impl Store {
         self.driver
             .read(move |tx| {
                 let columns = "select id, at, actor, action, target, details from audit";
-                let order = format!("order by id desc limit {}", limit + 1);
+                let (order, n) = ("order by id desc limit $1", limit as i64 + 1);
                 let rows = match &cursor {
                     Some(cursor) => {
-                        tx.query(&format!("{columns} where id < $1 {order}"), &params![cursor])?
+                        tx.query(&format!("{columns} where id < $2 {order}"), &params![n, cursor])?
                     }
-                    None => tx.query(&format!("{columns} {order}"), &[])?,
+                    None => tx.query(&format!("{columns} {order}"), &params![n])?,
                 };
                 let entries = rows.into_iter().map(|mut row| {
                     Ok(AuditEntry {

@@ -252,7 +252,8 @@ fn list_sql(filter: &DeliveryFilter) -> (String, Vec<Value>) {
     if let Some(cursor) = &filter.cursor {
         and("d.id <", cursor.into());
     }
-    sql.push_str(&format!(" order by d.id desc limit {}", filter.limit + 1));
+    values.push((filter.limit as i64 + 1).into());
+    sql.push_str(&format!(" order by d.id desc limit ${}", values.len()));
     (sql, values)
 }
 

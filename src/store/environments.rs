@@ -63,14 +63,14 @@ impl Store {
         self.driver
             .read(move |tx| {
                 let archived = if include_archived { "" } else { "and archived_at is null" };
-                let before = if cursor.is_some() { "and id < $1" } else { "" };
+                let before = if cursor.is_some() { "and id < $2" } else { "" };
                 let sql = format!(
-                    "select {COLUMNS} where 1 = 1 {archived} {before} order by id desc limit {}",
-                    limit + 1
+                    "select {COLUMNS} where 1 = 1 {archived} {before} order by id desc limit $1"
                 );
+                let n = limit as i64 + 1;
                 let rows = match &cursor {
-                    Some(cursor) => tx.query(&sql, &params![cursor])?,
-                    None => tx.query(&sql, &[])?,
+                    Some(cursor) => tx.query(&sql, &params![n, cursor])?,
+                    None => tx.query(&sql, &params![n])?,
                 };
                 let data = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
                 Ok(Page::from_rows(data, limit, |environment| environment.id.to_string()))

@@ -216,7 +216,8 @@ fn page_of_log(
         sql.push_str(&format!(" and type in ({})", marks.join(", ")));
     }
     let order = if filter.newest_first { "desc" } else { "asc" };
-    sql.push_str(&format!(" order by seq {order} limit {}", filter.limit + 1));
+    values.push((filter.limit as i64 + 1).into());
+    sql.push_str(&format!(" order by seq {order} limit ${}", values.len()));
     tx.query(&sql, &values)?.into_iter().map(|row| read_event(tx, row)).collect()
 }
 
@@ -236,9 +237,9 @@ fn page_of_inbox(
     let from = if let Cursor::Waiting { position, .. } = cursor { position } else { start };
     let sql = format!(
         "select position, event_id, body, n_chunks, private from inbox \
-         where session_id = $1 and position {mark} $2 order by position {order} limit {limit}"
+         where session_id = $1 and position {mark} $2 order by position {order} limit $3"
     );
-    tx.query(&sql, &params![session, from])?
+    tx.query(&sql, &params![session, from, limit as i64])?
         .into_iter()
         .map(|mut row| {
             let position = row.int(0)?;

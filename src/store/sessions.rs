@@ -227,13 +227,17 @@ fn list_sql(filter: &SessionFilter) -> (String, Vec<Value>) {
         sql.push_str(" and s.archived_at is null");
     }
     if !filter.statuses.is_empty() {
-        // A closed list of constants: nothing from outside becomes part of the text.
-        let words: Vec<String> =
-            filter.statuses.iter().map(|status| format!("'{}'", status.as_str())).collect();
+        // A closed list of constants in one order: nothing from outside becomes part of the text.
+        let words: Vec<String> = Status::ALL
+            .iter()
+            .filter(|status| filter.statuses.contains(status))
+            .map(|status| format!("'{}'", status.as_str()))
+            .collect();
         sql.push_str(&format!(" and s.status in ({})", words.join(", ")));
     }
     let order = if filter.oldest_first { "asc" } else { "desc" };
-    sql.push_str(&format!(" order by s.id {order} limit {}", filter.limit + 1));
+    values.push((filter.limit as i64 + 1).into());
+    sql.push_str(&format!(" order by s.id {order} limit ${}", values.len()));
     (sql, values)
 }
 

@@ -84,7 +84,7 @@ impl App {
         App { store, ingest, signals, previews, options, shutdown, ready }
     }
 
-    fn options(&self) -> Arc<Options> {
+    pub fn options(&self) -> Arc<Options> {
         self.options.load_full()
     }
 

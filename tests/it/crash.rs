@@ -95,6 +95,8 @@ fn environment(database_url: Option<String>) -> Vec<(String, String)> {
     // that was never voided must not hold the test up either.
     let mut environment = vec![
         ("BELLPULL_WORKER__LEASE_SECONDS".to_owned(), "5".to_owned()),
+        // A turn that is cut off so often in seconds would be ended as one that brings servers down.
+        ("BELLPULL_WORKER__RESUMES_MAX".to_owned(), "100".to_owned()),
         ("BELLPULL_LIMITS__FREE_DISK_BYTES_MIN".to_owned(), "1048576".to_owned()),
     ];
     if let Some(url) = database_url {

@@ -18,6 +18,7 @@ on_both!(
     a_first_request_is_delivery_session_and_message_at_once,
     a_repeated_request_gets_the_first_answer,
     an_identity_belongs_to_its_source,
+    an_event_is_known_by_its_earlier_key_too,
     held_and_filtered_deliveries_have_a_reason_and_start_nothing,
     concurrent_first_requests_become_one_delivery,
     many_identities_at_once_stay_apart,
@@ -117,11 +118,29 @@ async fn a_repeated_request_gets_the_first_answer(bench: Bench) {
 async fn an_identity_belongs_to_its_source(bench: Bench) {
     let other = make_source(&bench.store, "github").await;
     let here = bench.accept(bench.draft("one")).await;
-    let there = bench.accept(bench.draft("one").from_source(&other)).await;
+    let there = bench.accept(bench.draft("one").of_source(&other)).await;
     assert_eq!((here.verdict, there.verdict), (Verdict::Accepted, Verdict::Accepted));
     assert_ne!(here.session_id, there.session_id);
-    let again = bench.accept(bench.draft("one").from_source(&other)).await;
+    let again = bench.accept(bench.draft("one").of_source(&other)).await;
     assert_eq!(again, Accepted { verdict: Verdict::Duplicate, attempt: 2, ..there });
+}
+
+async fn an_event_is_known_by_its_earlier_key_too(bench: Bench) {
+    let draft = |key: &str, before: &str| {
+        let mut draft = bench.draft(key);
+        draft.0.identity_before = Some(before.to_owned());
+        draft
+    };
+    // A body's hash in one window of time, and in the next.
+    let first = bench.accept(draft("body:2", "body:1")).await;
+    let again = bench.accept(draft("body:3", "body:2")).await;
+    assert_eq!(again, Accepted { verdict: Verdict::Duplicate, attempt: 2, ..first.clone() });
+    let same_window = bench.accept(draft("body:2", "body:1")).await;
+    assert_eq!(same_window.attempt, 3);
+    // Two windows later it is another event, and the one between was never stored.
+    let later = bench.accept(draft("body:4", "body:3")).await;
+    assert_eq!((later.verdict, later.attempt), (Verdict::Accepted, 1));
+    assert_ne!(later.delivery_id, first.delivery_id);
 }
 
 async fn held_and_filtered_deliveries_have_a_reason_and_start_nothing(bench: Bench) {
@@ -232,7 +251,7 @@ async fn deliveries_are_listed_newest_first(bench: Bench) {
 async fn deliveries_are_filtered_by_what_people_ask_for(bench: Bench) {
     let other = make_source(&bench.store, "github").await;
     let a = bench.accept(bench.draft("a")).await;
-    let mut draft = bench.draft("b").from_source(&other);
+    let mut draft = bench.draft("b").of_source(&other);
     draft.0.event_type = Some("push".to_owned());
     let b = bench.accept(draft).await;
     let mut draft = bench.draft("c");
@@ -264,7 +283,7 @@ async fn deliveries_are_filtered_by_what_people_ask_for(bench: Bench) {
     assert_eq!(found, a.delivery_id);
     let foreign = bench.store.session_delivery(&session, Some(b.delivery_id)).await;
     assert_fails!(foreign, Error::NotFound);
-    let late = bench.accept(bench.draft("late").to_session(&session)).await;
+    let late = bench.accept(bench.draft("late").for_session(&session)).await;
     let found = bench.store.session_delivery(&session, None).await.unwrap();
     assert_eq!(found, late.delivery_id, "the newest one");
     let first = bench.store.session_delivery(&session, Some(a.delivery_id.clone())).await.unwrap();

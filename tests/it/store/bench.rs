@@ -1,7 +1,11 @@
 //! What the stories share: a store of their own with an agent, an environment and a source in it, a
 //! clock that stands still, and short words for what every story does.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bellpull::{
     clock::{Clock, Timestamp},
@@ -66,7 +70,18 @@ impl Place {
         }
     }
 
-    /// Runs statements behind the store's back.
+    /// Runs several statements behind the store's back.
+    pub async fn script(&self, sql: &str) {
+        match self {
+            Place::Directory(directory) => {
+                let connection = sqlite_connection(&file(directory));
+                connection.execute_batch(sql).expect("the statements work");
+            }
+            Place::Database(database) => drop(postgres_rows(&database.url(), sql).await),
+        }
+    }
+
+    /// Runs a statement behind the store's back.
     pub async fn sql(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         match self {
             Place::Directory(directory) => sqlite_rows(&file(directory), sql),
@@ -85,10 +100,15 @@ fn file(directory: &TempDir) -> PathBuf {
     directory.path().join("bellpull.db")
 }
 
-fn sqlite_rows(path: &PathBuf, sql: &str) -> Vec<Vec<Option<String>>> {
-    use rusqlite::types::ValueRef;
+fn sqlite_connection(path: &Path) -> rusqlite::Connection {
     let connection = rusqlite::Connection::open(path).expect("the file is there");
     connection.busy_timeout(Duration::from_secs(10)).expect("a number");
+    connection
+}
+
+fn sqlite_rows(path: &Path, sql: &str) -> Vec<Vec<Option<String>>> {
+    use rusqlite::types::ValueRef;
+    let connection = sqlite_connection(path);
     let mut statement = connection.prepare(sql).expect("the statement is right");
     let n_columns = statement.column_count();
     let rows = statement.query_map([], |row| {
@@ -402,12 +422,12 @@ impl Draft {
         self
     }
 
-    pub fn to_session(self, session: &SessionId) -> Draft {
+    pub fn for_session(self, session: &SessionId) -> Draft {
         self.to(RouteTarget::Session(session.clone()))
     }
 
     /// To the session of a key; the session that this request would have made becomes it first.
-    pub fn to_key(mut self, key: &str) -> Draft {
+    pub fn for_key(mut self, key: &str) -> Draft {
         let fresh = match &self.dispatch().target {
             RouteTarget::New(id) | RouteTarget::Session(id) => id.clone(),
             RouteTarget::Key { fresh, .. } => fresh.clone(),
@@ -421,7 +441,7 @@ impl Draft {
         self
     }
 
-    pub fn from_source(mut self, source: &Source) -> Draft {
+    pub fn of_source(mut self, source: &Source) -> Draft {
         self.0.source_id = source.id.clone();
         self
     }

@@ -203,7 +203,7 @@ async fn a_message_that_is_taken_between_two_pages_is_not_lost(bench: Bench) {
                 let found: BTreeSet<_> = ids(&found).into_iter().collect();
                 let wanted: BTreeSet<_> = ids(&wanted).into_iter().collect();
                 let lost: Vec<_> = wanted.difference(&found).collect();
-                assert_eq!(lost, [&bench.id::<EventId>(); 0], "pages of {limit}, after {n_before}");
+                assert!(lost.is_empty(), "{lost:?} in pages of {limit}, after {n_before}");
             }
             if !crate::support::full() && limit > 4 {
                 break;

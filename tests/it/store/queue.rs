@@ -48,7 +48,7 @@ async fn sessions_of_a_paused_agent_wait(bench: Bench) {
     let running = waiting_sessions(&bench, &bob, 1).await;
     bench.store.pause_agent(&bench.agent.id, true, change("agent.pause")).await.unwrap();
     // It keeps accepting.
-    bench.accept(bench.draft("more").to_session(&paused[0])).await;
+    bench.accept(bench.draft("more").for_session(&paused[0])).await;
     assert_eq!(bench.claim_one().await.session_id, running[0]);
     assert_eq!(bench.claim().await, []);
     bench.store.pause_agent(&bench.agent.id, false, change("agent.resume")).await.unwrap();
@@ -121,7 +121,7 @@ async fn nobody_claims_a_session_that_is_leased(bench: Bench) {
         assert_eq!(bench.claim_as(owner, HOUR).await, []);
     }
     // New messages do not open it either.
-    bench.accept(bench.draft("more").to_session(&sessions[0])).await;
+    bench.accept(bench.draft("more").for_session(&sessions[0])).await;
     bench.send(&sessions[0], "and more").await;
     assert_eq!(bench.claim_as("node:2", HOUR).await, []);
     bench.begin(&lease).await;

@@ -35,7 +35,7 @@ async fn messages_of_one_session_keep_the_order_of_their_commits(bench: Bench) {
     let session = bench.session().await;
     // Keys in another order than the commits, and messages of people in between.
     for n in [5, 1, 4, 2, 3] {
-        let accepted = bench.accept(bench.draft(&format!("{n}")).to_session(&session)).await;
+        let accepted = bench.accept(bench.draft(&format!("{n}")).for_session(&session)).await;
         assert_eq!(accepted.session_id.as_ref(), Some(&session));
         bench.send(&session, &format!("typed {n}")).await;
     }
@@ -59,7 +59,7 @@ async fn a_target_that_cannot_take_the_message_holds_the_delivery(bench: Bench) 
         (&terminated, "is terminated"),
         (&foreign, "belongs to another agent"),
     ] {
-        let accepted = bench.accept(bench.draft(why).to_session(session)).await;
+        let accepted = bench.accept(bench.draft(why).for_session(session)).await;
         assert_eq!((accepted.verdict, &accepted.session_id), (Verdict::Held, &None), "{why}");
         assert_eq!(accepted.agent_id.as_ref(), Some(&bench.agent.id));
         let delivery = bench.store.delivery(&accepted.delivery_id).await.unwrap();
@@ -67,7 +67,7 @@ async fn a_target_that_cannot_take_the_message_holds_the_delivery(bench: Bench) 
         let reason = format!("the target session {session} {why}");
         assert_eq!(delivery.reason, Some(reason));
 
-        let again = bench.accept(bench.draft(why).to_session(session)).await;
+        let again = bench.accept(bench.draft(why).for_session(session)).await;
         assert_eq!(again, Accepted { verdict: Verdict::Duplicate, attempt: 2, ..accepted });
     }
     assert_eq!(bench.claim().await, []);
@@ -78,8 +78,8 @@ async fn a_target_that_cannot_take_the_message_holds_the_delivery(bench: Bench) 
 
 async fn a_key_has_one_session(bench: Bench) {
     let other = make_source(&bench.store, "github").await;
-    let first = bench.accept(bench.draft("1").to_key("ticket-1")).await;
-    let second = bench.accept(bench.draft("2").to_key("ticket-1")).await;
+    let first = bench.accept(bench.draft("1").for_key("ticket-1")).await;
+    let second = bench.accept(bench.draft("2").for_key("ticket-1")).await;
     assert_eq!(second.verdict, Verdict::Accepted);
     assert_eq!(first.session_id, second.session_id);
     let delivery = bench.store.delivery(&second.delivery_id).await.unwrap();
@@ -88,11 +88,11 @@ async fn a_key_has_one_session(bench: Bench) {
     assert_eq!(messages(&bench.waiting(&session).await), ["message 1", "message 2"]);
 
     for draft in [
-        bench.draft("3").to_key("ticket-2"),
-        bench.draft("4").to_key("TICKET-1"),
-        bench.draft("5").to_key(""),
-        bench.draft("6").to_key("ticket-1 ✓ \u{1F514}"),
-        bench.draft("7").to_key("ticket-1").from_source(&other),
+        bench.draft("3").for_key("ticket-2"),
+        bench.draft("4").for_key("TICKET-1"),
+        bench.draft("5").for_key(""),
+        bench.draft("6").for_key("ticket-1 ✓ \u{1F514}"),
+        bench.draft("7").for_key("ticket-1").of_source(&other),
     ] {
         let elsewhere = bench.accept(draft.clone()).await;
         assert_ne!(elsewhere.session_id, first.session_id, "{draft:?}");
@@ -109,14 +109,14 @@ async fn a_key_has_one_session(bench: Bench) {
         bench.finish(&claimed.lease, TurnEnd::EndTurn).await;
     }
     bench.store.archive_session(&session).await.unwrap();
-    let late = bench.accept(bench.draft("8").to_key("ticket-1")).await;
+    let late = bench.accept(bench.draft("8").for_key("ticket-1")).await;
     assert_eq!((late.verdict, late.session_id), (Verdict::Held, None));
 }
 
 async fn concurrent_first_deliveries_of_a_key_share_its_session(bench: Bench) {
     let bench = Arc::new(bench);
     for round in 0..20 {
-        let drafts = (0..6).map(|n| bench.draft(&format!("{round} {n}")).to_key(&key(round)));
+        let drafts = (0..6).map(|n| bench.draft(&format!("{round} {n}")).for_key(&key(round)));
         let answers = accept_at_once(&[&bench], drafts.collect()).await;
         one_session_of(&bench, &answers).await;
     }
@@ -135,7 +135,7 @@ async fn nodes_that_meet_at_the_same_keys_do_not_stop_each_other_on_postgres() {
                 // Each node gets the keys, and the identities, in the other one's opposite order.
                 let (node, at) = if n % 2 == 0 { (0, n / 2) } else { (1, N_KEYS - 1 - n / 2) };
                 let draft = bench.draft(&format!("{round} {step} {node} {}", N_KEYS - at));
-                let (draft, node) = (draft.to_key(&format!("{round} {at}")), nodes[node].clone());
+                let (draft, node) = (draft.for_key(&format!("{round} {at}")), nodes[node].clone());
                 tasks.spawn(async move { node.accept(draft).await });
             }
             let answers = tasks.join_all().await;
@@ -156,7 +156,7 @@ async fn retries_that_meet_a_turn_do_not_stop_it_on_postgres() {
     let nodes = [&bench, &Arc::new(bench.another_node().await)];
     for round in 0..20 {
         // Identities in one order, commits in the other.
-        let draft = |n: usize| bench.draft(&format!("{round} {}", n % 6)).to_key("k");
+        let draft = |n: usize| bench.draft(&format!("{round} {}", n % 6)).for_key("k");
         for n in (0..6).rev() {
             bench.accept(draft(n)).await;
         }
@@ -200,10 +200,10 @@ async fn one_session_of(bench: &Bench, answers: &[Accepted]) {
 async fn a_full_session_refuses_and_stores_nothing(bench: Bench) {
     let session = bench.session().await;
     for n in 0..3 {
-        let draft = bench.draft(&format!("{n}")).to_session(&session).waiting_max(3);
+        let draft = bench.draft(&format!("{n}")).for_session(&session).waiting_max(3);
         assert_eq!(bench.accept(draft).await.verdict, Verdict::Accepted);
     }
-    let late = || bench.draft("late").to_session(&session).waiting_max(3);
+    let late = || bench.draft("late").for_session(&session).waiting_max(3);
     let refused = late();
     let id = refused.0.id.clone();
     assert_eq!(bench.store.accept(refused.0).await.unwrap(), Err(Refused::SessionFull));
@@ -218,7 +218,7 @@ async fn a_full_session_refuses_and_stores_nothing(bench: Bench) {
 
 async fn a_full_session_still_knows_its_duplicates(bench: Bench) {
     let session = bench.session().await;
-    let draft = || bench.draft("one").to_session(&session).waiting_max(1);
+    let draft = || bench.draft("one").for_session(&session).waiting_max(1);
     let first = bench.accept(draft()).await;
     let again = bench.accept(draft()).await;
     assert_eq!(again, Accepted { verdict: Verdict::Duplicate, attempt: 2, ..first });
@@ -226,13 +226,13 @@ async fn a_full_session_still_knows_its_duplicates(bench: Bench) {
 
 async fn the_waiting_limit_holds_however_many_come_at_once(bench: Bench) {
     let session = bench.session().await;
-    bench.accept(bench.draft("first").to_key("key")).await;
+    bench.accept(bench.draft("first").for_key("key")).await;
     let bench = Arc::new(bench);
     for (name, n_room, keyed) in [("session", 5, false), ("key", 4, true)] {
         let mut tasks = JoinSet::new();
         for n in 0..40 {
             let draft = bench.draft(&format!("{name} {n}")).waiting_max(5);
-            let draft = if keyed { draft.to_key("key") } else { draft.to_session(&session) };
+            let draft = if keyed { draft.for_key("key") } else { draft.for_session(&session) };
             let bench = bench.clone();
             tasks.spawn(async move { bench.store.accept(draft.0).await.expect("works") });
         }

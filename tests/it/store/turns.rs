@@ -28,10 +28,10 @@ on_both!(
 );
 
 async fn a_turn_takes_what_waits_and_numbers_it(bench: Bench) {
-    let first = bench.accept(bench.draft("one").to_key("k")).await;
+    let first = bench.accept(bench.draft("one").for_key("k")).await;
     let session = first.session_id.clone().unwrap();
     bench.send(&session, "typed").await;
-    let second = bench.accept(bench.draft("two").to_key("k")).await;
+    let second = bench.accept(bench.draft("two").for_key("k")).await;
     let waiting = bench.waiting(&session).await;
     bench.clock.advance(HOUR / 2);
 
@@ -70,11 +70,11 @@ async fn a_turn_takes_what_waits_and_numbers_it(bench: Bench) {
 
 async fn every_end_of_a_turn_settles_its_deliveries(bench: Bench) {
     for end in TurnEnd::ALL {
-        let accepted = bench.accept(bench.draft(end.as_str()).to_key("k")).await;
+        let accepted = bench.accept(bench.draft(end.as_str()).for_key("k")).await;
         let lease = bench.claim_one().await;
         let turn_id = bench.begin(&lease).await.turn_id;
         // One that comes meanwhile is not settled by this turn.
-        let next = bench.accept(bench.draft(&format!("{} 2", end.as_str())).to_key("k")).await;
+        let next = bench.accept(bench.draft(&format!("{} 2", end.as_str())).for_key("k")).await;
         bench.finish(&lease, end).await;
         let delivery = bench.store.delivery(&accepted.delivery_id).await.unwrap();
         assert_eq!(delivery.outcome, Some(end.outcome()), "{end:?}");
@@ -86,12 +86,12 @@ async fn every_end_of_a_turn_settles_its_deliveries(bench: Bench) {
 }
 
 async fn a_message_that_comes_during_a_turn_is_for_the_next_one(bench: Bench) {
-    let first = bench.accept(bench.draft("one").to_key("k")).await;
+    let first = bench.accept(bench.draft("one").for_key("k")).await;
     let session = first.session_id.unwrap();
     let lease = bench.claim_one().await;
-    bench.accept(bench.draft("before the turn").to_key("k")).await;
+    bench.accept(bench.draft("before the turn").for_key("k")).await;
     assert_eq!(bench.begin(&lease).await.n_messages, 2);
-    bench.accept(bench.draft("during").to_key("k")).await;
+    bench.accept(bench.draft("during").for_key("k")).await;
     bench.send(&session, "typed").await;
     bench.append(&lease, "working").await;
     assert_eq!(bench.store.session(&session).await.unwrap().n_waiting, 2);
@@ -121,13 +121,13 @@ async fn a_turn_takes_five_hundred_messages_at_most(bench: Bench) {
 }
 
 async fn an_unfinished_turn_goes_on(bench: Bench) {
-    let accepted = bench.accept(bench.draft("one").to_key("k")).await;
+    let accepted = bench.accept(bench.draft("one").for_key("k")).await;
     let session = accepted.session_id.unwrap();
     let lease = bench.claim_as("node:1", Duration::ZERO).await.remove(0).lease;
     let turn_id = bench.begin(&lease).await.turn_id;
     bench.append(&lease, "half").await;
     let before = bench.log(&session).await;
-    bench.accept(bench.draft("late").to_key("k")).await;
+    bench.accept(bench.draft("late").for_key("k")).await;
 
     let claimed = bench.claim_as("node:2", HOUR).await.remove(0);
     assert_eq!(claimed.unfinished.as_ref(), Some(&turn_id));
@@ -229,7 +229,7 @@ async fn writing_needs_a_claim_and_finishing_a_turn(bench: Bench) {
 /// message commits while the turn ends. Whoever is first, the session is due afterwards.
 async fn messages_that_meet_a_finish_are_never_stranded(bench: Bench) {
     let n_rounds = if crate::support::full() { 2_000 } else { 300 };
-    let session = bench.accept(bench.draft("0").to_key("k")).await.session_id.unwrap();
+    let session = bench.accept(bench.draft("0").for_key("k")).await.session_id.unwrap();
     race_finish(Arc::new(bench), &session, n_rounds, &mut |bench| bench).await;
 }
 
@@ -238,7 +238,7 @@ async fn messages_that_meet_a_finish_on_another_node_are_never_stranded_on_postg
     let n_rounds = if crate::support::full() { 2_000 } else { 300 };
     let bench = Arc::new(Bench::postgres().await);
     let other = Arc::new(bench.another_node().await);
-    let session = bench.accept(bench.draft("0").to_key("k")).await.session_id.unwrap();
+    let session = bench.accept(bench.draft("0").for_key("k")).await.session_id.unwrap();
     race_finish(bench, &session, n_rounds, &mut |_| other.clone()).await;
 }
 
@@ -253,7 +253,7 @@ async fn race_finish(
     bench.begin(&lease).await;
     for round in 1..=n_rounds {
         let accepting = node(bench.clone());
-        let draft = bench.draft(&format!("{round}")).to_key("k");
+        let draft = bench.draft(&format!("{round}")).for_key("k");
         wanted.push(format!("message {round}"));
         // Each in a task of its own, so that they really run at once; now one is first, now the
         // other.
