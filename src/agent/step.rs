@@ -37,6 +37,8 @@ impl Default for Limits {
 pub enum Command {
     /// A request was begun by an earlier life: end it in the log; its partial text is void.
     AbandonRequest(EventId),
+    /// The wait for the next try is over: the session is running again.
+    GoOn,
     CallModel,
     RunTool(ToolUse),
     /// The call cannot be run; the model hears why.
@@ -57,6 +59,9 @@ pub fn step(
 ) -> Command {
     if let Some(start) = &transcript.open_request {
         return Command::AbandonRequest(start.clone());
+    }
+    if transcript.rescheduled {
+        return Command::GoOn;
     }
     if let Some(open) = transcript.open_tools.first() {
         let call = open.call.clone();
@@ -79,7 +84,7 @@ pub fn step(
     if transcript.exhausted {
         return Command::Finish(TurnEnd::RetriesExhausted);
     }
-    if transcript.refused {
+    if transcript.refusal.is_some() {
         return Command::Finish(TurnEnd::Refusal);
     }
     if !transcript.awaits_answer() {
@@ -142,6 +147,24 @@ mod tests {
             model_request_start_id: format!("sevt_{n}").parse().unwrap(),
             is_error: Some(false),
             model_usage: Usage::default(),
+            cost_usd: None,
+        }
+    }
+
+    fn result(n: usize) -> EventBody {
+        EventBody::AgentToolResult {
+            tool_use_id: format!("sevt_{n}").parse().unwrap(),
+            content: vec![Block::text("r")],
+            is_error: false,
+        }
+    }
+
+    fn failed_end(n: usize) -> EventBody {
+        EventBody::ModelRequestEnd {
+            model_request_start_id: format!("sevt_{n}").parse().unwrap(),
+            is_error: Some(true),
+            model_usage: Usage::default(),
+            cost_usd: None,
         }
     }
 
@@ -166,8 +189,38 @@ mod tests {
         let mut bodies = vec![EventBody::StatusRunning, user(), EventBody::ModelRequestStart];
         let start = "sevt_2".parse().unwrap();
         assert_eq!(decide(&bodies), Command::AbandonRequest(start));
-        bodies.push(end(2));
+        bodies.push(failed_end(2));
         assert_eq!(decide(&bodies), Command::CallModel);
+    }
+
+    #[test]
+    fn silence_is_an_answer_too() {
+        use EventBody::{ModelRequestStart, StatusRunning};
+        let silent = [StatusRunning, user(), ModelRequestStart, end(2)];
+        assert_eq!(decide(&silent), Command::Finish(TurnEnd::EndTurn));
+        let [running, first, start, end] = silent;
+        assert_eq!(decide(&[running, first, start, end, user()]), Command::CallModel);
+    }
+
+    #[test]
+    fn a_failed_request_is_made_again_after_a_wait_and_counts_as_one() {
+        use EventBody::{ModelRequestStart, StatusRescheduled, StatusRunning};
+        let error = || EventBody::SessionError {
+            error: SessionError::retrying("model_overloaded_error", "busy"),
+        };
+        let failed = |n| [ModelRequestStart, failed_end(n), error(), StatusRescheduled];
+        let mut bodies = vec![StatusRunning, user()];
+        bodies.extend(failed(2));
+        assert_eq!(decide(&bodies), Command::GoOn);
+        bodies.push(StatusRunning);
+        assert_eq!(decide(&bodies), Command::CallModel);
+        bodies.extend(failed(7));
+        let transcript = Transcript::of(&log(&bodies));
+        assert_eq!((transcript.n_failures, transcript.n_requests), (2, 0));
+        bodies.extend([StatusRunning, ModelRequestStart, says("at last"), end(12)]);
+        assert_eq!(decide(&bodies), Command::Finish(TurnEnd::EndTurn));
+        let transcript = Transcript::of(&log(&bodies));
+        assert_eq!((transcript.n_failures, transcript.n_requests), (0, 1));
     }
 
     #[test]
@@ -186,7 +239,11 @@ mod tests {
     #[test]
     fn a_turn_has_bounds() {
         use EventBody::{ModelRequestStart, StatusRunning};
-        let loops = [StatusRunning, user(), ModelRequestStart, end(2), ModelRequestStart, end(4)];
+        let round = |n| [ModelRequestStart, end(n), call("delivery"), result(n + 2)];
+        let mut loops = vec![StatusRunning, user()];
+        loops.extend(round(2));
+        assert_eq!(decide(&loops), Command::CallModel);
+        loops.extend(round(6));
         assert_eq!(decide(&loops), Command::StopAtLimit);
         let error = SessionError::exhausted("model_overloaded_error", "busy");
         let failed = [StatusRunning, user(), EventBody::SessionError { error }];
@@ -196,18 +253,13 @@ mod tests {
     #[test]
     fn every_tool_use_is_followed_by_its_result_and_roles_alternate() {
         use crate::domain::conversation::Message;
-        let result = EventBody::AgentToolResult {
-            tool_use_id: "sevt_4".parse().unwrap(),
-            content: vec![Block::text("r")],
-            is_error: false,
-        };
         let bodies = [
             EventBody::StatusRunning,
             user(),
             says("let me look"),
             end(2),
             call("delivery"),
-            result,
+            result(4),
             user(),
         ];
         let transcript = Transcript::of(&log(&bodies));
@@ -215,5 +267,28 @@ mod tests {
             transcript.messages.iter().map(|it| matches!(it, Message::User { .. })).collect();
         assert_eq!(roles, [true, false, true]);
         assert!(transcript.open_tools.is_empty());
+    }
+
+    #[test]
+    fn what_a_provider_said_stays_with_its_words_and_calls() {
+        use crate::domain::conversation::Message;
+        let mut events = log(&[user(), says("look"), end(1), call("delivery"), user()]);
+        events[2].private = Some(json!({"model": "m", "raw": {"id": "first"}}));
+        let mut more = log(&[end(1), call("delivery"), user(), end(1), user(), says("alone")]);
+        more[0].private = Some(json!({"model": "m", "raw": {"id": "second"}}));
+        more[3].private = Some(json!({"model": "m", "raw": {"id": "nothing was said"}}));
+        events.extend(more);
+        let transcript = Transcript::of(&events);
+        let answers: Vec<_> = transcript
+            .messages
+            .iter()
+            .filter_map(|message| match message {
+                Message::Assistant { answer, .. } => {
+                    Some(answer.as_ref().map(|answer| answer.raw["id"].clone()))
+                }
+                Message::User { .. } => None,
+            })
+            .collect();
+        assert_eq!(answers, [Some(json!("first")), Some(json!("second")), None]);
     }
 }

@@ -1,11 +1,11 @@
 //! A log folded into what a decision needs.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::fence::fence;
 use crate::{
     domain::{
-        conversation::{Message, ToolUse, UserPart},
+        conversation::{Answer, Message, ToolUse, UserPart},
         event::{Block, Event, EventBody},
     },
     id::{DeliveryId, EventId},
@@ -27,16 +27,24 @@ pub struct Transcript {
     pub open_tools: Vec<OpenTool>,
     /// A model request that was begun and not ended.
     pub open_request: Option<EventId>,
-    /// Model requests since the turn began.
+    /// Model requests since the turn began, without those that are tried again.
     pub n_requests: u32,
+    /// Times in a row that a model request failed and is tried again.
+    pub n_failures: u32,
+    /// Whether the session waits for the next try, or has just waited.
+    pub rescheduled: bool,
+    /// Whether the model has answered what was said last, if only with silence.
+    pub answered: bool,
     /// Whether this turn met an error after which it must end.
     pub exhausted: bool,
-    /// Whether the model refused.
-    pub refused: bool,
+    /// That the model refused, as the API's `stop_details` says it.
+    pub refusal: Option<Value>,
     /// Whether anything came from a source.
     pub has_deliveries: bool,
     /// Deliveries whose message shows only a part of them.
     pub cut_deliveries: Vec<DeliveryId>,
+    /// What the provider itself said in an answer that has had no words so far.
+    answer: Option<Answer>,
 }
 
 impl Transcript {
@@ -74,7 +82,12 @@ impl Transcript {
             EventBody::AgentMessage { content } => self.assistant().0.extend(content.clone()),
             EventBody::AgentToolUse { name, input, .. } => {
                 let call = ToolUse { id: id.clone(), name: name.clone(), input: input.clone() };
-                self.assistant().1.push(call.clone());
+                let waiting = self.answer.take();
+                let (_, tool_uses, answer) = self.assistant();
+                tool_uses.push(call.clone());
+                if waiting.is_some() {
+                    *answer = waiting;
+                }
                 self.open_tools.push(OpenTool { call, inherited: false });
             }
             EventBody::AgentToolResult { tool_use_id, content, is_error } => {
@@ -85,31 +98,53 @@ impl Transcript {
                     is_error: *is_error,
                 }]);
             }
+            EventBody::StatusRunning if self.rescheduled => self.rescheduled = false,
             EventBody::StatusRunning => {
                 self.n_requests = 0;
+                self.n_failures = 0;
                 self.exhausted = false;
-                self.refused = false;
+                self.refusal = None;
             }
-            EventBody::SessionError { error } => {
-                self.exhausted = error.retry_status["type"] != "retrying";
+            EventBody::SessionError { error } if error.is_retrying() => {
+                self.n_failures += 1;
+                self.n_requests = self.n_requests.saturating_sub(1);
             }
+            EventBody::SessionError { .. } => self.exhausted = true,
+            EventBody::StatusRescheduled => self.rescheduled = true,
             EventBody::ModelRequestStart => {
                 self.open_request = Some(id.clone());
                 self.n_requests += 1;
             }
-            EventBody::ModelRequestEnd { .. } => {
+            EventBody::ModelRequestEnd { is_error, .. } => {
                 self.open_request = None;
-                self.refused = private.is_some_and(|private| private["stop"] == "refusal");
+                self.refusal = private.and_then(refusal);
+                if *is_error != Some(true) {
+                    self.n_failures = 0;
+                    self.answered = true;
+                    self.keep_answer(private);
+                }
             }
-            EventBody::AgentThinking
-            | EventBody::StatusIdle { .. }
-            | EventBody::StatusRescheduled
-            | EventBody::StatusTerminated => {}
+            EventBody::StatusIdle { .. } => self.rescheduled = false,
+            EventBody::AgentThinking | EventBody::StatusTerminated => {}
+        }
+    }
+
+    /// Words come before the end of their request, calls after it.
+    fn keep_answer(&mut self, private: Option<&Value>) {
+        let answer = private.and_then(|private| {
+            let raw = private.get("raw").filter(|raw| !raw.is_null())?.clone();
+            Some(Answer { model: private["model"].as_str()?.to_owned(), raw })
+        });
+        match self.messages.last_mut() {
+            Some(Message::Assistant { answer: slot, .. }) => *slot = answer,
+            Some(Message::User { .. }) | None => self.answer = answer,
         }
     }
 
     /// Adds to the user's side, in the same message when it spoke last: roles alternate.
     fn say(&mut self, more: impl IntoIterator<Item = UserPart>) {
+        self.answer = None;
+        self.answered = false;
         match self.messages.last_mut() {
             Some(Message::User { parts }) => parts.extend(more),
             Some(Message::Assistant { .. }) | None => {
@@ -118,12 +153,13 @@ impl Transcript {
         }
     }
 
-    fn assistant(&mut self) -> (&mut Vec<Block>, &mut Vec<ToolUse>) {
+    fn assistant(&mut self) -> (&mut Vec<Block>, &mut Vec<ToolUse>, &mut Option<Answer>) {
         if !matches!(self.messages.last(), Some(Message::Assistant { .. })) {
-            self.messages.push(Message::Assistant { content: Vec::new(), tool_uses: Vec::new() });
+            let (content, tool_uses) = (Vec::new(), Vec::new());
+            self.messages.push(Message::Assistant { content, tool_uses, answer: None });
         }
         match self.messages.last_mut() {
-            Some(Message::Assistant { content, tool_uses }) => (content, tool_uses),
+            Some(Message::Assistant { content, tool_uses, answer }) => (content, tool_uses, answer),
             Some(Message::User { .. }) | None => {
                 unreachable!("an assistant message was just pushed")
             }
@@ -132,6 +168,15 @@ impl Transcript {
 
     /// Whether the user's side spoke last: input that no answer has seen.
     pub fn awaits_answer(&self) -> bool {
-        matches!(self.messages.last(), Some(Message::User { .. }))
+        !self.answered && matches!(self.messages.last(), Some(Message::User { .. }))
     }
+}
+
+/// What is known about a refusal, if the answer was one.
+fn refusal(private: &Value) -> Option<Value> {
+    let details = &private["raw"]["stop_details"];
+    let text = |key: &str| details[key].as_str();
+    (private["stop"] == "refusal").then(|| {
+        json!({"type": "refusal", "category": text("category"), "explanation": text("explanation")})
+    })
 }

@@ -15,11 +15,11 @@ use crate::{
         ManagedBy,
         agent::{self, Agent, AgentPatch, AgentSpec},
         environment::{self, Environment, EnvironmentConfig},
-        model::REHEARSAL,
         source::{Source, SourceKind},
     },
     id::{AgentId, EnvironmentId, Id, SourceId},
     ingest::{Ingest, Registry},
+    model,
     store::{Change, Store},
 };
 
@@ -31,7 +31,11 @@ fn change(actor: &str, action: &'static str, target: impl ToString, details: Val
 }
 
 /// The environment and the agent that exist from the start.
-pub(super) async fn seed(store: &Store, registry: &Registry) -> anyhow::Result<()> {
+pub(super) async fn seed(
+    store: &Store,
+    registry: &Registry,
+    models: &model::Options,
+) -> anyhow::Result<()> {
     let at = store.clock().now();
     if registry.snapshot().environment(environment::DEFAULT_NAME).is_none() {
         let environment = Environment {
@@ -55,7 +59,9 @@ pub(super) async fn seed(store: &Store, registry: &Registry) -> anyhow::Result<(
     // Archived counts too: whoever archived it does not want it back at the next start.
     let known = |agent: &Agent| agent.spec.name == agent::DEFAULT_NAME;
     if !registry.snapshot().agents.values().any(known) {
-        let spec = AgentSpec::new(agent::DEFAULT_NAME, REHEARSAL);
+        let model = models.default_model();
+        tracing::info!(model, "making the agent `{}`", agent::DEFAULT_NAME);
+        let spec = AgentSpec::new(agent::DEFAULT_NAME, model);
         create_agent(store, spec, ManagedBy::Api, FIRST_START).await?;
     }
     registry.refresh().await

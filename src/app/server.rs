@@ -47,6 +47,7 @@ pub struct Server {
     pub(super) web: web::App,
     pub(super) config: Config,
     keys: Keys,
+    models: Models,
     retention: Arc<ArcSwap<Retention>>,
     signals: Signals,
     requests: (CancellationToken, TaskTracker),
@@ -79,7 +80,7 @@ impl Server {
         let (signals, told) = Signals::new();
         let keys = Keys { box_key: declared.box_key.clone(), master_key: Some(master_key) };
         let registry = Registry::open(store.clone(), vault, keys.clone()).await?;
-        declare::seed(&store, &registry).await?;
+        declare::seed(&store, &registry, &config.models).await?;
         let (ingest, refusals) = Ingest::new(store.clone(), registry, config.limits.clone());
         declare::apply(&store, &ingest, &declared).await?;
 
@@ -94,7 +95,8 @@ impl Server {
         };
         tasks.start(refusals, told);
         let previews = Previews::default();
-        let turns = start_worker(&config, &data_dir, &store, &signals, &previews)?;
+        let models = Models::new(config.models.clone(), store.clock().clone());
+        let turns = start_worker(&config, &data_dir, &store, &signals, &previews, &models)?;
         let web = web::App::new(
             store.clone(),
             ingest.clone(),
@@ -112,6 +114,7 @@ impl Server {
             web,
             config,
             keys,
+            models,
             signals,
             requests,
             turns,
@@ -138,6 +141,7 @@ impl Server {
         self.apply(&declared).await?;
         self.ingest.bounds.set_options(config.limits.clone());
         self.retention.store(Arc::new(config.retention.clone()));
+        self.models.set_options(config.models.clone());
         self.web.set_options(web_options(&config, self.address));
         self.config = Config {
             data_dir: self.config.data_dir.clone(),
@@ -240,13 +244,15 @@ fn start_worker(
     store: &Store,
     signals: &Signals,
     previews: &Previews,
+    models: &Models,
 ) -> anyhow::Result<(CancellationToken, TaskTracker)> {
     let options = runtime::Options {
         workspaces: data_dir.workspaces(),
         resumes_max: config.worker.resumes_max,
         limits: agent::Limits::default(),
     };
-    let runtime = Runtime::new(store.clone(), signals.clone(), previews.clone(), Models, options);
+    let runtime =
+        Runtime::new(store.clone(), signals.clone(), previews.clone(), models.clone(), options);
     let (node, boot) = (data_dir.node_id()?, vault::hex(&vault::random::<8>()));
     let options = config.worker.clone();
     let worker = Worker::new(store.clone(), runtime, signals.clone(), options, &node, &boot);

@@ -37,7 +37,7 @@ pub use self::{
     value::data_dir_default,
 };
 use self::{reader::Reader, watch::Watch};
-use crate::{ingest, store, worker};
+use crate::{ingest, model, store, worker};
 
 /// Everything that the operator decides and that is not a resource.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub struct Config {
     pub master_key: Option<SecretString>,
     /// Wraps the secrets at rest: 32 bytes in base64. A file in the data directory holds it when absent.
     pub vault_key: Option<SecretString>,
-    pub models: Models,
+    pub models: model::Options,
     pub limits: ingest::Options,
     pub store: store::Options,
     pub retention: store::Retention,
@@ -61,15 +61,6 @@ pub struct Config {
     pub projects: Projects,
     pub metrics: Metrics,
     pub log: Log,
-}
-
-/// How to reach the providers of models, under the names that their own tools use.
-#[derive(Clone, Debug, Default)]
-pub struct Models {
-    pub anthropic_api_key: Option<SecretString>,
-    pub anthropic_base_url: Option<String>,
-    pub openai_api_key: Option<SecretString>,
-    pub openai_base_url: Option<String>,
 }
 
 /// The resources that the file declares. They are read-only everywhere else.
@@ -200,12 +191,7 @@ fn read_config(reader: &mut Reader<'_>) -> Config {
         public_url: reader.optional("public_url", value::origin),
         master_key: reader.hidden_variable("BELLPULL_MASTER_KEY", value::secret),
         vault_key: reader.hidden_variable("BELLPULL_VAULT_KEY", value::vault_key),
-        models: Models {
-            anthropic_api_key: reader.hidden_variable("ANTHROPIC_API_KEY", value::secret),
-            anthropic_base_url: reader.variable("ANTHROPIC_BASE_URL", value::base_url),
-            openai_api_key: reader.hidden_variable("OPENAI_API_KEY", value::secret),
-            openai_base_url: reader.variable("OPENAI_BASE_URL", value::base_url),
-        },
+        models: section::models(reader),
         limits: section::limits(reader),
         store: section::store(reader),
         retention: section::retention(reader),

@@ -241,9 +241,12 @@ impl<'a> Reader<'a> {
         &self.known
     }
 
-    /// The entries of a table of named things; what is no table is reported by [`Reader::finish`].
+    /// The entries of a table of named things, which may lie in another table; what is no table is
+    /// reported by [`Reader::finish`].
     pub(super) fn entries(&self, table: &str) -> Vec<(&'a String, &'a Map<String, Value>)> {
-        let table = self.root.get(table).and_then(Value::as_object);
+        let mut path = table.split('.');
+        let first = path.next().and_then(|key| self.root.get(key));
+        let table = path.fold(first, |table, key| table?.get(key)).and_then(Value::as_object);
         let entries = table.into_iter().flatten();
         entries.filter_map(|(name, value)| Some((name, value.as_object()?))).collect()
     }

@@ -3,13 +3,20 @@
 //! Every field is named, without `..default`: a new option does not compile until it is read here,
 //! and the tests then ask for its line in the example and in the docs.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
-    reader::Reader,
-    value::{absolute_path, boolean, choice, list, log_filter, number},
+    problem::join,
+    reader::{Entry, Reader},
+    value::{
+        absolute_path, base_url, boolean, choice, dollars, list, log_filter, number, secret, text,
+    },
 };
-use crate::{ingest, store, worker};
+use crate::{
+    ingest,
+    model::{self, OpenAiApi, Price},
+    store, worker,
+};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -53,6 +60,73 @@ pub enum LogFormat {
 }
 
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+const OPENAI_APIS: [(&str, OpenAiApi); 3] = [
+    ("auto", OpenAiApi::Auto),
+    ("chat_completions", OpenAiApi::ChatCompletions),
+    ("responses", OpenAiApi::Responses),
+];
+
+const PRICE_KEYS: [&str; 4] =
+    ["cache_read_per_mtok", "cache_write_per_mtok", "input_per_mtok", "output_per_mtok"];
+
+/// How to reach the providers is under the names that their own tools use.
+pub(super) fn models(reader: &mut Reader<'_>) -> model::Options {
+    let default = model::Options::default();
+    let seconds = || number(1..=86_400, "seconds");
+    model::Options {
+        anthropic_api_key: reader.hidden_variable("ANTHROPIC_API_KEY", secret),
+        anthropic_base_url: reader.variable("ANTHROPIC_BASE_URL", base_url),
+        openai_api_key: reader.hidden_variable("OPENAI_API_KEY", secret),
+        openai_base_url: reader.variable("OPENAI_BASE_URL", base_url),
+        https_proxy: reader.hidden_variable("HTTPS_PROXY", secret),
+        no_proxy: reader.variable("NO_PROXY", text(65_536)),
+        openai_api: reader.get("models.openai_api", default.openai_api, choice(&OPENAI_APIS)),
+        timeout_seconds: reader.get("models.timeout_seconds", default.timeout_seconds, seconds()),
+        first_seconds: reader.get("models.first_seconds", default.first_seconds, seconds()),
+        idle_seconds: reader.get("models.idle_seconds", default.idle_seconds, seconds()),
+        retries_max: reader.get(
+            "models.retries_max",
+            default.retries_max,
+            number(0..=1000, "times"),
+        ),
+        retry_first_ms: reader.get(
+            "models.retry_first_ms",
+            default.retry_first_ms,
+            number(1..=60_000, "milliseconds"),
+        ),
+        retry_seconds_max: reader.get(
+            "models.retry_seconds_max",
+            default.retry_seconds_max,
+            seconds(),
+        ),
+        max_tokens: reader.optional("models.max_tokens", number(1..=1_000_000, "tokens")),
+        prices: prices(reader),
+    }
+}
+
+fn prices(reader: &mut Reader<'_>) -> BTreeMap<String, Price> {
+    reader.know("models.prices.<name>", &PRICE_KEYS);
+    let mut prices = BTreeMap::new();
+    for (name, values) in reader.entries("models.prices") {
+        let at = join("models.prices", name);
+        let mut entry = Entry { reader, at, values };
+        let mut of = |key| entry.get(key, dollars);
+        let (input, output) = (of("input_per_mtok"), of("output_per_mtok"));
+        let (cache_read, cache_write) = (of("cache_read_per_mtok"), of("cache_write_per_mtok"));
+        for key in ["input_per_mtok", "output_per_mtok"] {
+            if entry.raw(key).is_none() {
+                entry.problem(key, "is required: dollars for a million tokens, 0 for none");
+            }
+        }
+        if let (Some(input), Some(output)) = (input, output) {
+            let cache_read = cache_read.unwrap_or(input);
+            let cache_write = cache_write.unwrap_or(input);
+            prices.insert(name.clone(), Price { input, output, cache_read, cache_write });
+        }
+    }
+    prices
+}
 
 pub(super) fn limits(reader: &mut Reader<'_>) -> ingest::Options {
     let default = ingest::Options::default();

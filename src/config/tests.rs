@@ -139,6 +139,14 @@ fn every_key_of_every_section_has_a_variable() {
         ("BELLPULL_WORKER__POLL_MS", "10"),
         ("BELLPULL_WORKER__DRAIN_SECONDS", "0"),
         ("BELLPULL_WORKER__RESUMES_MAX", "3"),
+        ("BELLPULL_MODELS__OPENAI_API", "responses"),
+        ("BELLPULL_MODELS__TIMEOUT_SECONDS", "20"),
+        ("BELLPULL_MODELS__FIRST_SECONDS", "5"),
+        ("BELLPULL_MODELS__IDLE_SECONDS", "4"),
+        ("BELLPULL_MODELS__RETRIES_MAX", "0"),
+        ("BELLPULL_MODELS__RETRY_FIRST_MS", "3"),
+        ("BELLPULL_MODELS__RETRY_SECONDS_MAX", "2"),
+        ("BELLPULL_MODELS__MAX_TOKENS", "1_000"),
         ("BELLPULL_PROJECTS__ROOTS", "/srv/a:/srv/b"),
         ("BELLPULL_METRICS__PUBLIC", "true"),
         ("BELLPULL_LOG__FORMAT", "json"),
@@ -230,6 +238,7 @@ fn numbers_are_held_to_their_ranges() {
         ("worker.lease_seconds", 4, 3601),
         ("worker.poll_ms", 9, 60_001),
         ("worker.turns_max", 0, 4097),
+        ("models.idle_seconds", 0, 86_401),
     ] {
         let (section, name) = key.split_once('.').unwrap();
         for value in [low.to_string(), high.to_string(), "1.5".into(), "-1".into(), "nan".into()] {
@@ -464,6 +473,49 @@ fn reading_watches_what_it_read_also_when_it_fails() {
     let found = read(&flags);
     assert_eq!(found.outcome.unwrap().declared.sources.len(), 1);
     assert_eq!(found.watch.paths().collect::<Vec<_>>(), [&path, &secret]);
+}
+
+#[test]
+fn prices_are_exact() {
+    let text = r#"
+        [models.prices.plain]
+        input_per_mtok = 3
+        output_per_mtok = "15.25"
+        [models.prices."anthropic/claude-x.1"]
+        input_per_mtok = 0.1
+        output_per_mtok = 0
+        cache_read_per_mtok = 0.000001
+    "#;
+    let prices = load_toml(text).config.models.prices;
+    let micros = |name: &str| {
+        let price = &prices[name];
+        [price.input, price.output, price.cache_read, price.cache_write].map(|it| it.0)
+    };
+    assert_eq!(micros("plain"), [3_000_000, 15_250_000, 3_000_000, 3_000_000]);
+    assert_eq!(micros("anthropic/claude-x.1"), [100_000, 0, 1, 100_000]);
+    check(
+        &toml(
+            r#"
+            [models.prices.a]
+            input_per_mtok = -1
+            output_per_mtok = 0.0000001
+            cache_read = 1
+            [models.prices.b]
+            output_per_mtok = "2 USD"
+            [models]
+            prices.c = 5
+            "#,
+            &[],
+        ),
+        expect![[r#"
+            the configuration has 6 problems
+            models.prices.a.input_per_mtok: must be dollars from 0 to 1_000_000 with up to six decimals
+            models.prices.a.output_per_mtok: must be dollars from 0 to 1_000_000 with up to six decimals
+            models.prices.b.output_per_mtok: must be dollars from 0 to 1_000_000 with up to six decimals
+            models.prices.b.input_per_mtok: is required: dollars for a million tokens, 0 for none
+            models.prices.c: must be a table
+            models.prices.a.cache_read: unknown key"#]],
+    );
 }
 
 #[test]

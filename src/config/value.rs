@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 
 use super::problem::Wrong;
-use crate::vault::Vault;
+use crate::{domain::cost::MicroUsd, vault::Vault};
 
 /// What a setting was given.
 #[derive(Clone, Copy)]
@@ -47,6 +47,24 @@ pub(super) fn number<T: TryFrom<u64>>(
             })
     }
 }
+
+/// An amount of US dollars, exactly: a text or a number with up to six decimals.
+pub(super) fn dollars(raw: Raw<'_>) -> Parsed<MicroUsd> {
+    let text = match raw {
+        Raw::Text(text) => text.to_owned(),
+        Raw::Value(Value::String(text)) => text.clone(),
+        // The shortest digits that read as this number are what was written.
+        Raw::Value(Value::Number(number)) => match number.as_u64() {
+            Some(whole) => whole.to_string(),
+            None => number.as_f64().map_or_else(String::new, |number| number.to_string()),
+        },
+        Raw::Value(_) => String::new(),
+    };
+    let found = MicroUsd::parse_dollars(text.trim()).filter(|amount| *amount <= DOLLARS_MAX);
+    found.ok_or_else(|| "must be dollars from 0 to 1_000_000 with up to six decimals".into())
+}
+
+const DOLLARS_MAX: MicroUsd = MicroUsd(1_000_000 * 1_000_000);
 
 /// `1_000_000`: as TOML allows it to be written.
 fn grouped(number: u64) -> String {

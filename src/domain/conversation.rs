@@ -4,14 +4,23 @@
 
 use serde_json::Value;
 
-use super::event::{Block, Usage};
+use super::{cost::Spent, event::Block};
 use crate::id::EventId;
 
 /// One side's contribution. Roles alternate, and every tool use is followed by its one result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
     User { parts: Vec<UserPart> },
-    Assistant { content: Vec<Block>, tool_uses: Vec<ToolUse> },
+    Assistant { content: Vec<Block>, tool_uses: Vec<ToolUse>, answer: Option<Answer> },
+}
+
+/// What a provider itself said. It is given back to the same model as it was: there are models that
+/// refuse to go on without the reasoning that they signed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The model as the agent names it.
+    pub model: String,
+    pub raw: Value,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +70,9 @@ pub struct Completion {
     /// Name and input of each call, in order.
     pub calls: Vec<(String, Value)>,
     pub stop: Stop,
-    pub usage: Usage,
+    /// Whether the model thought before it spoke.
+    pub thought: bool,
+    pub spent: Spent,
     /// The provider's own answer, kept for the journal.
     pub raw: Option<Value>,
 }

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::turn::TurnEnd;
+use super::{cost::MicroUsd, turn::TurnEnd};
 use crate::{
     clock::Timestamp,
     id::{DeliveryId, EventId, SourceId},
@@ -113,6 +113,19 @@ pub struct SessionError {
 }
 
 impl SessionError {
+    /// An error after which the server tries again by itself.
+    pub fn retrying(kind: &str, message: impl Into<String>) -> SessionError {
+        SessionError {
+            r#type: kind.to_owned(),
+            message: message.into(),
+            retry_status: json!({"type": "retrying"}),
+        }
+    }
+
+    pub fn is_retrying(&self) -> bool {
+        self.retry_status["type"] == "retrying"
+    }
+
     /// An error after which the turn ended.
     pub fn exhausted(kind: &str, message: impl Into<String>) -> SessionError {
         SessionError {
@@ -154,7 +167,14 @@ pub enum EventBody {
     #[serde(rename = "span.model_request_start")]
     ModelRequestStart,
     #[serde(rename = "span.model_request_end")]
-    ModelRequestEnd { model_request_start_id: EventId, is_error: Option<bool>, model_usage: Usage },
+    ModelRequestEnd {
+        model_request_start_id: EventId,
+        is_error: Option<bool>,
+        model_usage: Usage,
+        /// Dollars that this request cost; null when the model has no price.
+        #[serde(default)]
+        cost_usd: Option<MicroUsd>,
+    },
 }
 
 impl EventBody {

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod content;
 pub mod conversation;
+pub mod cost;
 pub mod delivery;
 pub mod environment;
 pub mod event;

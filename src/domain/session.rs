@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Metadata, agent::AgentSpec, event::Usage};
+use super::{Metadata, agent::AgentSpec, cost::Cost, event::Usage};
 use crate::{
     clock::Timestamp,
     id::{AgentId, EnvironmentId, SessionId, SourceId, TurnId},
@@ -59,6 +59,7 @@ pub struct Session {
     pub next_seq: i64,
     pub turn_id: Option<TurnId>,
     pub usage: Usage,
+    pub cost: Cost,
     pub active_ms: i64,
 }
 
@@ -105,6 +106,12 @@ impl Session {
                     "ephemeral_1h_input_tokens": 0,
                 },
                 "active_seconds": seconds(self.active_ms),
+                "list_cost": self.cost.total().map(|total| {
+                    json!({"amount": total.cents().to_string(), "currency": "USD"})
+                }),
+                // Ours: a session often costs less than a cent, and why a cost is not known.
+                "cost_usd": self.cost.total(),
+                "unpriced_requests": self.cost.n_unpriced,
             },
             "stats": {
                 "active_seconds": seconds(self.active_ms),

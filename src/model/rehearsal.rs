@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::OnText;
 use crate::domain::{
     conversation::{Completion, Message, Request, Stop, UserPart},
+    cost::{MicroUsd, Spent},
     event::{Block, Usage, plain_text},
     text::first_chars,
 };
@@ -29,6 +30,17 @@ const VALUE_CHARS_MAX: usize = 120;
 /// Bytes asked of the `delivery` tool: enough for the digest of any payload.
 const READ_BYTES: usize = 64 * 1024;
 
+/// No token is used, and none is paid for.
+const FREE: Spent = Spent {
+    usage: Usage {
+        input_tokens: 0,
+        output_tokens: 0,
+        cache_creation_input_tokens: 0,
+        cache_read_input_tokens: 0,
+    },
+    cost: Some(MicroUsd(0)),
+};
+
 pub(super) async fn complete(request: &Request, on_text: &mut dyn OnText) -> Completion {
     let input = Input::of(request);
     if let Some(delivery) = input.wants_reading() {
@@ -37,7 +49,8 @@ pub(super) async fn complete(request: &Request, on_text: &mut dyn OnText) -> Com
             content: Vec::new(),
             calls: vec![("delivery".to_owned(), call)],
             stop: Stop::ToolUse,
-            usage: Usage::default(),
+            thought: false,
+            spent: FREE,
             raw: None,
         };
     }
@@ -53,7 +66,8 @@ pub(super) async fn complete(request: &Request, on_text: &mut dyn OnText) -> Com
         content: vec![Block::text(text)],
         calls: Vec::new(),
         stop: Stop::EndTurn,
-        usage: Usage::default(),
+        thought: false,
+        spent: FREE,
         raw: None,
     }
 }
@@ -363,7 +377,7 @@ mod tests {
         };
         let messages = vec![
             event(true, "{\"half\":"),
-            Message::Assistant { content: Vec::new(), tool_uses: vec![call] },
+            Message::Assistant { content: Vec::new(), tool_uses: vec![call], answer: None },
             Message::User { parts: vec![result] },
         ];
         let (completion, text) = answer(messages).await;

@@ -1,6 +1,6 @@
 //! The built-in loop.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use serde_json::json;
 use tokio::time::Instant;
@@ -11,7 +11,8 @@ use crate::{
     agent::{self, Command, ToolKind, Transcript},
     domain::{
         conversation::{Completion, Request, Stop, ToolSpec, ToolUse},
-        event::{Block, EventBody, NewEvent, SessionError, StopReason, Usage},
+        cost::Spent,
+        event::{Block, EventBody, NewEvent, SessionError, StopReason},
         session::Session,
         turn::TurnEnd,
     },
@@ -20,6 +21,7 @@ use crate::{
     preview::Preview,
     store::Lease,
     tool::{self, Host},
+    vault,
 };
 
 /// Events read at once when a log is folded.
@@ -50,8 +52,13 @@ impl Runtime {
         loop {
             let kind = |name: &str| tool_kind(name);
             match agent::step(&turn.transcript, kind, &self.options.limits) {
-                Command::AbandonRequest(start) => turn.end_request(start).await?,
-                Command::CallModel => turn.call_model(&session).await?,
+                Command::AbandonRequest(start) => turn.abandon_request(start).await?,
+                Command::GoOn => turn.go_on().await?,
+                Command::CallModel => {
+                    if turn.call_model(&session).await?.is_break() {
+                        return Ok(());
+                    }
+                }
                 Command::RunTool(call) => turn.run_tool(call).await?,
                 Command::AnswerTool { call, error } => turn.answer(call, error, true).await?,
                 Command::StopAtLimit => {
@@ -124,11 +131,11 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     /// Journals, then takes it into the transcript. The order is the invariant.
-    async fn append(&mut self, events: Vec<NewEvent>, usage: Usage) -> Result<(), Stopped> {
+    async fn append(&mut self, events: Vec<NewEvent>, spent: Spent) -> Result<(), Stopped> {
         if self.cancel.is_cancelled() {
             return Err(Stopped::Cancelled);
         }
-        self.runtime.store.append(self.lease, events.clone(), usage).await?;
+        self.runtime.store.append(self.lease, events.clone(), spent).await?;
         for event in events {
             self.transcript.apply(&event.id, &event.body, event.private.as_ref());
         }
@@ -145,19 +152,31 @@ impl Turn<'_> {
         }
     }
 
-    async fn end_request(&mut self, start: EventId) -> Result<(), Stopped> {
-        let end = self.runtime.event(EventBody::ModelRequestEnd {
-            model_request_start_id: start,
-            is_error: Some(true),
-            model_usage: Usage::default(),
-        });
-        self.append(vec![end], Usage::default()).await
+    /// Nobody knows what an earlier life's request used.
+    async fn abandon_request(&mut self, start: EventId) -> Result<(), Stopped> {
+        let end = self.request_end(start, Some(true), Spent::default());
+        self.append(vec![end], Spent::default()).await
     }
 
-    async fn call_model(&mut self, session: &Session) -> Result<(), Stopped> {
+    fn request_end(&self, start: EventId, is_error: Option<bool>, spent: Spent) -> NewEvent {
+        self.runtime.event(EventBody::ModelRequestEnd {
+            model_request_start_id: start,
+            is_error,
+            model_usage: spent.usage,
+            cost_usd: spent.cost,
+        })
+    }
+
+    async fn go_on(&mut self) -> Result<(), Stopped> {
+        let running = self.runtime.event(EventBody::StatusRunning);
+        self.append(vec![running], Spent::default()).await
+    }
+
+    /// Breaks when the turn waits for another try.
+    async fn call_model(&mut self, session: &Session) -> Result<ControlFlow<()>, Stopped> {
         let start = self.runtime.event(EventBody::ModelRequestStart);
         let start_id = start.id.clone();
-        self.append(vec![start], Usage::default()).await?;
+        self.append(vec![start], Spent::default()).await?;
 
         let message_id = EventId::new(self.runtime.clock.now());
         let mut previewer = Previewer {
@@ -171,16 +190,14 @@ impl Turn<'_> {
             messages: self.transcript.messages.clone(),
             tools: self.tools(),
         };
-        let model = session.agent.model.id.as_str();
+        let model = &session.agent.model;
         let asking = self.runtime.models.complete(model, &request, &mut previewer);
         match self.act(asking).await? {
-            Ok(completion) => self.journal(start_id, message_id, completion).await,
-            Err(model::Error::Failed { kind, message }) => {
-                self.end_request(start_id).await?;
-                let error = SessionError::exhausted(kind, message);
-                let event = self.runtime.event(EventBody::SessionError { error });
-                self.append(vec![event], Usage::default()).await
+            Ok(completion) => {
+                self.journal(start_id, message_id, &model.id, completion).await?;
+                Ok(ControlFlow::Continue(()))
             }
+            Err(error) => self.journal_failure(start_id, error).await,
         }
     }
 
@@ -190,19 +207,19 @@ impl Turn<'_> {
         &mut self,
         start_id: EventId,
         message_id: EventId,
+        model: &str,
         completion: Completion,
     ) -> Result<(), Stopped> {
-        let Completion { content, calls, stop, usage, raw } = completion;
+        let Completion { content, calls, stop, thought, spent, raw } = completion;
         let mut events = Vec::new();
+        if thought {
+            events.push(self.runtime.event(EventBody::AgentThinking));
+        }
         if !content.is_empty() {
             events.push(NewEvent::new(message_id, EventBody::AgentMessage { content }));
         }
-        let mut end = self.runtime.event(EventBody::ModelRequestEnd {
-            model_request_start_id: start_id,
-            is_error: Some(false),
-            model_usage: usage,
-        });
-        end.private = Some(json!({"stop": stop_word(stop), "raw": raw}));
+        let mut end = self.request_end(start_id, Some(false), spent);
+        end.private = Some(json!({"stop": stop_word(stop), "model": model, "raw": raw}));
         events.push(end);
         for (name, input) in calls {
             events.push(self.runtime.event(EventBody::AgentToolUse {
@@ -212,7 +229,55 @@ impl Turn<'_> {
                 evaluation: json!({"type": "always_allow"}),
             }));
         }
-        self.append(events, usage).await
+        if stop == Stop::MaxTokens {
+            // Half an answer is no success, and half a call must not be made.
+            let message = format!(
+                "the answer was cut at the model's limit of tokens, after {} of them; \
+                 `models.max_tokens` may allow more",
+                spent.usage.output_tokens
+            );
+            let error = SessionError::exhausted(model::Kind::RequestFailed.as_str(), message);
+            events.push(self.runtime.event(EventBody::SessionError { error }));
+        }
+        self.append(events, spent).await
+    }
+
+    /// No answer. The turn is put off where another try may help: the next one is begun by whoever
+    /// claims the session then, from the log, and meanwhile it holds no worker.
+    async fn journal_failure(
+        &mut self,
+        start_id: EventId,
+        error: model::Error,
+    ) -> Result<ControlFlow<()>, Stopped> {
+        let end = self.request_end(start_id, Some(true), error.spent);
+        let n_failures = self.transcript.n_failures + 1;
+        let pause = self.runtime.models.pause(&error, n_failures, random_fraction());
+        let session_id = &self.lease.session_id;
+        tracing::warn!(%session_id, error = %error, n_failures, ?pause, "a model request failed");
+        let (kind, message, spent) = (error.kind.as_str(), error.message, error.spent);
+        let Some(pause) = pause else {
+            let error = SessionError::exhausted(kind, message);
+            let event = self.runtime.event(EventBody::SessionError { error });
+            self.append(vec![end, event], spent).await?;
+            return Ok(ControlFlow::Continue(()));
+        };
+        if self.cancel.is_cancelled() {
+            return Err(Stopped::Cancelled);
+        }
+        let error = SessionError::retrying(kind, message);
+        let events = vec![
+            end,
+            self.runtime.event(EventBody::SessionError { error }),
+            self.runtime.event(EventBody::StatusRescheduled),
+        ];
+        let active = self.active();
+        self.runtime.store.reschedule(self.lease, events, spent, pause, active).await?;
+        self.runtime.signals.changed(&self.lease.session_id);
+        Ok(ControlFlow::Break(()))
+    }
+
+    fn active(&self) -> Duration {
+        self.runtime.clock.monotonic() - self.started
     }
 
     /// Where anything came from a source, its payload can be read.
@@ -246,7 +311,7 @@ impl Turn<'_> {
             content,
             is_error,
         });
-        self.append(vec![event], Usage::default()).await
+        self.append(vec![event], Spent::default()).await
     }
 
     async fn fail(&mut self, kind: &str, message: String) -> Result<(), Stopped> {
@@ -261,15 +326,20 @@ impl Turn<'_> {
         }
         events.push(self.runtime.event(EventBody::StatusIdle {
             stop_reason: StopReason::from(end),
-            stop_details: None,
+            stop_details: self.transcript.refusal.clone().filter(|_| end == TurnEnd::Refusal),
         }));
-        let active: Duration = self.runtime.clock.monotonic() - self.started;
+        let active = self.active();
         self.runtime.store.finish(self.lease, end, events, active).await?;
         self.runtime.signals.changed(&self.lease.session_id);
         // Messages may have come meanwhile.
         self.runtime.signals.due();
         Ok(())
     }
+}
+
+/// From 0 to 1.
+fn random_fraction() -> f64 {
+    f64::from(u32::from_le_bytes(vault::random())) / f64::from(u32::MAX)
 }
 
 fn stop_word(stop: Stop) -> &'static str {

@@ -527,7 +527,8 @@ fn settle_key(
 }
 
 /// Takes the next place in a session's inbox and makes the session due, unless a worker has it: that
-/// worker sees the message when it finishes. `None` when as many wait as may.
+/// worker sees the message when it finishes; or unless its turn waits for another try: then the
+/// message waits with it. `None` when as many wait as may.
 pub(super) fn take_position(
     tx: &mut Tx<'_>,
     session: &SessionId,
@@ -538,7 +539,7 @@ pub(super) fn take_position(
     let row = tx.first(
         "update sessions set inbox_given = inbox_given + 1, \
          updated_at = case when updated_at < $3 then $3 else updated_at end, \
-         next_at = case when lease_owner is not null then next_at \
+         next_at = case when lease_owner is not null or status = 'rescheduling' then next_at \
          when next_at is null or next_at > $2 then $2 else next_at end \
          where id = $1 and inbox_given - inbox_taken < $4 returning inbox_given",
         &params![session, now, at, waiting_max],

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     domain::{
+        cost::Spent,
         event::{EventBody, NewEvent, Usage},
         turn::TurnEnd,
     },
@@ -178,15 +179,53 @@ impl Store {
             .await
     }
 
-    /// Appends to the log, in order, and counts the tokens. Nothing may be acted on before this
+    /// Appends to the log, in order, and counts tokens and cost. Nothing may be acted on before this
     /// answers.
-    pub async fn append(&self, lease: &Lease, events: Vec<NewEvent>, usage: Usage) -> Result<()> {
-        let (lease, at) = (lease.clone(), self.clock.now());
+    pub async fn append(
+        &self,
+        lease: &Lease,
+        events: Vec<NewEvent>,
+        spent: impl Into<Spent>,
+    ) -> Result<()> {
+        let (lease, at, spent) = (lease.clone(), self.clock.now(), spent.into());
         self.driver
             .transaction(Lane::Work, move |tx| {
                 let held = hold(tx, &lease)?;
                 append_rows(tx, &held, &events, at, "running")?;
-                count(tx, &lease, usage, 0)
+                count(tx, &lease, &spent, Duration::ZERO)
+            })
+            .await
+    }
+
+    /// Puts the turn off: last events for now, the lease gone, and the session due again after a
+    /// pause, with the same turn. Messages that come meanwhile wait.
+    pub async fn reschedule(
+        &self,
+        lease: &Lease,
+        events: Vec<NewEvent>,
+        spent: Spent,
+        pause: Duration,
+        active: Duration,
+    ) -> Result<()> {
+        let (lease, at) = (lease.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let held = hold(tx, &lease)?;
+                let turn_id = held.turn_id.clone().ok_or(Error::Bug("a wait without a turn"))?;
+                let due = tx.now()?.plus(pause);
+                tx.execute(
+                    "update sessions set lease_owner = null, lease_until = null, next_at = $2 \
+                     where id = $1",
+                    &params![&lease.session_id, due],
+                )?;
+                append_rows(tx, &held, &events, at, "rescheduling")?;
+                count(tx, &lease, &spent, active)?;
+                // Coming back was agreed on, so it does not count as a resumption.
+                tx.execute(
+                    "update turns set resumes = -1, resumed_seq = $2 where id = $1",
+                    &params![&turn_id, held.next_seq + events.len() as i64],
+                )?;
+                Ok(())
             })
             .await
     }
@@ -207,7 +246,7 @@ impl Store {
                 let held = hold(tx, &lease)?;
                 let turn_id = held.turn_id.clone().ok_or(Error::Bug("a finish without a turn"))?;
                 append_rows(tx, &held, &events, at, "idle")?;
-                count(tx, &lease, Usage::default(), i64::try_from(active.as_millis()).unwrap_or(0))?;
+                count(tx, &lease, &Spent::default(), active)?;
                 tx.execute(
                     "update turns set status = 'done', stop_reason = $2, ended_at = $3 where id = $1",
                     &params![&turn_id, end.as_str(), at],
@@ -393,14 +432,19 @@ fn event_row(held: &Held, n: usize, event: &NewEvent, at: Timestamp) -> Vec<Valu
     .into()
 }
 
-fn count(tx: &mut Tx<'_>, lease: &Lease, usage: Usage, active_ms: i64) -> Result<()> {
-    if usage == Usage::default() && active_ms == 0 {
+fn count(tx: &mut Tx<'_>, lease: &Lease, spent: &Spent, active: Duration) -> Result<()> {
+    let Spent { usage, cost } = spent;
+    if *usage == Usage::default() && active.is_zero() {
         return Ok(());
     }
+    let n_unpriced = i64::from(*usage != Usage::default() && cost.is_none());
+    let active_ms = i64::try_from(active.as_millis()).unwrap_or(0);
     tx.execute(
         "update sessions set input_tokens = input_tokens + $2, output_tokens = output_tokens + $3, \
          cache_creation_tokens = cache_creation_tokens + $4, \
-         cache_read_tokens = cache_read_tokens + $5, active_ms = active_ms + $6 where id = $1",
+         cache_read_tokens = cache_read_tokens + $5, active_ms = active_ms + $6, \
+         cost_micros = cost_micros + $7, unpriced_requests = unpriced_requests + $8 \
+         where id = $1",
         &params![
             &lease.session_id,
             usage.input_tokens,
@@ -408,6 +452,8 @@ fn count(tx: &mut Tx<'_>, lease: &Lease, usage: Usage, active_ms: i64) -> Result
             usage.cache_creation_input_tokens,
             usage.cache_read_input_tokens,
             active_ms,
+            cost.map_or(0, |cost| cost.0),
+            n_unpriced,
         ],
     )?;
     Ok(())

@@ -9,6 +9,7 @@ use crate::{
     clock::Timestamp,
     domain::{
         Metadata,
+        cost::{Cost, MicroUsd},
         event::{Event, EventBody, Usage},
         session::{Session, Status},
     },
@@ -52,7 +53,8 @@ pub struct SessionFilter {
 const COLUMNS: &str = "s.id, s.agent_id, s.agent_version, coalesce(s.overrides, v.spec), \
     s.environment_id, s.source_id, r.name, s.title, s.metadata, s.status, s.created_at, \
     s.updated_at, s.archived_at, s.inbox_given - s.inbox_taken, s.next_seq, s.turn_id, \
-    s.input_tokens, s.output_tokens, s.cache_creation_tokens, s.cache_read_tokens, s.active_ms \
+    s.input_tokens, s.output_tokens, s.cache_creation_tokens, s.cache_read_tokens, s.active_ms, \
+    s.cost_micros, s.unpriced_requests \
     from sessions s \
     join agent_versions v on v.agent_id = s.agent_id and v.version = s.agent_version \
     left join sources r on r.id = s.source_id";
@@ -293,5 +295,6 @@ fn from_row(mut row: Row) -> Result<Session> {
             cache_read_input_tokens: row.int(19)?,
         },
         active_ms: row.int(20)?,
+        cost: Cost { known: MicroUsd(row.int(21)?), n_unpriced: row.int(22)? },
     })
 }

@@ -18,7 +18,7 @@ use bellpull::{
         WebhookRequestId,
     },
     ingest,
-    model::Models,
+    model::{self, Models},
     preview::Previews,
     runtime::{self, Runtime, Stopped},
     signal::Signals,
@@ -69,7 +69,7 @@ impl World {
             resumes_max: 3,
             limits: agent::Limits::default(),
         };
-        let models = Models;
+        let models = Models::new(model::Options::default(), Clock::system());
         let runtime =
             Runtime::new(store.clone(), signals.clone(), Previews::default(), models, options);
         World { directory, store, signals, runtime, agent, environment, source }

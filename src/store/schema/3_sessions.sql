@@ -31,12 +31,17 @@ create table sessions (
   output_tokens bigint not null default 0,
   cache_creation_tokens bigint not null default 0,
   cache_read_tokens bigint not null default 0,
+  -- Millionths of a US dollar, of all requests whose model has a price.
+  cost_micros bigint not null default 0,
+  -- Requests whose model has none: while there are any, the cost is not known.
+  unpriced_requests bigint not null default 0,
   active_ms bigint not null default 0,
 
   constraint leased_with_end check ((lease_owner is null) = (lease_until is null)),
   constraint leased_is_timed check (lease_owner is null or next_at is not null),
   constraint waiting_is_due check (inbox_taken = inbox_given or next_at is not null),
   constraint inbox_in_order check (inbox_taken <= inbox_given),
+  constraint rescheduled_is_timed check (status <> 'rescheduling' or next_at is not null),
   constraint terminated_rests check (status <> 'terminated' or lease_owner is null)
 );
 -- The claim: due sessions of an agent, oldest first. Only sessions that want work are in it.

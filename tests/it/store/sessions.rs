@@ -4,6 +4,7 @@ use bellpull::{
     clock::Timestamp,
     domain::{
         agent::AgentSpec,
+        cost::Cost,
         event::Usage,
         session::{Session, Status},
         turn::TurnEnd,
@@ -52,6 +53,7 @@ async fn a_new_session_rests_or_runs_from_the_start(bench: Bench) {
         next_seq: 1,
         turn_id: None,
         usage: Usage::default(),
+        cost: Cost::default(),
         active_ms: 0,
     };
     assert_eq!(made, wanted);

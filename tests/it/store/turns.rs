@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bellpull::{
     domain::{
+        cost::{Cost, MicroUsd, Spent},
         delivery::Outcome,
-        event::{EventBody, Usage},
+        event::{EventBody, NewEvent, Usage},
         session::Status,
         turn::TurnEnd,
     },
@@ -22,7 +23,9 @@ on_both!(
     a_turn_takes_five_hundred_messages_at_most,
     an_unfinished_turn_goes_on,
     resumptions_are_counted_until_the_turn_gets_further,
-    tokens_and_working_time_add_up,
+    tokens_cost_and_working_time_add_up,
+    a_turn_that_is_put_off_goes_on_after_its_pause,
+    messages_do_not_cut_a_pause_short,
     writing_needs_a_claim_and_finishing_a_turn,
     messages_that_meet_a_finish_are_never_stranded,
 );
@@ -165,7 +168,7 @@ async fn resumptions_are_counted_until_the_turn_gets_further(bench: Bench) {
     bench.finish(&lease, TurnEnd::EndTurn).await;
 }
 
-async fn tokens_and_working_time_add_up(bench: Bench) {
+async fn tokens_cost_and_working_time_add_up(bench: Bench) {
     bench.accept(bench.draft("one")).await;
     let lease = bench.claim_one().await;
     bench.begin(&lease).await;
@@ -175,8 +178,9 @@ async fn tokens_and_working_time_add_up(bench: Bench) {
         cache_creation_input_tokens: 300,
         cache_read_input_tokens: 4,
     };
+    let cost = Some(MicroUsd(1_500_000));
     for _ in 0..2 {
-        bench.store.append(&lease, Vec::new(), usage).await.unwrap();
+        bench.store.append(&lease, Vec::new(), Spent { usage, cost }).await.unwrap();
     }
     let ms = Duration::from_millis(1_234);
     bench.store.finish(&lease, TurnEnd::EndTurn, Vec::new(), ms).await.unwrap();
@@ -186,6 +190,9 @@ async fn tokens_and_working_time_add_up(bench: Bench) {
     bench.store.finish(&lease, TurnEnd::EndTurn, Vec::new(), ms).await.unwrap();
     let session = bench.store.session(&lease.session_id).await.unwrap();
     assert_eq!(session.active_ms, 2_468);
+    assert_eq!(session.cost, Cost { known: MicroUsd(3_000_000), n_unpriced: 0 });
+    let shown = session.to_json();
+    assert_eq!(shown["usage"]["list_cost"]["amount"], "300");
     let wanted = Usage {
         input_tokens: 2_000,
         output_tokens: 40,
@@ -193,6 +200,63 @@ async fn tokens_and_working_time_add_up(bench: Bench) {
         cache_read_input_tokens: 8,
     };
     assert_eq!(session.usage, wanted);
+
+    // One request without a price, and the whole is not known any more.
+    bench.send(&lease.session_id, "with another model").await;
+    let lease = bench.claim_one().await;
+    bench.begin(&lease).await;
+    bench.store.append(&lease, Vec::new(), usage).await.unwrap();
+    bench.store.append(&lease, Vec::new(), Usage::default()).await.unwrap();
+    let session = bench.store.session(&lease.session_id).await.unwrap();
+    assert_eq!(session.cost, Cost { known: MicroUsd(3_000_000), n_unpriced: 1 });
+    let usage = &session.to_json()["usage"];
+    assert!(usage["list_cost"].is_null() && usage["unpriced_requests"] == 1, "{usage}");
+}
+
+/// The last events of a try that failed.
+fn put_off(bench: &Bench) -> Vec<NewEvent> {
+    vec![NewEvent::new(bench.id(), EventBody::StatusRescheduled)]
+}
+
+async fn a_turn_that_is_put_off_goes_on_after_its_pause(bench: Bench) {
+    let accepted = bench.accept(bench.draft("one")).await;
+    let old = bench.claim_one().await;
+    let turn = bench.begin(&old).await.turn_id;
+    let usage = Usage { input_tokens: 7, ..Usage::default() };
+    let spent = Spent { usage, cost: Some(MicroUsd(3)) };
+    let (none, ms) = (Duration::ZERO, Duration::from_millis(5));
+    bench.store.reschedule(&old, put_off(&bench), spent, none, ms).await.unwrap();
+    let found = bench.store.session(&old.session_id).await.unwrap();
+    assert_eq!((found.status, found.turn_id.as_ref()), (Status::Rescheduling, Some(&turn)));
+    assert_eq!((found.usage, found.cost.known, found.active_ms), (usage, MicroUsd(3), 5));
+    let delivery = bench.store.delivery(&accepted.delivery_id).await.unwrap();
+    assert_eq!(delivery.outcome, Some(Outcome::Running));
+    let late = bench.store.append(&old, Vec::new(), Usage::default()).await;
+    assert_fails!(late, Error::Fenced);
+
+    let again = bench.claim().await.remove(0);
+    assert_eq!(again.unfinished, Some(turn));
+    assert_eq!(bench.begin(&again.lease).await.resumes, 0, "coming back was agreed on");
+    assert_eq!(bench.begin(&again.lease).await.resumes, 1);
+    bench.store.append(&again.lease, vec![bench.running()], Usage::default()).await.unwrap();
+    let found = bench.store.session(&old.session_id).await.unwrap();
+    assert_eq!(found.status, Status::Running);
+    bench.finish(&again.lease, TurnEnd::EndTurn).await;
+}
+
+async fn messages_do_not_cut_a_pause_short(bench: Bench) {
+    let session = bench.accept(bench.draft("one").for_key("k")).await.session_id.unwrap();
+    let lease = bench.claim_one().await;
+    bench.begin(&lease).await;
+    let (spent, none) = (Spent::default(), Duration::ZERO);
+    bench.store.reschedule(&lease, put_off(&bench), spent, HOUR, none).await.unwrap();
+    bench.send(&session, "typed").await;
+    bench.accept(bench.draft("two").for_key("k")).await;
+    assert_eq!(bench.claim().await, []);
+    let found = bench.store.session(&session).await.unwrap();
+    assert_eq!((found.status, found.n_waiting), (Status::Rescheduling, 2));
+    let archived = bench.store.archive_session(&session).await;
+    assert_fails!(archived, Error::Conflict(_));
 }
 
 async fn writing_needs_a_claim_and_finishing_a_turn(bench: Bench) {
