@@ -11,6 +11,7 @@ mod frame;
 mod health;
 mod hooks;
 mod intake;
+mod ui;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -19,6 +20,7 @@ use axum::{
     Router,
     extract::{Request, State},
     middleware,
+    response::{IntoResponse, Response},
 };
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -64,6 +66,8 @@ pub struct App {
     /// Ends the streams when the server stops.
     pub shutdown: CancellationToken,
     ready: Arc<health::Ready>,
+    /// Who is signed in to the pages.
+    visitors: Arc<ui::Visitors>,
 }
 
 impl App {
@@ -76,7 +80,8 @@ impl App {
         shutdown: CancellationToken,
     ) -> App {
         let (options, ready) = (Arc::new(ArcSwap::from_pointee(options)), Arc::default());
-        App { store, ingest, signals, previews, options, shutdown, ready }
+        let visitors = Arc::default();
+        App { store, ingest, signals, previews, options, shutdown, ready, visitors }
     }
 
     fn options(&self) -> Arc<Options> {
@@ -100,6 +105,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(health::routes())
         .merge(hooks::routes())
+        .merge(ui::routes(&app))
         .fallback(nowhere)
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::from_fn_with_state(app.clone(), frame::frame))
@@ -107,13 +113,16 @@ pub fn router(app: App) -> Router {
 }
 
 /// What no route takes. Under the API only callers that it knows are told so.
-async fn nowhere(State(app): State<App>, request: Request) -> Error {
+async fn nowhere(State(app): State<App>, request: Request) -> Response {
+    if ui::wants_page(&request) {
+        return ui::nowhere(app, request).await;
+    }
     let path = request.uri().path();
     if (path.starts_with("/v1/") || path.starts_with("/api/"))
         && let Err(error) = auth::admit(&app, request.method(), request.headers())
     {
-        return error;
+        return error.into_response();
     }
     let (path, _) = crate::domain::text::first_chars(path, 200);
-    Error::not_found(format!("there is nothing at `{path}`"))
+    Error::not_found(format!("there is nothing at `{path}`")).into_response()
 }
