@@ -195,7 +195,7 @@ fn to_sign_in(app: &App, parts: &Parts) -> Response {
 
 /// Where to sign in, and to come back to what was asked for.
 fn sign_in_place(seen: Option<&Uri>) -> String {
-    let wanted = seen.and_then(Uri::path_and_query).map(|it| it.as_str());
+    let wanted = seen.and_then(Uri::path_and_query).map(http::uri::PathAndQuery::as_str);
     match wanted.filter(|it| *it != "/" && *it != "/agents") {
         None => "/sign-in".to_owned(),
         Some(wanted) => {
