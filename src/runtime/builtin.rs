@@ -273,6 +273,8 @@ impl Turn<'_> {
         let active = self.active();
         self.runtime.store.reschedule(self.lease, events, spent, pause, active).await?;
         self.runtime.signals.changed(&self.lease.session_id);
+        // Not now, but perhaps before the worker would look by itself.
+        self.runtime.signals.due();
         Ok(ControlFlow::Break(()))
     }
 

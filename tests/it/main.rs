@@ -12,6 +12,7 @@
 
 mod cli;
 mod crash;
+mod model;
 mod process;
 mod store;
 mod support;

@@ -1,5 +1,6 @@
 //! What the tests share. Nothing in here asserts anything about the product.
 
+pub mod model_server;
 pub mod postgres;
 pub mod process;
 
