@@ -258,13 +258,13 @@ impl Client {
             _ => format!("{origin} broke off: {}", cause(error)),
         };
         let failure = Failure::new(what, message).passing();
-        if error.is_connect() {
-            failure.hint(
+        match self.connection.base.scheme() {
+            _ if !error.is_connect() => failure,
+            "https" => failure.hint("where the server speaks plain HTTP, `--url` says http://"),
+            _ => failure.hint(
                 "start the server with `bellpull serve`, or name another one with `--url` or \
                  BELLPULL_URL",
-            )
-        } else {
-            failure
+            ),
         }
     }
 }

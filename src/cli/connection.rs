@@ -120,6 +120,7 @@ impl KeyFrom {
 fn base(text: &str) -> Result<Url> {
     let refuse = |why: &str| Err(Failure::wrong(format!("`{text}` is no URL of a server: {why}")));
     match Url::parse(text) {
+        Err(_) if !text.contains("://") => refuse("it must begin with http:// or https://"),
         Err(error) => refuse(&error.to_string()),
         Ok(url) if !matches!(url.scheme(), "http" | "https") => {
             refuse("it must begin with http:// or https://")

@@ -121,7 +121,7 @@ impl Context<'_> {
             [] => {
                 let failure = Failure::new(what, format!("there is no {noun} of this name or id"));
                 let names = all.iter().map(|it| str(&it["name"]));
-                Err(suggest(failure.status(404), text, names))
+                Err(suggest(failure.status(404), nouns, text, names))
             }
             ids => {
                 let message = format!("`{text}` is the name of {} {nouns}", ids.len());
@@ -166,7 +166,7 @@ impl Context<'_> {
         let list = self.client.list("look", path, &[], None, PAGE_MAX).await;
         let known = list.map(|list| list.data).unwrap_or_default();
         let names = known.iter().flat_map(|item| fields.iter().map(|field| str(&item[*field])));
-        suggest(failure, wanted, names)
+        suggest(failure, path.last().unwrap_or(&""), wanted, names)
     }
 }
 
@@ -201,9 +201,10 @@ impl Names {
     }
 }
 
-/// Adds to a failure what was probably meant, if that can be told.
+/// Adds to a failure what was probably meant, if that can be told. `nouns` is what was looked for.
 fn suggest<'a>(
     failure: Failure,
+    nouns: &str,
     wanted: &str,
     known: impl Iterator<Item = &'a str> + Clone,
 ) -> Failure {
@@ -212,7 +213,10 @@ fn suggest<'a>(
     match prefixed.or_else(|| nearest(wanted, known)) {
         Some(name) if name != wanted => failure.hint(format!("did you mean `{name}`?")),
         _ => match noun(wanted) {
-            Some((noun, command)) => {
+            Some((_, known, command)) if known == nouns => {
+                failure.hint(format!("`bellpull {command}` lists what there is"))
+            }
+            Some((noun, _, command)) => {
                 failure.hint(format!("`{wanted}` reads like {noun}; see `bellpull {command}`"))
             }
             None => failure,
@@ -220,18 +224,20 @@ fn suggest<'a>(
     }
 }
 
-/// What the prefix of an id says, and the commands for that.
-fn noun(id: &str) -> Option<(&'static str, &'static str)> {
+/// What the prefix of an id says, how the API calls all of them, and the commands for that.
+fn noun(id: &str) -> Option<(&'static str, &'static str, &'static str)> {
     [
-        (AgentId::PREFIX, "an agent", "agents"),
-        (ApiKeyId::PREFIX, "an API key", "keys"),
-        (DeliveryId::PREFIX, "a delivery", "deliveries"),
-        (EnvironmentId::PREFIX, "an environment", "sessions --help"),
-        (SessionId::PREFIX, "a session", "sessions"),
-        (SourceId::PREFIX, "a source", "sources"),
+        (AgentId::PREFIX, "an agent", "agents", "agents"),
+        (ApiKeyId::PREFIX, "an API key", "api_keys", "keys"),
+        (DeliveryId::PREFIX, "a delivery", "deliveries", "deliveries"),
+        (EnvironmentId::PREFIX, "an environment", "environments", "sessions --help"),
+        (SessionId::PREFIX, "a session", "sessions", "sessions"),
+        (SourceId::PREFIX, "a source", "sources", "sources"),
     ]
     .into_iter()
-    .find_map(|(prefix, noun, command)| id.starts_with(prefix).then_some((noun, command)))
+    .find_map(|(prefix, noun, nouns, command)| {
+        id.starts_with(prefix).then_some((noun, nouns, command))
+    })
 }
 
 /// The text of a value, empty when it is none.
@@ -261,7 +267,8 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_the_one_that_was_meant() {
         let check = |wanted: &str, known: &[&str], expected: Option<&str>| {
-            let failure = suggest(Failure::new("x", "y"), wanted, known.iter().copied());
+            let failure =
+                suggest(Failure::new("x", "y"), "deliveries", wanted, known.iter().copied());
             let mut told = Vec::new();
             failure.report(&mut told, super::super::style::Style { color: false });
             let told = String::from_utf8(told).unwrap();
@@ -273,6 +280,7 @@ mod tests {
         check("strpe", &["stripe", "github"], Some("did you mean `stripe`?"));
         check("sesn_01ab", &["sesn_01abcdef", "sesn_01xyz"], Some("did you mean `sesn_01abcdef`?"));
         check("sesn_01a", &[], Some("reads like a session"));
+        check("dlv_1", &[], Some("`bellpull deliveries` lists what there is"));
         check("zebra", &["stripe"], None);
     }
 }

@@ -179,6 +179,8 @@ impl<'a> Follow<'a> {
     /// Looks at the end of the history again: [`Update::CaughtUp`] then comes after everything that
     /// was there at the time of this call.
     pub(super) fn look_again(&mut self) {
+        // One that is not told yet is about the time before.
+        self.updates.retain(|update| *update != Update::CaughtUp);
         self.stage = match std::mem::replace(&mut self.stage, Stage::Apart) {
             Stage::Live(stream) => Stage::Behind(stream),
             other => other,

@@ -272,10 +272,16 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use expect_test::expect;
     use serde_json::json;
 
     use super::*;
+    use crate::cli::{
+        connection::{Connection, KeyFrom},
+        tests::server::{Answer, Server},
+    };
 
     fn delivery(n: u32, outcome: &str) -> Value {
         json!({"id": format!("dlv_{n}"), "type": "delivery", "source": "stripe",
@@ -321,5 +327,38 @@ mod tests {
             says,
             ["20:12:01 session   running   default          t                        sesn_2"]
         );
+    }
+
+    #[tokio::test]
+    async fn only_the_last_few_of_before_are_shown_and_every_one_that_comes() {
+        let n_rounds = AtomicUsize::new(0);
+        let server = Server::start(move |request| {
+            if request.path() == "/v1/sessions" {
+                n_rounds.fetch_add(1, Ordering::SeqCst);
+                return Answer::json(&json!({"data": [], "next_page": null}));
+            }
+            // Thirty from before, and then more than two pages of new ones, newest first.
+            let newest = if n_rounds.load(Ordering::SeqCst) == 0 { 1_030 } else { 1_280 };
+            let first: u32 = request.query("page").map_or(newest, |page| page.parse().unwrap());
+            let limit: u32 = request.query("limit").unwrap().parse().unwrap();
+            let end = first.saturating_sub(limit).max(1_000);
+            let data: Vec<Value> =
+                (end + 1..=first).rev().map(|n| delivery(n, "succeeded")).collect();
+            let next = (end > 1_000).then(|| end.to_string());
+            Answer::json(&json!({"data": data, "next_page": next}))
+        });
+        let base = server.url().parse().unwrap();
+        let connection = Connection { base, key: None, key_from: KeyFrom::Flag };
+        let client = Client::new(connection).unwrap();
+        let mut watch = Watch::default();
+        let ids = |changes: Vec<Change>| -> Vec<String> {
+            changes.iter().map(|change| str(&change.object["id"]).to_owned()).collect()
+        };
+        let expected = |range: std::ops::RangeInclusive<u32>| -> Vec<String> {
+            range.map(|n| format!("dlv_{n}")).collect()
+        };
+        assert_eq!(ids(watch.round(&client).await.unwrap()), expected(1_021..=1_030));
+        assert_eq!(ids(watch.round(&client).await.unwrap()), expected(1_031..=1_280));
+        assert_eq!(watch.round(&client).await.unwrap(), []);
     }
 }

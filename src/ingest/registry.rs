@@ -131,15 +131,24 @@ impl Snapshot {
 
     /// Whose token this is. Looked up by its hash, so that time tells nothing about the token.
     pub fn caller(&self, token: &str) -> Option<Caller> {
-        let hash = hash(token.as_bytes());
-        if self.master_key == Some(hash) {
+        self.holder(&hash(token.as_bytes()))
+    }
+
+    /// Whose key has this hash now: a revoked or changed key is nobody's.
+    pub fn holder(&self, hash: &[u8; 32]) -> Option<Caller> {
+        if self.master_key.as_ref() == Some(hash) {
             return Some(Caller::Master);
         }
-        if self.box_key == Some(hash) {
+        if self.box_key.as_ref() == Some(hash) {
             return Some(Caller::Box);
         }
-        let (name, scopes) = self.keys.get(&hash)?;
+        let (name, scopes) = self.keys.get(hash)?;
         Some(Caller::Key { name: name.clone(), scopes: scopes.clone() })
+    }
+
+    /// What may be said about a secret.
+    pub fn secret(&self, name: &str) -> Option<&SecretInfo> {
+        self.secrets.iter().find(|info| info.name == name)
     }
 
     /// A living agent by id or name.

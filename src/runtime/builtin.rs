@@ -86,11 +86,10 @@ impl Runtime {
             let after =
                 log.last().map_or(0, |event: &crate::domain::event::Event| event.seq.unwrap_or(0));
             let more = self.store.events_after(&lease.session_id, after, READ_EVENTS).await?;
-            let full = more.len() == READ_EVENTS;
-            log.extend(more);
-            if !full {
+            if more.is_empty() {
                 return Ok(Transcript::of(&log));
             }
+            log.extend(more);
         }
     }
 

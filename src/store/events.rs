@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     Error, Page, Result, Store,
+    chunks::CHUNK_BYTES,
     driver::{Row, Tx, Value, params},
     queue::read_body,
 };
@@ -77,6 +78,8 @@ impl Store {
             .read(move |tx| {
                 exists(tx, &session)?;
                 let cursor = Cursor::parse(filter.cursor.as_deref())?;
+                let filter =
+                    EventFilter { limit: affordable(tx, &session, cursor, &filter)?, ..filter };
                 let limit = filter.limit + 1;
                 let (mut log, mut waiting) = (Vec::new(), Vec::new());
                 if !filter.newest_first {
@@ -102,6 +105,7 @@ impl Store {
     }
 
     /// The log after a number, oldest first: what a stream shows next, and what a turn resumes from.
+    /// Fewer than `limit` when they are large; none only at the end.
     pub async fn events_after(
         &self,
         session: &SessionId,
@@ -111,6 +115,8 @@ impl Store {
         let session = session.clone();
         self.driver
             .read(move |tx| {
+                let filter = EventFilter { limit, ..EventFilter::default() };
+                let limit = affordable(tx, &session, Cursor::Log(seq), &filter)?;
                 tx.query(
                     "select seq, id, body, n_chunks, private, processed_at from events \
                      where session_id = $1 and seq > $2 order by seq limit $3",
@@ -181,6 +187,38 @@ fn join(
 fn exists(tx: &mut Tx<'_>, session: &SessionId) -> Result<()> {
     let row = tx.first("select 1 from sessions where id = $1", &params![session])?;
     row.map(|_| ()).ok_or(Error::NotFound)
+}
+
+/// Bytes of events that are read at once: a log of large payloads must not fill the memory.
+const READ_BYTES_MAX: i64 = 32 * 1024 * 1024;
+
+/// How many of the next events fit into one reading: all that were asked for, unless they are large.
+fn affordable(
+    tx: &mut Tx<'_>,
+    session: &SessionId,
+    cursor: Cursor,
+    filter: &EventFilter,
+) -> Result<usize> {
+    let (mark, order, start) =
+        if filter.newest_first { ("<", "desc", i64::MAX) } else { (">", "asc", 0) };
+    let from = match cursor {
+        Cursor::Log(seq) => seq,
+        Cursor::Start | Cursor::Waiting { .. } => start,
+    };
+    let sql = format!(
+        "select length(body) + n_chunks * {CHUNK_BYTES} from events \
+         where session_id = $1 and seq {mark} $2 order by seq {order} limit $3"
+    );
+    let mut bytes = 0;
+    for (n, mut row) in
+        tx.query(&sql, &params![session, from, filter.limit as i64])?.into_iter().enumerate()
+    {
+        bytes += row.int(0)?;
+        if bytes > READ_BYTES_MAX {
+            return Ok(n.max(1));
+        }
+    }
+    Ok(filter.limit)
 }
 
 fn page_of_log(

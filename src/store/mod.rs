@@ -7,6 +7,7 @@
 //! decides who may do what, and time comes from the caller's clock, except for leases.
 
 mod accept;
+mod activity;
 mod agents;
 mod audit;
 mod backup;
@@ -28,6 +29,7 @@ mod sources;
 pub use accept::{
     Accepted, Body, Dispatch, MessageBody, NewDelivery, Refused, Route, RouteTarget, Verdict,
 };
+pub use activity::{LastDelivery, LastSession};
 pub use audit::{AuditEntry, Change};
 pub use backup::{BackupReport, backup, rehearse};
 pub use deliveries::{Attempt, DeliveryFilter, Refusal, StoredBody};

@@ -50,8 +50,9 @@ async fn receive(app: App, endpoint: Endpoint, request: Request) -> Response {
         Endpoint::Source(_) => None,
     };
     let (parts, body) = request.into_parts();
-    let head = Head { endpoint, headers: parts.headers.clone(), request_id: id.clone() };
-    let read_body = async || intake::read(&app.ingest.bounds, &parts.headers, body).await;
+    let declared = intake::declared(&parts.headers);
+    let head = Head { endpoint, headers: parts.headers, request_id: id.clone() };
+    let read_body = async || intake::read(&app.ingest.bounds, declared, body).await;
     let mut response = match app.ingest.accept(head, read_body).await {
         Ok(answer) => {
             if answer.verdict == Verdict::Accepted
@@ -95,4 +96,18 @@ fn processing(agent_id: Option<&str>, id: &WebhookRequestId) -> Response {
         "request_id": id,
     });
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn a_commit_of_unknown_result_is_a_503_that_says_processing() {
+        let id = WebhookRequestId::new(Timestamp(0));
+        let response = processing(Some("agent_1"), &id);
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
 }

@@ -35,7 +35,8 @@ impl FromRequest<App> for Fields {
 
     async fn from_request(request: Request, app: &App) -> Result<Fields> {
         let (parts, body) = request.into_parts();
-        let (bytes, permit) = intake::read(&app.ingest.bounds, &parts.headers, body).await?;
+        let declared = intake::declared(&parts.headers);
+        let (bytes, permit) = intake::read(&app.ingest.bounds, declared, body).await?;
         let map = if bytes.iter().all(u8::is_ascii_whitespace) {
             Map::new()
         } else {
@@ -173,7 +174,9 @@ impl<T: std::str::FromStr> FromRequestParts<App> for At<T> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<At<T>> {
         let path = Path::<String>::from_request_parts(parts, app).await;
-        let id = path.ok().and_then(|Path(text)| clean(&text).parse().ok());
+        // Nothing is stored under a name with NUL, and it is no other name without it.
+        let text = path.ok().map(|Path(text)| text).filter(|text| !text.contains('\0'));
+        let id = text.and_then(|text| text.parse().ok());
         id.map(At).ok_or_else(|| Error::not_found("there is nothing with this id"))
     }
 }

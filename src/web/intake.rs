@@ -17,17 +17,19 @@ use crate::ingest::{Bounds, Permit, Reject};
 /// Room is taken in steps of at least this many bytes.
 const STEP_BYTES: usize = 16 * 1024;
 
+/// The length that a request says its body has.
+pub(super) fn declared(headers: &HeaderMap) -> Option<usize> {
+    let bytes: u64 = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    Some(usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
 /// The whole body as it came, and the room that it takes.
 pub(super) async fn read(
     bounds: &Bounds,
-    headers: &HeaderMap,
+    declared: Option<usize>,
     body: Body,
 ) -> Result<(Bytes, Permit), Reject> {
     let bytes_max = bounds.options().body_bytes_max;
-    let declared = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
-        .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     if declared.is_some_and(|bytes| bytes > bytes_max) {
         return Err(Reject::TooLarge { bytes_max });
     }

@@ -16,6 +16,7 @@ mod intake;
 mod managed;
 mod query;
 mod stream;
+mod ui;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,6 +25,7 @@ use axum::{
     Router,
     extract::{Request, State},
     middleware,
+    response::{IntoResponse, Response},
 };
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -69,6 +71,8 @@ pub struct App {
     /// Ends the streams when the server stops.
     pub shutdown: CancellationToken,
     ready: Arc<health::Ready>,
+    /// Who is signed in to the pages.
+    visitors: Arc<ui::Visitors>,
 }
 
 impl App {
@@ -81,7 +85,8 @@ impl App {
         shutdown: CancellationToken,
     ) -> App {
         let (options, ready) = (Arc::new(ArcSwap::from_pointee(options)), Arc::default());
-        App { store, ingest, signals, previews, options, shutdown, ready }
+        let visitors = Arc::default();
+        App { store, ingest, signals, previews, options, shutdown, ready, visitors }
     }
 
     pub fn options(&self) -> Arc<Options> {
@@ -128,6 +133,7 @@ pub fn router(app: App) -> Router {
         .merge(health::routes())
         .merge(hooks::routes())
         .merge(api)
+        .merge(ui::routes(&app))
         .fallback(nowhere)
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::from_fn_with_state(app.clone(), frame::frame))
@@ -135,15 +141,18 @@ pub fn router(app: App) -> Router {
 }
 
 /// What no route takes. Under the API only callers that it knows are told so.
-async fn nowhere(State(app): State<App>, request: Request) -> Error {
+async fn nowhere(State(app): State<App>, request: Request) -> Response {
+    if ui::wants_page(&request) {
+        return ui::nowhere(app, request).await;
+    }
     let path = request.uri().path();
     if ["/v1", "/api"].iter().any(|it| is_below(path, it))
         && let Err(error) = auth::admit(&app, request.method(), request.headers())
     {
-        return error;
+        return error.into_response();
     }
     let (path, _) = crate::domain::text::first_chars(path, 200);
-    Error::not_found(format!("there is nothing at `{path}`"))
+    Error::not_found(format!("there is nothing at `{path}`")).into_response()
 }
 
 /// Whether a path is this one or one below it.

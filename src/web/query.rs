@@ -141,9 +141,14 @@ fn wrong_word(key: &str, wanted: &str) -> Error {
     Problem::new(key, format!("must be {wanted}")).into()
 }
 
+/// Where the next page of a list begins.
+pub(super) fn cursor(list: &str, place: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{list}:{place}"))
+}
+
 /// A page as every list answers it.
 pub(super) fn page<T>(list: &str, page: Page<T>, show: impl Fn(&T) -> Value) -> Json<Value> {
-    let next = page.next.map(|place| URL_SAFE_NO_PAD.encode(format!("{list}:{place}")));
+    let next = page.next.map(|place| cursor(list, &place));
     let data: Vec<Value> = page.data.iter().map(show).collect();
     Json(json!({"data": data, "next_page": next}))
 }

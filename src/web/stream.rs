@@ -43,7 +43,7 @@ use crate::{
 const POLL: Duration = Duration::from_secs(1);
 
 /// Events read at once: each may be as large as a body.
-const EVENTS_MAX: usize = 32;
+const EVENTS_MAX: usize = 16;
 
 pub(super) async fn open(
     State(app): State<App>,

@@ -51,7 +51,10 @@ enum Allowed {
 }
 
 /// Longer functions than [`FUNCTION_LINES_MAX`]: `path: function`, and why it is one function.
-const LONG_FUNCTIONS: &[(&str, &str)] = &[];
+const LONG_FUNCTIONS: &[(&str, &str)] = &[(
+    "tests/it/store/differential.rs: run",
+    "one flat match with an arm for each operation; splitting it would scatter the list",
+)];
 
 const FUNCTION_LINES_MAX: usize = 90;
 const FILE_LINES_MAX: usize = 700;

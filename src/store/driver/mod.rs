@@ -78,7 +78,7 @@ impl Driver {
     ) -> Result<T> {
         match self {
             Driver::Sqlite(sqlite) => sqlite.transaction(lane, work).await,
-            Driver::Postgres(postgres) => postgres.transaction(work).await,
+            Driver::Postgres(postgres) => postgres.transaction(lane, work).await,
         }
     }
 

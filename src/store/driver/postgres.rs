@@ -17,7 +17,7 @@ use tokio_postgres::{
 };
 
 use super::{
-    Row, Tx as AnyTx,
+    Lane, Row, Tx as AnyTx,
     value::{Dialect, Value, rewrite},
 };
 use crate::{
@@ -25,9 +25,14 @@ use crate::{
     store::{Error, Options, Result},
 };
 
+/// One for each writer of accept batches.
+const INGEST_CONNECTIONS: usize = 2;
+
 #[derive(Clone)]
 pub(crate) struct Postgres {
     pool: Pool,
+    /// Of its own for the receive path, which must not wait behind running turns.
+    ingest: Pool,
     statement_timeout: Duration,
     url: Arc<str>,
 }
@@ -70,20 +75,10 @@ pub(crate) fn config(url: &str) -> Result<Config> {
 impl Postgres {
     pub(crate) async fn open(url: &str, options: &Options) -> Result<Postgres> {
         let config = config(url)?;
-        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = match tls(&config)? {
-            None => Manager::from_config(config, tokio_postgres::NoTls, manager_config),
-            Some(tls) => Manager::from_config(config, tls, manager_config),
-        };
         let timeout = Duration::from_secs(options.statement_seconds_max);
-        let pool = Pool::builder(manager)
-            .max_size(options.postgres_connections_max)
-            .wait_timeout(Some(timeout))
-            .create_timeout(Some(timeout))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(Error::unavailable)?;
-        let postgres = Postgres { pool, statement_timeout: timeout, url: url.into() };
+        let pool = open_pool(&config, options.postgres_connections_max, timeout)?;
+        let ingest = open_pool(&config, INGEST_CONNECTIONS, timeout)?;
+        let postgres = Postgres { pool, ingest, statement_timeout: timeout, url: url.into() };
         // Fails now, with a reason, rather than at the first delivery.
         postgres.read(|tx| tx.query("select 1", &[])).await?;
         Ok(postgres)
@@ -97,14 +92,19 @@ impl Postgres {
         &self,
         work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.blocking(move |tx| work(tx)).await
+        blocking(&self.pool, self.statement_timeout, work).await
     }
 
     pub(crate) async fn transaction<T: Send + 'static>(
         &self,
+        lane: Lane,
         work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.blocking(move |tx| {
+        let pool = match lane {
+            Lane::Ingest => &self.ingest,
+            Lane::Work => &self.pool,
+        };
+        blocking(pool, self.statement_timeout, move |tx| {
             simple(tx, "begin")?;
             match work(tx) {
                 Ok(value) => simple(tx, "commit").map(|()| value).map_err(|error| match error {
@@ -121,22 +121,40 @@ impl Postgres {
         .await
     }
 
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let client = self.pool.get().await.map_err(Error::unavailable)?;
-        let (handle, timeout) = (Handle::current(), self.statement_timeout);
-        let task = tokio::task::spawn_blocking(move || {
-            let mut tx = AnyTx::Postgres(Tx { client: Some(client), handle: &handle, timeout });
-            work(&mut tx)
-        });
-        task.await.unwrap_or(Err(Error::Bug("an operation panicked")))
-    }
-
     pub(crate) fn close(&self) {
         self.pool.close();
+        self.ingest.close();
     }
+}
+
+fn open_pool(config: &Config, connections_max: usize, timeout: Duration) -> Result<Pool> {
+    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = match tls(config)? {
+        None => Manager::from_config(config.clone(), tokio_postgres::NoTls, manager_config),
+        Some(tls) => Manager::from_config(config.clone(), tls, manager_config),
+    };
+    Pool::builder(manager)
+        .max_size(connections_max)
+        .wait_timeout(Some(timeout))
+        .create_timeout(Some(timeout))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(Error::unavailable)
+}
+
+/// Runs a closure on a thread that may wait, with a connection of a pool.
+async fn blocking<T: Send + 'static>(
+    pool: &Pool,
+    timeout: Duration,
+    work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let client = pool.get().await.map_err(Error::unavailable)?;
+    let handle = Handle::current();
+    let task = tokio::task::spawn_blocking(move || {
+        let mut tx = AnyTx::Postgres(Tx { client: Some(client), handle: &handle, timeout });
+        work(&mut tx)
+    });
+    task.await.unwrap_or(Err(Error::Bug("an operation panicked")))
 }
 
 fn simple(tx: &mut AnyTx<'_>, sql: &str) -> Result<()> {

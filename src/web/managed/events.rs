@@ -1,6 +1,12 @@
 //! A session's events: sent, listed. The stream has a file of its own.
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -16,7 +22,7 @@ use crate::{
         App,
         error::{Error, Result},
         input::{At, Fields},
-        query::{Query, page},
+        query::{Query, cursor},
         stream,
     },
 };
@@ -30,7 +36,7 @@ pub(super) fn routes() -> Router<App> {
 /// Events in one request.
 const EVENTS_MAX: usize = 100;
 
-/// Events on a page, unless the caller says otherwise, and at most.
+/// Events on a page, unless the caller says otherwise, and at most. A page of large ones is shorter.
 const LIMIT: usize = 1000;
 
 async fn send(
@@ -78,18 +84,42 @@ fn message(event: Value, at: &str, now: Timestamp) -> Result<NewMessage, Problem
     Ok(NewMessage { event_id, body: EventBody::UserMessage { content, origin: None }, private })
 }
 
-async fn list(State(app): State<App>, At(id): At<SessionId>, query: Query) -> Result<Json<Value>> {
+/// Events that one look reads. A page is put together from several, because any one event may be as
+/// large as a body, and ends before its limit when it has grown as large as one.
+const LOOK_MAX: usize = 16;
+
+async fn list(State(app): State<App>, At(id): At<SessionId>, query: Query) -> Result<Response> {
     let newest_first = query.newest_first(false)?;
     let name = if newest_first { "events.desc" } else { "events.asc" };
     let (after, before) = query.range("created_at")?;
-    let filter = EventFilter {
+    let limit = query.limit(LIMIT, LIMIT)?;
+    let mut filter = EventFilter {
         types: query.list("types").map(str::to_owned).collect(),
         after,
         before,
         newest_first,
         cursor: query.page(name)?,
-        limit: query.limit(LIMIT, LIMIT)?,
+        limit: limit.min(LOOK_MAX),
     };
-    let found = app.store.events(&id, filter).await.map_err(Error::missing("session"))?;
-    Ok(page(name, found, Event::to_json))
+    let bytes_max = app.ingest.bounds.options().body_bytes_max;
+    let (mut data, mut n_shown) = (String::new(), 0);
+    let next = loop {
+        let found = app.store.events(&id, filter.clone()).await;
+        let found = found.map_err(Error::missing("session"))?;
+        for event in &found.data {
+            if n_shown > 0 {
+                data.push(',');
+            }
+            data.push_str(&event.to_json().to_string());
+            n_shown += 1;
+        }
+        if found.next.is_none() || n_shown >= limit || data.len() > bytes_max {
+            break found.next;
+        }
+        filter.cursor = found.next;
+        filter.limit = LOOK_MAX.min(limit - n_shown);
+    };
+    let next = json!(next.map(|place| cursor(name, &place)));
+    let body = format!("{{\"data\":[{data}],\"next_page\":{next}}}");
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }

@@ -30,6 +30,7 @@ on_both!(
     a_closed_store_says_so,
     a_request_that_cannot_be_stored_fails_alone,
     failed_operations_undo_only_themselves,
+    a_commit_that_fails_is_no_promise,
 );
 
 /// Longest wait for a state that is sure to come.
@@ -114,9 +115,7 @@ async fn a_closed_store_says_so(bench: Bench) {
 async fn a_file_that_stays_locked_is_unavailable_on_sqlite() {
     let bench = Bench::sqlite().await;
     let first = bench.accept(bench.draft("first")).await;
-    let Location::Sqlite(path) = bench.place.location() else { unreachable!("this is SQLite") };
-    let connection = rusqlite::Connection::open(path).unwrap();
-    connection.execute_batch("begin immediate").unwrap();
+    let barrier = barrier(&bench);
     let drafts: Vec<_> = (0..5).map(|n| bench.draft(&format!("{n}"))).collect();
     let answers = join_all(drafts.iter().map(|draft| bench.store.accept(draft.0.clone()))).await;
     for answer in answers {
@@ -124,7 +123,7 @@ async fn a_file_that_stays_locked_is_unavailable_on_sqlite() {
     }
     // Reading goes on meanwhile, and nothing of what failed is there later.
     bench.store.delivery(&first.delivery_id).await.unwrap();
-    connection.execute_batch("rollback").unwrap();
+    release(barrier.as_ref());
     for draft in drafts {
         assert_fails!(bench.store.delivery(&draft.0.id).await, Error::NotFound);
         assert_eq!(bench.accept(draft).await.verdict, Verdict::Accepted);
@@ -192,17 +191,63 @@ async fn a_request_that_cannot_be_stored_fails_alone(bench: Bench) {
     assert_eq!(bench.claim().await.len(), 58);
 }
 
-async fn failed_operations_undo_only_themselves(bench: Bench) {
-    // Nobody can write until everybody waits: on SQLite that makes it one commit.
-    let barrier = match &*bench.place {
-        Place::Directory(directory) => {
-            let path = directory.path().join("bellpull.db");
-            let connection = rusqlite::Connection::open(path).unwrap();
-            connection.execute_batch("begin immediate").unwrap();
-            Some(connection)
+/// Nobody can write until this is released: on SQLite everybody who waits then shares a commit.
+fn barrier(bench: &Bench) -> Option<rusqlite::Connection> {
+    let Location::Sqlite(path) = bench.place.location() else { return None };
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.execute_batch("begin immediate").unwrap();
+    Some(connection)
+}
+
+fn release(barrier: Option<&rusqlite::Connection>) {
+    if let Some(connection) = barrier {
+        connection.execute_batch("commit").unwrap();
+    }
+}
+
+/// Everything goes well until the commit, which finds a constraint broken.
+async fn a_commit_that_fails_is_no_promise(bench: Bench) {
+    let broken = match &*bench.place {
+        Place::Directory(_) => {
+            "create table parent (id integer primary key);
+             create table child (id references parent (id) deferrable initially deferred);
+             create trigger broken after insert on deliveries when new.event_type = 'broken'
+             begin insert into child values (1); end;"
         }
-        Place::Database(_) => None,
+        Place::Database(_) => {
+            "create function broken() returns trigger language plpgsql as
+             $$ begin raise exception 'broken' using errcode = '23514'; end $$;
+             create constraint trigger broken after insert on deliveries
+             deferrable initially deferred for each row
+             when (new.event_type = 'broken') execute function broken();"
+        }
     };
+    bench.place.script(broken).await;
+    let mut drafts: Vec<_> = (0..20).map(|n| bench.draft(&format!("{n}"))).collect();
+    drafts[7].0.event_type = Some("broken".to_owned());
+    let barrier = barrier(&bench);
+    let accepts = join_all(drafts.iter().map(|draft| bench.store.accept(draft.0.clone())));
+    let (answers, ()) = tokio::join!(accepts, async { release(barrier.as_ref()) });
+    assert_fails!(&answers[7], Error::Constraint(_));
+    for (draft, answer) in drafts.iter().zip(answers) {
+        let found = bench.store.delivery(&draft.0.id).await;
+        match answer {
+            Ok(accepted) => assert_eq!(accepted.unwrap().delivery_id, found.unwrap().id),
+            Err(error) => {
+                assert!(matches!(error, Error::Constraint(_)), "{}", error.detail());
+                assert_fails!(found, Error::NotFound);
+            }
+        }
+        // Whoever was not promised anything tries again.
+        if draft.0.event_type.as_deref() != Some("broken") {
+            bench.accept(draft.clone()).await;
+        }
+    }
+    assert_eq!(bench.claim().await.len(), 19);
+}
+
+async fn failed_operations_undo_only_themselves(bench: Bench) {
+    let barrier = barrier(&bench);
     let accepts = join_all((0..50).map(|n| bench.accept(bench.draft(&format!("{n}")))));
     // Each has written an agent and its version before it turns out that the source is taken.
     let failures = join_all((0..50).map(|_| async {
@@ -216,11 +261,7 @@ async fn failed_operations_undo_only_themselves(bench: Bench) {
         bench.send(&session, "hello").await;
         session
     };
-    let release = async {
-        if let Some(connection) = barrier {
-            connection.execute_batch("commit").unwrap();
-        }
-    };
+    let release = async { release(barrier.as_ref()) };
     let (accepted, failed, session, ()) = tokio::join!(accepts, failures, sends, release);
     for failure in failed {
         assert_fails!(failure, Error::Constraint(_));

@@ -78,3 +78,23 @@ async fn a_store_that_is_gone_is_a_503_without_words_from_inside() {
     // It still lives.
     assert_eq!(server.bare("GET", "/healthz").send().await.status, 200);
 }
+
+#[tokio::test]
+async fn a_panic_is_a_500_without_words_from_inside() {
+    let server = Server::new().await;
+    let body = || {
+        axum::body::Body::from_stream(futures_util::stream::poll_fn(
+            |_| -> std::task::Poll<Option<std::io::Result<bytes::Bytes>>> { panic!("inside") },
+        ))
+    };
+    let token = server.token().await;
+    for call in [server.post("/v1/agents"), server.post("/api/agents"), server.hook().bearer(token)]
+    {
+        let answer = call.body(body()).send().await;
+        assert_eq!(answer.status, 500);
+        let body = answer.json();
+        assert_eq!(body["error"]["type"], "api_error");
+        assert!(!body.to_string().contains("inside"), "{body}");
+    }
+    server.get("/v1/agents").ok().await;
+}

@@ -5,9 +5,10 @@ use std::time::Duration;
 use bellpull::{
     domain::{
         ManagedBy,
+        agent::AgentSpec,
         source::{Source, SourceDefinition, SourceKind, Verifier},
     },
-    id::{Id, SourceId},
+    id::{AgentId, Id, SourceId},
     store::Change,
 };
 use serde_json::{Value, json};
@@ -43,10 +44,11 @@ async fn a_secret_is_rotated_with_an_overlap() {
     put("newer", 0).await;
     assert_eq!((hook("new").await, hook("newer").await), (401, 202));
 
+    server.call("DELETE", "/v1/secrets/%00KEY").error(404, "not_found_error").await;
+    assert_eq!(hook("newer").await, 202);
     server.call("DELETE", "/v1/secrets/KEY").ok().await;
     assert_eq!(hook("newer").await, 401);
     server.call("DELETE", "/v1/secrets/KEY").error(404, "not_found_error").await;
-    server.call("DELETE", "/v1/secrets/%00KEY").error(404, "not_found_error").await;
     let made = server.post("/v1/secrets").json(json!({"name": "KEY", "generate": true})).ok().await;
     assert_eq!(hook(made["value"].as_str().expect("shown once")).await, 202);
 }
@@ -175,7 +177,27 @@ async fn what_the_file_declares_is_changed_there() {
     let hook = |token: &str| server.bare("POST", "/api/webhook/s").bearer(token).body("{}");
     hook("mine").error(401, "authentication_error").await;
     hook("declared").status(202).await;
+    // An agent is no different.
+    let (id, at) = (AgentId::new(at), at);
+    let own = Source::of_agent(&id, ManagedBy::Api, None, at);
+    let spec = AgentSpec::new("declared", "rehearsal");
+    let change = Change {
+        actor: "config file".to_owned(),
+        action: "agent.create",
+        target: id.to_string(),
+        details: json!({}),
+    };
+    let made = server.app.store.create_agent(id.clone(), spec, ManagedBy::File, own, change).await;
+    made.expect("it is made");
+    let paths = [format!("/v1/agents/{id}"), format!("/v1/agents/{id}/archive")];
+    for path in paths {
+        server.post(&path).error(409, "invalid_request_error").await;
+    }
+    let path = format!("/api/agents/{id}");
+    server.call("PATCH", &path).json(json!({})).error(409, "invalid_request_error").await;
+    server.call("DELETE", &path).error(409, "invalid_request_error").await;
     // It can be stopped all the same.
+    assert_eq!(server.post(&format!("{path}/pause")).ok().await["paused"], true);
     assert_eq!(server.post("/v1/sources/s/pause").ok().await["paused"], true);
 }
 

@@ -122,11 +122,6 @@ impl Server {
         server
     }
 
-    /// A place where projects may be.
-    pub fn projects(&self) -> PathBuf {
-        self.app.options().project_roots[0].clone()
-    }
-
     /// A request with the master key.
     pub fn call(&self, method: &str, path: &str) -> Call {
         self.bare(method, path).bearer(MASTER)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bellpull::{
     domain::turn::TurnEnd,
     id::{EventId, Id},
+    ingest,
 };
 use serde_json::{Value, json};
 
@@ -205,4 +206,25 @@ async fn an_archived_session_is_read_only() {
     };
     assert_eq!((list("").await, list("?include_archived=true").await), (0, 1));
     server.post("/v1/sessions/sesn_nobody/archive").error(404, "not_found_error").await;
+}
+
+#[tokio::test]
+async fn a_page_of_large_events_is_shorter() {
+    let bounds = ingest::Options { body_bytes_max: 10_000, ..ingest::Options::default() };
+    let server = Server::with(bounds).await;
+    let session = server.session().await;
+    for n in 0..40 {
+        server.say(&session, &format!("{n}{}", "x".repeat(if n < 8 { 8_000 } else { 10 }))).await;
+    }
+    for (order, wanted) in [("asc", [16, 24]), ("desc", [40, 0])] {
+        let (mut sizes, mut query) = (Vec::new(), format!("?order={order}"));
+        loop {
+            let list = server.get(&format!("/v1/sessions/{session}/events{query}")).ok().await;
+            sizes.push(list["data"].as_array().expect("a list").len());
+            let Some(next) = list["next_page"].as_str() else { break };
+            query = format!("?order={order}&page={next}");
+        }
+        sizes.resize(2, 0);
+        assert_eq!(sizes, wanted, "{order}: all of them, in pages with an end");
+    }
 }

@@ -1,0 +1,101 @@
+//! What happened last at an agent or a source: one look at an index for each, in one statement.
+
+use super::{Error, Result, Store, driver::Value};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        delivery::{Outcome, Status},
+        session,
+    },
+    id::{AgentId, DeliveryId, SessionId, SourceId},
+};
+
+/// The newest session of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastSession {
+    pub agent_id: AgentId,
+    pub id: SessionId,
+    pub status: session::Status,
+    pub updated_at: Timestamp,
+}
+
+/// The newest delivery of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastDelivery {
+    pub source_id: SourceId,
+    pub id: DeliveryId,
+    pub status: Status,
+    pub outcome: Option<Outcome>,
+    pub received_at: Timestamp,
+    pub session_id: Option<SessionId>,
+}
+
+impl Store {
+    /// Agents that never had a session are not among the answers.
+    pub async fn last_sessions(&self, agents: Vec<AgentId>) -> Result<Vec<LastSession>> {
+        let values: Vec<Value> = agents.iter().map(Value::from).collect();
+        if values.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.driver
+            .read(move |tx| {
+                let sql = format!(
+                    "select a.id, s.id, s.status, s.updated_at from agents a join sessions s \
+                     on s.id = (select max(x.id) from sessions x where x.agent_id = a.id) \
+                     where a.id in ({})",
+                    marks(values.len())
+                );
+                let rows = tx.query(&sql, &values)?.into_iter().map(|mut row| {
+                    let status = row.text(2)?;
+                    Ok(LastSession {
+                        agent_id: row.id(0)?,
+                        id: row.id(1)?,
+                        status: session::Status::parse(&status)
+                            .ok_or(Error::Bug("an unknown session status"))?,
+                        updated_at: row.time(3)?,
+                    })
+                });
+                rows.collect()
+            })
+            .await
+    }
+
+    /// Sources that never had a delivery are not among the answers.
+    pub async fn last_deliveries(&self, sources: Vec<SourceId>) -> Result<Vec<LastDelivery>> {
+        let values: Vec<Value> = sources.iter().map(Value::from).collect();
+        if values.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.driver
+            .read(move |tx| {
+                let sql = format!(
+                    "select r.id, d.id, d.status, d.outcome, d.received_at, d.session_id \
+                     from sources r join deliveries d \
+                     on d.id = (select max(x.id) from deliveries x where x.source_id = r.id) \
+                     where r.id in ({})",
+                    marks(values.len())
+                );
+                let rows = tx.query(&sql, &values)?.into_iter().map(|mut row| {
+                    let (status, outcome) = (row.text(2)?, row.text_or_null(3)?);
+                    Ok(LastDelivery {
+                        source_id: row.id(0)?,
+                        id: row.id(1)?,
+                        status: Status::parse(&status)
+                            .ok_or(Error::Bug("an unknown delivery status"))?,
+                        outcome: outcome
+                            .map(|it| Outcome::parse(&it).ok_or(Error::Bug("an unknown outcome")))
+                            .transpose()?,
+                        received_at: row.time(4)?,
+                        session_id: row.id_or_null(5)?,
+                    })
+                });
+                rows.collect()
+            })
+            .await
+    }
+}
+
+fn marks(n: usize) -> String {
+    let marks: Vec<String> = (1..=n).map(|n| format!("${n}")).collect();
+    marks.join(", ")
+}

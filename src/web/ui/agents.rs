@@ -1,0 +1,131 @@
+//! The list of agents, below the bell board.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::{extract::State, response::Response};
+
+use super::{
+    super::App,
+    board::{self, Board, Last},
+    fault::Fault,
+    guard::{Fields, Visitor},
+    page as rendered,
+    session::Badge,
+    view::{Moment, Shell},
+};
+use crate::{
+    clock::Timestamp,
+    domain::{ManagedBy, agent::Agent, model::REHEARSAL, text::printable},
+    id::{AgentId, Id},
+    ingest::Snapshot,
+    store::LastSession,
+};
+
+/// Agents on one page.
+const LIST_MAX: usize = 50;
+
+#[derive(Template)]
+#[template(path = "agents.html")]
+struct Page {
+    shell: Shell,
+    list: List,
+}
+
+/// The part that a page looks up again by itself.
+#[derive(Template)]
+#[template(path = "agents.html", block = "live")]
+struct Live {
+    list: List,
+}
+
+#[derive(Debug)]
+struct List {
+    board: Board,
+    rows: Vec<Row>,
+    /// Of this list, for looking it up again.
+    query: String,
+    with_archived: bool,
+    has_archived: bool,
+    next: Option<String>,
+    /// For the example of the empty page.
+    url: String,
+}
+
+#[derive(Debug)]
+struct Row {
+    id: String,
+    name: String,
+    description: Option<String>,
+    model: String,
+    is_rehearsal: bool,
+    version: i64,
+    state: Badge,
+    from_file: bool,
+    session: Option<(String, Badge, Moment)>,
+    delivery: Option<Moment>,
+    token_set: bool,
+}
+
+pub(super) async fn page(
+    State(app): State<App>,
+    visitor: Visitor,
+    query: Fields,
+) -> Result<Response, Fault> {
+    let with_archived = query.text("archived") == Some("1");
+    let cursor: Option<AgentId> = query.text("page").and_then(|it| it.parse().ok());
+    let agents = app.store.agents(with_archived, cursor.clone(), LIST_MAX).await?;
+    let ids = agents.data.iter().map(|agent| agent.id.clone()).collect();
+    let sessions = app.store.last_sessions(ids).await?;
+    let sessions: HashMap<AgentId, LastSession> =
+        sessions.into_iter().map(|it| (it.agent_id.clone(), it)).collect();
+    let snapshot = app.ingest.registry.snapshot();
+    let last = board::last(&app, &snapshot).await?;
+    let now = app.store.clock().now();
+    let shown = |agent: &Agent| row(agent, &snapshot, sessions.get(&agent.id), &last, now);
+    let archived = if with_archived { "&archived=1" } else { "" };
+    let page = cursor.map_or_else(String::new, |it| format!("&page={it}"));
+    let list = List {
+        rows: agents.data.iter().map(shown).collect(),
+        board: board::board(&snapshot, &last, now),
+        query: format!("part=live{archived}{page}"),
+        with_archived,
+        has_archived: snapshot.agents.values().any(|agent| agent.archived_at.is_some()),
+        next: agents.next,
+        url: super::webhook::origin(&app),
+    };
+    if query.text("part") == Some("live") {
+        return rendered(&Live { list });
+    }
+    rendered(&Page { shell: Shell::new(visitor, "agents", now), list })
+}
+
+fn row(
+    agent: &Agent,
+    snapshot: &Snapshot,
+    session: Option<&LastSession>,
+    last: &Last,
+    now: Timestamp,
+) -> Row {
+    let entry = snapshot.agent_source(agent.id.as_str());
+    let delivery = entry.and_then(|entry| last.get(&entry.source.id));
+    let state = match (&agent.archived_at, agent.paused) {
+        (Some(_), _) => Badge { class: "over", word: "archived" },
+        (None, true) => Badge { class: "waiting", word: "paused" },
+        (None, false) => Badge { class: "idle", word: "ready" },
+    };
+    Row {
+        id: agent.id.to_string(),
+        name: printable(&agent.spec.name),
+        description: agent.spec.description.as_deref().map(printable),
+        model: printable(&agent.spec.model.id),
+        is_rehearsal: agent.spec.model.id == REHEARSAL,
+        version: agent.version,
+        state,
+        from_file: agent.managed_by == ManagedBy::File,
+        session: session
+            .map(|it| (it.id.to_string(), Badge::of(it.status), Moment::new(it.updated_at, now))),
+        delivery: delivery.map(|it| Moment::new(it.received_at, now)),
+        token_set: entry.is_some_and(|entry| entry.secrets.is_set()),
+    }
+}

@@ -1,0 +1,118 @@
+//! The bell board: every source that lets somebody in, as a bell.
+//!
+//! In an old house a board of bells hung below stairs, one for each room, each on a spring that went
+//! on swaying after it had rung. So here: who rang last, which bell cannot ring, and which rings now.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::{super::App, fault::Fault, view::Moment};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        delivery::{Outcome, Status},
+        source::SourceKind,
+        text::printable,
+    },
+    id::SourceId,
+    ingest::{Entry, Snapshot},
+    store::LastDelivery,
+};
+
+/// How long a bell sways after it rang.
+const SWAYS: Duration = Duration::from_secs(20);
+
+/// Bells on the board. More are counted.
+const BELLS_MAX: usize = 24;
+
+#[derive(Debug)]
+pub(super) struct Bell {
+    pub(super) name: String,
+    pub(super) href: String,
+    pub(super) class: &'static str,
+    /// What the colour says, in words.
+    pub(super) state: String,
+    /// Said below the name instead of when it rang.
+    pub(super) note: Option<&'static str>,
+    pub(super) rang: Option<Moment>,
+}
+
+#[derive(Debug)]
+pub(super) struct Board {
+    pub(super) bells: Vec<Bell>,
+    pub(super) n_more: usize,
+}
+
+/// What happened last at each source.
+pub(super) type Last = HashMap<SourceId, LastDelivery>;
+
+pub(super) async fn last(app: &App, snapshot: &Snapshot) -> Result<Last, Fault> {
+    let sources = snapshot.sources().iter().map(|it| it.source.id.clone()).collect();
+    let last = app.store.last_deliveries(sources).await?;
+    Ok(last.into_iter().map(|it| (it.source_id.clone(), it)).collect())
+}
+
+pub(super) fn board(snapshot: &Snapshot, last: &Last, now: Timestamp) -> Board {
+    let mut entries = snapshot.sources();
+    // Named sources first, then those of the agents, by the name that is shown.
+    entries.sort_by_key(|it| {
+        (matches!(it.source.kind, SourceKind::Agent(_)), it.display_name().to_lowercase())
+    });
+    let n_more = entries.len().saturating_sub(BELLS_MAX);
+    let bells = entries.iter().take(BELLS_MAX);
+    let bells = bells.map(|entry| bell(entry, last.get(&entry.source.id), now)).collect();
+    Board { bells, n_more }
+}
+
+fn bell(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> Bell {
+    let source = &entry.source;
+    let href = match &source.kind {
+        SourceKind::Agent(id) => format!("/agents/{id}/webhook"),
+        SourceKind::Named => match last.and_then(|it| it.session_id.as_ref()) {
+            Some(session) => format!("/sessions/{session}"),
+            None => "/sessions".to_owned(),
+        },
+    };
+    let (class, state) = state(entry, last, now);
+    Bell {
+        name: printable(entry.display_name()),
+        href,
+        note: match class {
+            "broken" => Some("holds"),
+            "muted" => Some("paused"),
+            "mute" => Some("no token"),
+            "quiet" => Some("never rang"),
+            _ => None,
+        },
+        class,
+        state,
+        rang: last.map(|it| Moment::new(it.received_at, now)),
+    }
+}
+
+fn state(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> (&'static str, String) {
+    if let Some(reason) = entry.broken() {
+        return ("broken", format!("holds what comes in: {reason}"));
+    }
+    if entry.source.paused {
+        return ("muted", "paused".to_owned());
+    }
+    if entry.secrets.is_wanted() && !entry.secrets.is_set() {
+        return ("mute", "has no token yet, so nobody can ring it".to_owned());
+    }
+    let Some(last) = last else { return ("quiet", "never rang".to_owned()) };
+    if now.since(last.received_at) < SWAYS {
+        return ("ringing", "rings".to_owned());
+    }
+    match (last.status, last.outcome) {
+        (Status::Held, _) => ("broken", "the last delivery is held".to_owned()),
+        (_, Some(Outcome::Failed | Outcome::InDoubt)) => {
+            ("failed", "the last delivery failed".to_owned())
+        }
+        (_, Some(Outcome::Pending | Outcome::Running | Outcome::Waiting)) => {
+            ("busy", "is being answered".to_owned())
+        }
+        (_, Some(Outcome::Succeeded | Outcome::Cancelled) | None) => {
+            ("rang", "answered".to_owned())
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The two cookies: who is signed in, and which sign-in form was shown.
+//!
+//! Both are for this site only, out of reach of scripts, and hold random text that means something
+//! to this process alone. The name carries the port, because browsers do not tell ports apart and
+//! two servers on one machine would sign each other's visitors out.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderValue, header};
+
+use super::super::Options;
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cookie {
+    Visitor,
+    Form,
+}
+
+impl Cookie {
+    fn name(self, options: &Options, secure: bool) -> String {
+        let port = options.listen.port();
+        match (self, secure) {
+            // The prefix makes browsers refuse one that another host or an unsafe page has set.
+            (Cookie::Visitor, true) => format!("__Host-bellpull-{port}"),
+            (Cookie::Visitor, false) => format!("bellpull-{port}"),
+            (Cookie::Form, _) => format!("bellpull-{port}-form"),
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Cookie::Visitor => "/",
+            Cookie::Form => "/sign-in",
+        }
+    }
+
+    pub(super) fn read(self, options: &Options, headers: &HeaderMap) -> Option<String> {
+        let name = self.name(options, is_secure(options, headers));
+        headers
+            .get_all(header::COOKIE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value.to_owned())
+    }
+
+    /// The header that sets it; an empty value takes it away.
+    pub(super) fn set(
+        self,
+        options: &Options,
+        headers: &HeaderMap,
+        value: &str,
+        lives: Duration,
+    ) -> HeaderValue {
+        let secure = is_secure(options, headers);
+        let name = self.name(options, secure);
+        let seconds = if value.is_empty() { 0 } else { lives.as_secs() };
+        let text = format!(
+            "{name}={value}; Path={}; Max-Age={seconds}; HttpOnly; SameSite=Strict{}",
+            self.path(),
+            if secure { "; Secure" } else { "" }
+        );
+        HeaderValue::from_str(&text).expect("our cookies are ASCII")
+    }
+}
+
+/// Whether the browser reaches us by https, as far as we are told.
+fn is_secure(options: &Options, headers: &HeaderMap) -> bool {
+    let public = options.public_url.as_deref().is_some_and(|url| url.starts_with("https://"));
+    let forwarded = headers.get("x-forwarded-proto").and_then(|it| it.to_str().ok());
+    // Several proxies make a list; the first one spoke with the browser.
+    let forwarded = forwarded.and_then(|it| it.split(',').next()).map(str::trim);
+    public || forwarded.is_some_and(|it| it.eq_ignore_ascii_case("https"))
+}

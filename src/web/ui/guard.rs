@@ -1,0 +1,341 @@
+//! Around every page: the right host, headers that leave little to be abused, and who is looking.
+//!
+//! A page of another site can make a browser send requests here, and a name that somebody else owns
+//! can be made to point here. So the `Host` must be ours before anything else is looked at, a
+//! visitor is known by a cookie that other sites cannot send, and a form brings the visitor's token.
+
+use std::net::IpAddr;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
+    middleware::Next,
+    response::{Html, IntoResponse, Redirect, Response},
+};
+
+use super::{
+    super::{App, Options, auth::MASTER},
+    cookie::Cookie,
+    fault::Fault,
+    visitors::{Hash, same},
+};
+use crate::{ingest::Caller, store::Change};
+
+/// Nothing is loaded but our own files, nothing runs inline, and nobody frames us.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; \
+    base-uri 'none'";
+
+pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    answer(app, request, |request| next.run(request)).await
+}
+
+pub(super) async fn answer<F: Future<Output = Response>>(
+    app: App,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = if host_is_ours(&app.options(), request.headers(), request.uri()) {
+        next(request).await
+    } else {
+        Fault::misdirected().into_response()
+    };
+    if let Some(fault) = response.extensions_mut().remove::<Fault>() {
+        response = fault.answer(app.store.clock().now(), &method, &path);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// Whether the browser asked for this server by a name that is its own: that of the public URL, the
+/// address it listens on, or this machine's names for itself. Ports do not matter: a name that
+/// somebody else owns is the danger.
+fn host_is_ours(options: &Options, headers: &HeaderMap, uri: &Uri) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let Some(host) = host.to_str().ok().and_then(name_of) else { return false };
+    // A request line may name a host of its own.
+    if uri.authority().is_some_and(|it| name_of(it.as_str()).as_ref() != Some(&host)) {
+        return false;
+    }
+    let public = options.public_url.as_deref().and_then(|url| url.split_once("://"));
+    if public.is_some_and(|(_, rest)| name_of(rest).as_ref() == Some(&host)) {
+        return true;
+    }
+    match host.parse::<IpAddr>() {
+        Ok(address) => {
+            let listen = options.listen.ip();
+            address.is_loopback() || (address == listen && !listen.is_unspecified())
+        }
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
+/// The name or address in `host[:port]`, in lower case, without brackets and the last dot.
+fn name_of(authority: &str) -> Option<String> {
+    let authority = authority.trim_end_matches('/');
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port_is_fine = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|it| it.bytes().all(|it| it.is_ascii_digit()));
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    (port_is_fine && !host.is_empty()).then_some(host)
+}
+
+/// Whoever is signed in, with a key that still opens something.
+#[derive(Clone, Debug)]
+pub(super) struct Visitor {
+    /// The key's name, as the audit log knows it.
+    pub(super) name: String,
+    pub(super) may_change: bool,
+    pub(super) csrf: String,
+    pub(super) entry: Hash,
+}
+
+impl Visitor {
+    /// A change by this visitor.
+    pub(super) fn change(
+        &self,
+        action: &'static str,
+        target: impl ToString,
+        details: serde_json::Value,
+    ) -> Change {
+        Change { actor: self.name.clone(), action, target: target.to_string(), details }
+    }
+
+    pub(super) fn must_be_able_to_change(&self) -> Result<(), Fault> {
+        if self.may_change {
+            return Ok(());
+        }
+        Err(Fault::forbidden(
+            "This key may only read. Sign in with a key of scope `admin` to change something.",
+        ))
+    }
+
+    fn find(app: &App, parts: &Parts) -> Option<Visitor> {
+        let options = app.options();
+        let token = Cookie::Visitor.read(&options, &parts.headers)?;
+        let now = app.store.clock().now();
+        let found = app.visitors.find(&token, now, is_active(&parts.uri))?;
+        let snapshot = app.ingest.registry.snapshot();
+        match snapshot.holder(&found.key) {
+            Some(caller) if caller.may_read() => Some(Visitor {
+                may_change: caller.is_admin(),
+                name: name_of_caller(caller),
+                csrf: found.csrf,
+                entry: found.entry,
+            }),
+            Some(_) | None => {
+                app.visitors.forget(&found.entry);
+                None
+            }
+        }
+    }
+}
+
+/// Whether the key that an entry was made with still opens the pages.
+pub(super) fn still_opens(app: &App, entry: &Hash) -> bool {
+    let key = app.visitors.key(entry, app.store.clock().now());
+    let holder = key.and_then(|key| app.ingest.registry.snapshot().holder(&key));
+    holder.is_some_and(|caller| caller.may_read())
+}
+
+pub(super) fn name_of_caller(caller: Caller) -> String {
+    match caller {
+        Caller::Master => MASTER.to_owned(),
+        Caller::Box => "box key".to_owned(),
+        Caller::Key { name, .. } => name,
+    }
+}
+
+/// What a page asks for by itself says nothing about anybody being there.
+fn is_active(uri: &Uri) -> bool {
+    !uri.path().ends_with("/live") && !uri.query().is_some_and(|it| it.contains("part="))
+}
+
+impl FromRequestParts<App> for Visitor {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Visitor, Response> {
+        Visitor::find(app, parts).ok_or_else(|| to_sign_in(app, parts))
+    }
+}
+
+/// Sends whoever is not signed in to where that is done.
+fn to_sign_in(app: &App, parts: &Parts) -> Response {
+    let header = |name: &str| parts.headers.get(name).and_then(|it| it.to_str().ok());
+    if is_fragment(&parts.headers) {
+        // The page as a whole has to go, not the part that was asked for.
+        let seen = header("hx-current-url").and_then(|it| it.parse::<Uri>().ok());
+        let place = sign_in_place(seen.as_ref());
+        let headers = [("hx-redirect", place)];
+        return (StatusCode::UNAUTHORIZED, headers).into_response();
+    }
+    let arrived = header("sec-fetch-site") == Some("cross-site")
+        && header("sec-fetch-mode") == Some("navigate")
+        && parts.method == Method::GET;
+    if arrived && Cookie::Visitor.read(&app.options(), &parts.headers).is_none() {
+        // A link on another site: the browser held the cookie back. Asked again by a page of our
+        // own, it sends it if there is one.
+        let page = "<!doctype html><title>Bellpull</title>\
+            <meta http-equiv=\"refresh\" content=\"0\">";
+        return Html(page).into_response();
+    }
+    let seen = (parts.method == Method::GET).then_some(&parts.uri);
+    Redirect::to(&sign_in_place(seen)).into_response()
+}
+
+/// Where to sign in, and to come back to what was asked for.
+fn sign_in_place(seen: Option<&Uri>) -> String {
+    let wanted = seen.and_then(Uri::path_and_query).map(http::uri::PathAndQuery::as_str);
+    match wanted.filter(|it| *it != "/" && *it != "/agents") {
+        None => "/sign-in".to_owned(),
+        Some(wanted) => {
+            let next: String = form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
+            format!("/sign-in?next={next}")
+        }
+    }
+}
+
+/// Whether htmx asks, for a part of a page.
+pub(super) fn is_fragment(headers: &HeaderMap) -> bool {
+    headers.get("hx-request").is_some_and(|it| it == "true")
+}
+
+/// Fields of a form, or of a query.
+#[derive(Debug)]
+pub(super) struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    pub(super) fn parse(bytes: &[u8]) -> Fields {
+        let pairs = form_urlencoded::parse(bytes);
+        Fields(pairs.map(|(name, value)| (name.into(), value.into())).collect())
+    }
+
+    /// A field that is there and not empty.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        let value = self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
+        value.filter(|value| !value.is_empty())
+    }
+}
+
+impl FromRequestParts<App> for Fields {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Fields, Self::Rejection> {
+        Ok(Fields::parse(parts.uri.query().unwrap_or_default().as_bytes()))
+    }
+}
+
+/// The fields of a form that was sent by a page of ours, with the headers that came along.
+#[derive(Debug)]
+pub(super) struct Form {
+    pub(super) headers: HeaderMap,
+    pub(super) fields: Fields,
+}
+
+impl FromRequest<App> for Form {
+    type Rejection = Fault;
+
+    async fn from_request(request: Request, app: &App) -> Result<Form, Fault> {
+        let headers = request.headers().clone();
+        let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+        if site.is_some_and(|it| it != b"same-origin" && it != b"none") {
+            return Err(Fault::forbidden("This form was sent by a page of another site."));
+        }
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
+        if !kind.is_some_and(|it| it.starts_with("application/x-www-form-urlencoded")) {
+            return Err(Fault::invalid("This is not a form of ours."));
+        }
+        let body = Bytes::from_request(request, app).await;
+        let body = body.map_err(|_| Fault::invalid("The form is too large, or did not arrive."))?;
+        Ok(Form { headers, fields: Fields::parse(&body) })
+    }
+}
+
+/// A form of a visitor, with the visitor's own token.
+#[derive(Debug)]
+pub(super) struct Posted {
+    pub(super) visitor: Visitor,
+    pub(super) form: Form,
+}
+
+impl FromRequest<App> for Posted {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, app: &App) -> Result<Posted, Response> {
+        let (mut parts, body) = request.into_parts();
+        let visitor = Visitor::from_request_parts(&mut parts, app).await?;
+        let request = Request::from_parts(parts, body);
+        let form = Form::from_request(request, app).await.map_err(IntoResponse::into_response)?;
+        let header = form.headers.get("x-csrf-token").and_then(|it| it.to_str().ok());
+        let given = header.or(form.fields.text("csrf")).unwrap_or_default();
+        if !same(given, &visitor.csrf) {
+            return Err(Fault::stale_form().into_response());
+        }
+        Ok(Posted { visitor, form })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_open_the_pages() {
+        let mut options = Options::new("192.0.2.7:4100".parse().unwrap());
+        options.public_url = Some("https://Bell.example.com".to_owned());
+        let check = |host: &str, expected: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            let uri = Uri::from_static("/agents");
+            assert_eq!(host_is_ours(&options, &headers, &uri), expected, "{host}");
+        };
+        for host in ["bell.example.com", "BELL.example.com:8443", "bell.example.com."] {
+            check(host, true);
+        }
+        for host in ["localhost", "localhost:4100", "127.0.0.1:1", "127.8.8.8", "[::1]:4100"] {
+            check(host, true);
+        }
+        for host in ["a.localhost", "192.0.2.7:4100"] {
+            check(host, true);
+        }
+        for host in [
+            "example.com",
+            "bell.example.com.evil.example",
+            "evil.example:4100",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "192.0.2.8",
+            "[::1",
+            "localhost:x",
+            "",
+        ] {
+            check(host, false);
+        }
+        let mut two = HeaderMap::new();
+        two.append(header::HOST, "localhost".parse().unwrap());
+        two.append(header::HOST, "localhost".parse().unwrap());
+        assert!(!host_is_ours(&options, &two, &Uri::from_static("/")));
+        let mut one = HeaderMap::new();
+        one.insert(header::HOST, "localhost".parse().unwrap());
+        assert!(!host_is_ours(&options, &one, &Uri::from_static("http://evil.example/")));
+        assert!(!host_is_ours(&options, &HeaderMap::new(), &Uri::from_static("/")));
+    }
+
+    #[test]
+    fn an_address_for_everybody_is_no_name() {
+        let options = Options::new("0.0.0.0:4100".parse().unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, "0.0.0.0:4100".parse().unwrap());
+        assert!(!host_is_ours(&options, &headers, &Uri::from_static("/")));
+    }
+}

@@ -1,0 +1,232 @@
+//! The list of sessions, and the transcript of one.
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+
+use super::{
+    super::App,
+    entry::{self, Context},
+    fault::Fault,
+    guard::{Fields, Visitor},
+    live::DraftFragment,
+    page as rendered,
+    view::{Markup, Moment, Shell, count, short},
+};
+use crate::{
+    domain::{
+        model::REHEARSAL,
+        session::{Session, Status},
+        text::printable,
+    },
+    id::{AgentId, Id, SessionId},
+    store::SessionFilter,
+};
+
+/// Sessions on one page of the list.
+const LIST_MAX: usize = 50;
+
+/// Events on one page of a transcript, the newest first.
+const EVENTS_MAX: i64 = 400;
+
+#[derive(Template)]
+#[template(path = "sessions.html")]
+struct List {
+    shell: Shell,
+    rows: Vec<Row>,
+    /// Only sessions of this agent.
+    agent: Option<(String, String)>,
+    next: Option<String>,
+}
+
+#[derive(Debug)]
+struct Row {
+    id: String,
+    title: String,
+    status: Badge,
+    agent: String,
+    agent_id: String,
+    source: Option<String>,
+    n_waiting: i64,
+    tokens: Option<String>,
+    changed: Moment,
+}
+
+/// A state, as a word and a colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Badge {
+    pub(super) class: &'static str,
+    pub(super) word: &'static str,
+}
+
+impl Badge {
+    pub(super) fn of(status: Status) -> Badge {
+        let (class, word) = match status {
+            Status::Idle => ("idle", "idle"),
+            Status::Running => ("running", "running"),
+            Status::Rescheduling => ("waiting", "rescheduling"),
+            Status::Terminated => ("over", "terminated"),
+        };
+        Badge { class, word }
+    }
+
+    fn of_session(session: &Session) -> Badge {
+        match session.archived_at {
+            Some(_) => Badge { class: "over", word: "archived" },
+            None => Badge::of(session.status),
+        }
+    }
+}
+
+/// What a session is called where nobody gave it a title.
+fn title(session: &Session) -> String {
+    match (&session.title, &session.source_name) {
+        (Some(title), _) if !title.trim().is_empty() => printable(title),
+        // An agent's own source is called by the agent's id, which says nothing to a person.
+        (_, Some(source)) if source.parse::<AgentId>().is_err() => format!("Bell of {source}"),
+        (_, Some(_)) => format!("Bell of {}", printable(&session.agent.name)),
+        (_, None) => format!("Session {}", short(session.id.as_str())),
+    }
+}
+
+/// The named source that rang, or `webhook` for the agent's own.
+fn source(session: &Session) -> Option<String> {
+    let name = session.source_name.as_deref()?;
+    Some(if name.parse::<AgentId>().is_ok() { "webhook".to_owned() } else { name.to_owned() })
+}
+
+fn tokens(session: &Session) -> i64 {
+    let usage = &session.usage;
+    usage.input_tokens
+        + usage.cache_creation_input_tokens
+        + usage.cache_read_input_tokens
+        + usage.output_tokens
+}
+
+pub(super) async fn list(
+    State(app): State<App>,
+    visitor: Visitor,
+    query: Fields,
+) -> Result<Response, Fault> {
+    let agent_id: Option<AgentId> = query.text("agent").and_then(|it| it.parse().ok());
+    let filter = SessionFilter {
+        agent_id: agent_id.clone(),
+        include_archived: true,
+        cursor: query.text("page").and_then(|it| it.parse().ok()),
+        limit: LIST_MAX,
+        ..SessionFilter::default()
+    };
+    let page = app.store.sessions(filter).await?;
+    let now = app.store.clock().now();
+    let snapshot = app.ingest.registry.snapshot();
+    let agent = agent_id.map(|id| {
+        let name = snapshot.agents.get(&id).map_or("?", |agent| agent.spec.name.as_str());
+        (id.to_string(), printable(name))
+    });
+    let rows = page.data.iter().map(|session| Row {
+        id: session.id.to_string(),
+        title: title(session),
+        status: Badge::of_session(session),
+        agent: printable(&session.agent.name),
+        agent_id: session.agent_id.to_string(),
+        source: source(session),
+        n_waiting: session.n_waiting,
+        tokens: Some(tokens(session)).filter(|n| *n > 0).map(count),
+        changed: Moment::new(session.updated_at, now),
+    });
+    let rows = rows.collect();
+    let shell = Shell::new(visitor, "sessions", now);
+    rendered(&List { shell, rows, agent, next: page.next })
+}
+
+/// What changes about a session while it is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    status: Badge,
+    n_waiting: i64,
+    usage: String,
+    seconds: String,
+}
+
+impl Head {
+    pub(super) fn new(session: &Session) -> Head {
+        Head {
+            status: Badge::of_session(session),
+            n_waiting: session.n_waiting,
+            usage: entry::usage(&session.usage),
+            seconds: format!("{}.{}", session.active_ms / 1000, session.active_ms % 1000 / 100),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "session.html", block = "head")]
+pub(super) struct HeadFragment {
+    pub(super) head: Head,
+}
+
+#[derive(Template)]
+#[template(path = "session.html")]
+struct Page {
+    shell: Shell,
+    head: Head,
+    id: String,
+    title: String,
+    agent: String,
+    agent_id: String,
+    version: i64,
+    model: String,
+    is_rehearsal: bool,
+    source: Option<String>,
+    created: Moment,
+    entries: Vec<Markup>,
+    waiting: Vec<Markup>,
+    draft: Markup,
+    /// The number that the live stream goes on after; none on a page of older events.
+    live_after: Option<i64>,
+    /// The first number on this page, when there are earlier ones.
+    earlier: Option<i64>,
+}
+
+pub(super) async fn page(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    query: Fields,
+) -> Result<Response, Fault> {
+    let id: SessionId = id.parse().map_err(|_| Fault::not_found("There is no such session."))?;
+    let session = app.store.session(&id).await?;
+    let now = app.store.clock().now();
+    let before: Option<i64> = query.text("before").and_then(|it| it.parse().ok());
+    let end = before.unwrap_or(i64::MAX).clamp(1, session.next_seq);
+    let start = (end - EVENTS_MAX).max(1);
+    let n_events = usize::try_from(end - start).unwrap_or(0);
+    let context = Context { session: &session, now };
+    let events = app.store.events_after(&id, start - 1, n_events).await?;
+    let waiting = match before {
+        None if session.n_waiting > 0 => app.store.waiting_after(&id, 0).await?,
+        None | Some(_) => Vec::new(),
+    };
+    let waiting = waiting.iter().map(|(position, event)| context.waiting(*position, event));
+    let waiting = waiting.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
+    rendered(&Page {
+        head: Head::new(&session),
+        id: session.id.to_string(),
+        title: title(&session),
+        agent: printable(&session.agent.name),
+        agent_id: session.agent_id.to_string(),
+        version: session.agent_version,
+        model: session.agent.model.id.clone(),
+        is_rehearsal: session.agent.model.id == REHEARSAL,
+        source: source(&session),
+        created: Moment::new(session.created_at, now),
+        entries: context.page(&events)?,
+        waiting,
+        draft: Markup::render(&DraftFragment { html: None })?,
+        live_after: before.is_none().then_some(end - 1),
+        earlier: (start > 1).then_some(start),
+        shell: Shell::new(visitor, "sessions", now),
+    })
+}

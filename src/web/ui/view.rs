@@ -1,0 +1,158 @@
+//! What the templates share: the frame of a page, times, sizes and finished HTML.
+
+use std::fmt;
+
+use askama::Template;
+
+use super::{assets, fault::Fault, guard::Visitor};
+use crate::clock::Timestamp;
+
+/// The frame of every page of a signed-in visitor.
+#[derive(Debug)]
+pub(super) struct Shell {
+    pub(super) assets: &'static str,
+    pub(super) visitor: Visitor,
+    /// Which entry of the navigation the page belongs to.
+    pub(super) at: &'static str,
+    /// By the server's clock, so that a wrong one in the browser makes nothing old or new.
+    pub(super) now: Timestamp,
+}
+
+impl Shell {
+    pub(super) fn new(visitor: Visitor, at: &'static str, now: Timestamp) -> Shell {
+        Shell { assets: assets::base(), visitor, at, now }
+    }
+}
+
+/// HTML that is finished. There are two ways to make it: a template, which escapes, and `markdown`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Markup(String);
+
+impl Markup {
+    pub(super) fn render(template: &impl Template) -> Result<Markup, Fault> {
+        template.render().map(Markup).map_err(|error| Fault::internal(format!("a page: {error}")))
+    }
+
+    pub(super) fn of_markdown(text: &str) -> Markup {
+        Markup(super::markdown::to_html(text))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn into_text(self) -> String {
+        self.0
+    }
+}
+
+impl fmt::Display for Markup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl askama::filters::HtmlSafe for Markup {}
+
+/// A moment, as people say it and exactly. A script keeps the first one true as time passes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// RFC 3339.
+    pub(super) exact: String,
+    pub(super) shown: String,
+    /// For the pointer that rests on it.
+    pub(super) title: String,
+}
+
+impl Moment {
+    pub(super) fn new(at: Timestamp, now: Timestamp) -> Moment {
+        let exact = at.to_string();
+        let title = format!("{} UTC", exact.trim_end_matches('Z').replace('T', " "));
+        Moment { shown: distance(at, now), exact, title }
+    }
+}
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// `assets/app.mjs` says the same in the browser.
+fn distance(at: Timestamp, now: Timestamp) -> String {
+    if at > now {
+        let seconds = at.since(now).as_secs();
+        return match seconds {
+            0..10 => "now".to_owned(),
+            10..MINUTE => format!("in {seconds} s"),
+            MINUTE..HOUR => format!("in {} min", seconds / MINUTE),
+            HOUR..DAY => format!("in {} h", seconds / HOUR),
+            _ => format!("in {} d", seconds / DAY),
+        };
+    }
+    let seconds = now.since(at).as_secs();
+    match seconds {
+        0..10 => "just now".to_owned(),
+        10..MINUTE => format!("{seconds} s ago"),
+        MINUTE..HOUR => format!("{} min ago", seconds / MINUTE),
+        HOUR..DAY => format!("{} h ago", seconds / HOUR),
+        _ if seconds < 30 * DAY => format!("{} d ago", seconds / DAY),
+        _ => at.to_string().chars().take(10).collect(),
+    }
+}
+
+/// `12345` as `12,345`.
+pub(super) fn count(n: i64) -> String {
+    let digits = n.unsigned_abs().to_string();
+    let mut out = String::from(if n < 0 { "-" } else { "" });
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A size as people say it.
+pub(super) fn bytes(n: i64) -> String {
+    match n {
+        1 => "1 byte".to_owned(),
+        ..1_000 => format!("{n} bytes"),
+        1_000..1_000_000 => format!("{}.{} kB", n / 1_000, n % 1_000 / 100),
+        _ => format!("{}.{} MB", n / 1_000_000, n % 1_000_000 / 100_000),
+    }
+}
+
+/// The end of an id: enough to tell two apart by eye.
+pub(super) fn short(id: &str) -> String {
+    let (prefix, rest) = id.split_once('_').unwrap_or(("", id));
+    let tail: Vec<char> = rest.chars().rev().take(6).collect();
+    format!("{prefix}_…{}", tail.iter().rev().collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_said_as_people_do() {
+        let check = |seconds: i64, expected: &str| {
+            let now = Timestamp(1_795_292_000_000);
+            assert_eq!(Moment::new(Timestamp(now.0 - seconds * 1000), now).shown, expected);
+        };
+        check(3, "just now");
+        check(59, "59 s ago");
+        check(61, "1 min ago");
+        check(7200, "2 h ago");
+        check(200_000, "2 d ago");
+        check(90 * 86_400, "2026-08-23");
+        check(-3, "now");
+        check(-90, "in 1 min");
+    }
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!([count(0), count(999), count(-1_234_567)], ["0", "999", "-1,234,567"]);
+        assert_eq!([bytes(1), bytes(999), bytes(4_212)], ["1 byte", "999 bytes", "4.2 kB"]);
+        assert_eq!(short("sesn_0123456789"), "sesn_…456789");
+    }
+}

@@ -1,0 +1,215 @@
+//! Who is signed in: a bounded table in memory, lost with the process.
+//!
+//! An entry holds the hash of the API key that was given, never the key, and is found by the hash of
+//! a random token that only the visitor's browser has. Invariant: an entry says who somebody was when
+//! signing in; whether that key still opens anything is asked of the registry at each request.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use subtle::ConstantTimeEq;
+
+use crate::{
+    clock::Timestamp,
+    vault::{self, hash},
+};
+
+/// Without a request for so long, a visitor is signed out.
+const IDLE_MAX: Duration = Duration::from_secs(12 * 3600);
+
+/// And in any case after this.
+pub(super) const LIFE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Signed-in browsers at once. One more signs out the one that was quiet for longest.
+const VISITORS_MAX: usize = 1_000;
+
+/// Wrong keys in [`WRONG_WINDOW`] after which nobody can sign in for a while.
+const WRONG_MAX: usize = 10;
+const WRONG_WINDOW: Duration = Duration::from_secs(60);
+
+/// SHA-256 of something.
+pub(super) type Hash = [u8; 32];
+
+#[derive(Clone, Debug)]
+struct Entry {
+    key: Hash,
+    /// What the forms of this visitor carry.
+    csrf: String,
+    since: Timestamp,
+    seen: Timestamp,
+}
+
+/// What an entry says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) entry: Hash,
+    pub(super) key: Hash,
+    pub(super) csrf: String,
+}
+
+pub(in crate::web) struct Visitors {
+    table: Mutex<Table>,
+    /// Makes the tokens of the sign-in form.
+    form_key: [u8; 32],
+}
+
+#[derive(Default)]
+struct Table {
+    entries: HashMap<Hash, Entry>,
+    wrong: VecDeque<Timestamp>,
+}
+
+impl Default for Visitors {
+    fn default() -> Visitors {
+        Visitors { table: Mutex::default(), form_key: vault::random() }
+    }
+}
+
+impl fmt::Debug for Visitors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Visitors").field("n", &self.lock().entries.len()).finish_non_exhaustive()
+    }
+}
+
+impl Visitors {
+    /// Signs a browser in with the key of this hash. Answers its token.
+    pub(super) fn sign_in(&self, key: Hash, now: Timestamp) -> String {
+        let token = random_text();
+        let mut table = self.lock();
+        table.entries.retain(|_, entry| entry.lives(now));
+        if table.entries.len() >= VISITORS_MAX {
+            let quietest = table.entries.iter().min_by_key(|(_, entry)| entry.seen);
+            if let Some(quietest) = quietest.map(|(id, _)| *id) {
+                table.entries.remove(&quietest);
+            }
+        }
+        let entry = Entry { key, csrf: random_text(), since: now, seen: now };
+        table.entries.insert(hash(token.as_bytes()), entry);
+        token
+    }
+
+    /// Who has this token. `active` says that a person did something, so the idle time begins anew.
+    pub(super) fn find(&self, token: &str, now: Timestamp, active: bool) -> Option<Found> {
+        let id = hash(token.as_bytes());
+        let mut table = self.lock();
+        let entry = table.entries.get_mut(&id)?;
+        if !entry.lives(now) {
+            table.entries.remove(&id);
+            return None;
+        }
+        if active {
+            entry.seen = now;
+        }
+        Some(Found { entry: id, key: entry.key, csrf: entry.csrf.clone() })
+    }
+
+    /// The key of an entry that is still there.
+    pub(super) fn key(&self, entry: &Hash, now: Timestamp) -> Option<Hash> {
+        self.lock().entries.get(entry).filter(|entry| entry.lives(now)).map(|entry| entry.key)
+    }
+
+    pub(super) fn forget(&self, entry: &Hash) {
+        self.lock().entries.remove(entry);
+    }
+
+    /// Whether another key may be tried now.
+    pub(super) fn may_try(&self, now: Timestamp) -> bool {
+        let mut table = self.lock();
+        while table.wrong.front().is_some_and(|at| now.since(*at) >= WRONG_WINDOW) {
+            table.wrong.pop_front();
+        }
+        table.wrong.len() < WRONG_MAX
+    }
+
+    pub(super) fn note_wrong(&self, now: Timestamp) {
+        self.lock().wrong.push_back(now);
+    }
+
+    /// The token of a sign-in form that was shown to whoever has this nonce.
+    pub(super) fn form_token(&self, nonce: &str) -> String {
+        let mut text = self.form_key.to_vec();
+        text.extend_from_slice(&hash(nonce.as_bytes()));
+        vault::hex(&hash(&text))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn lives(&self, now: Timestamp) -> bool {
+        now.since(self.since) < LIFE_MAX && now.since(self.seen) < IDLE_MAX
+    }
+}
+
+/// 32 random bytes as text.
+pub(super) fn random_text() -> String {
+    URL_SAFE_NO_PAD.encode(vault::random::<32>())
+}
+
+/// Whether two tokens are the same, in a time that does not depend on where they differ.
+pub(super) fn same(one: &str, other: &str) -> bool {
+    // The hashes have one length, so not even that is told.
+    hash(one.as_bytes()).ct_eq(&hash(other.as_bytes())).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_visitor_leaves_after_idling_and_after_a_week_at_most() {
+        let (visitors, start) = (Visitors::default(), Timestamp(1_000));
+        let token = visitors.sign_in([1; 32], start);
+        let mut now = start.plus(HOUR * 11);
+        assert!(visitors.find(&token, now, true).is_some());
+        // What the page asks for by itself does not count.
+        assert!(visitors.find(&token, now.plus(HOUR * 11), false).is_some());
+        assert!(visitors.find(&token, now.plus(HOUR * 12), false).is_none());
+
+        let token = visitors.sign_in([1; 32], start);
+        now = start;
+        for _ in 0..16 {
+            now = now.plus(HOUR * 10);
+            assert!(visitors.find(&token, now, true).is_some());
+        }
+        assert!(visitors.find(&token, now.plus(HOUR * 10), true).is_none());
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_tokens_are_their_own() {
+        let visitors = Visitors::default();
+        let first = visitors.sign_in([1; 32], Timestamp(0));
+        for n in 1..=VISITORS_MAX {
+            visitors.sign_in([2; 32], Timestamp(n as i64));
+        }
+        assert!(visitors.find(&first, Timestamp(2_000), true).is_none());
+        assert_eq!(visitors.lock().entries.len(), VISITORS_MAX);
+        assert!(visitors.find("guess", Timestamp(2_000), true).is_none());
+    }
+
+    #[test]
+    fn wrong_keys_are_counted_for_a_minute() {
+        let visitors = Visitors::default();
+        for n in 0..WRONG_MAX {
+            assert!(visitors.may_try(Timestamp(n as i64)));
+            visitors.note_wrong(Timestamp(n as i64));
+        }
+        assert!(!visitors.may_try(Timestamp(59_999)));
+        assert!(visitors.may_try(Timestamp(60_000)));
+    }
+
+    #[test]
+    fn tokens_are_compared_whole() {
+        assert!(same("a", "a"));
+        assert!(!same("a", "ab") && !same("", "a"));
+    }
+}
