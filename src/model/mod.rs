@@ -161,11 +161,6 @@ impl Models {
         self.reach.store(Arc::new(Reach::new(options)));
     }
 
-    /// How the options stand.
-    pub fn options(&self) -> Options {
-        self.reach.load().options.clone()
-    }
-
     /// Asks a model, once. Dropping the future cancels the request.
     pub async fn complete(
         &self,

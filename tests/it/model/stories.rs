@@ -250,6 +250,51 @@ async fn a_wait_survives_a_restart_and_holds_no_worker() {
     assert!(requests[1].at - requests[0].at >= Duration::from_secs(2));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_lease_lets_go_of_the_model_too() {
+    let stalled = Reply::text(&["never to be seen"]).stall_after(30);
+    let story = Story::begin(Format::Anthropic, "", [stalled]).await;
+    let rung = story.ring("{}").await;
+    until("the model is asked", async || (story.models.requests().len() == 1).then_some(())).await;
+    // Somebody else claims the session, for an hour.
+    let database = rusqlite::Connection::open(story.database()).unwrap();
+    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    let sql = "update sessions set epoch = epoch + 1, lease_owner = 'node:2', \
+               lease_until = lease_until + 3600000, next_at = next_at + 3600000 where id = $1";
+    assert_eq!(database.execute(sql, [&rung.session]).unwrap(), 1);
+    let stolen = Clock::system().monotonic();
+    let closed = until("the connection is closed", async || story.models.abandoned().pop()).await;
+    // A lease of 5 seconds is renewed each third of that.
+    assert!(closed - stolen < Duration::from_millis(1_667 + 1_000), "{:?}", closed - stolen);
+    let types_now = story.events(&rung).await;
+    assert_eq!(types(&types_now), ["running", "user", "ask"], "and writes nothing more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_price_needs_no_restart() {
+    let replies = std::iter::repeat_n(Reply::text(&["x"]), 2);
+    let story = Story::begin(Format::Chat, "", replies).await;
+    let rung = story.ring("{}").await;
+    assert_eq!(story.outcome(&rung).await, "succeeded");
+    story.configure(|text| {
+        text + "[models.prices.scripted]\ninput_per_mtok = 1\noutput_per_mtok = 2\n"
+    });
+    until("the file is read again", async || {
+        story.server.log().contains("the configuration was read again").then_some(())
+    })
+    .await;
+    let again = story.ring("{}").await;
+    assert_eq!(story.outcome(&again).await, "succeeded");
+    let ends: Vec<Value> = story
+        .events(&again)
+        .await
+        .into_iter()
+        .filter(|event| event["type"] == "span.model_request_end")
+        .map(|event| event["cost_usd"].clone())
+        .collect();
+    assert_eq!(ends, [Value::Null, json!("0.000020")]);
+}
+
 async fn tokens_cost_what_the_config_says(format: Format) {
     let tokens = Tokens { input: 1_000_000, cached: 200_000, output: 100_000 };
     let name = match format {

@@ -40,11 +40,18 @@ impl Story {
              [agents.concierge]\nmodel = \"{model}\"\nsystem = \"You answer the bell.\"\n\
              [webhooks.shop]\npreset = \"bearer\"\nsecret = \"{TOKEN}\"\nagent = \"concierge\"\n\
              target = {{ key = \"one\" }}\n\
-             [worker]\ndrain_seconds = 0\n"
+             [worker]\ndrain_seconds = 0\nlease_seconds = 5\n"
         );
         std::fs::write(directory.path().join("bellpull.toml"), config).unwrap();
         let server = start(&directory, &models).await;
         Story { server, models, format, directory }
+    }
+
+    /// Changes the config file.
+    pub fn configure(&self, change: impl FnOnce(String) -> String) {
+        let path = self.directory.path().join("bellpull.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, change(text)).unwrap();
     }
 
     /// SIGTERM, unless it was given before, and another life on the same data.
