@@ -54,8 +54,10 @@ impl Store {
                 let owners = tx.query(
                     "select owner from chunks c where n = 0 and written_at < $1 \
                      and not exists (select 1 from deliveries d where d.id = c.owner) \
-                     and not exists (select 1 from events e where e.id = c.owner) \
-                     and not exists (select 1 from inbox i where i.event_id = c.owner) \
+                     and not exists \
+                     (select 1 from events e where e.id = c.owner and e.n_chunks > 0) \
+                     and not exists \
+                     (select 1 from inbox i where i.event_id = c.owner and i.n_chunks > 0) \
                      order by written_at limit $2",
                     &params![before, SWEEP_MAX],
                 )?;

@@ -15,6 +15,10 @@ use crate::{
 /// Rows of one slice.
 const SLICE: i64 = 500;
 
+/// What is over and nobody has to look at.
+const FINISHED: &str = "(outcome is null or \
+    outcome not in ('pending', 'running', 'waiting', 'in_doubt')) and status <> 'held'";
+
 const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 /// What one look removed. More may be left when a slice was full.
@@ -62,13 +66,11 @@ const MARK: &str = "bodies_pruned_before";
 fn prune_bodies(tx: &mut Tx<'_>, before: &DeliveryId) -> Result<u64> {
     let mark = tx.first("select value from meta where name = $1", &params![MARK])?;
     let after = mark.map(|mut row| row.text(0)).transpose()?.unwrap_or_default();
-    let rows = tx.query(
+    let sql = format!(
         "select id, n_chunks from deliveries where id > $1 and id < $2 \
-         and (body is not null or n_chunks > 0) \
-         and (outcome is null or outcome not in ('pending', 'running', 'waiting', 'in_doubt')) \
-         and status <> 'held' order by id limit $3",
-        &params![&after, before, SLICE],
-    )?;
+         and (body is not null or n_chunks > 0) and {FINISHED} order by id limit $3"
+    );
+    let rows = tx.query(&sql, &params![&after, before, SLICE])?;
     let n = rows.len() as u64;
     for mut row in rows {
         let id = row.text(0)?;
@@ -108,17 +110,19 @@ fn move_mark(tx: &mut Tx<'_>, after: &str, before: &DeliveryId) -> Result<()> {
 }
 
 fn prune_deliveries(tx: &mut Tx<'_>, before: &DeliveryId) -> Result<u64> {
-    let rows = tx.query(
+    let sql = format!(
         "select id from deliveries where id < $1 and body is null and n_chunks = 0 \
-         and (outcome is null or outcome not in ('pending', 'running', 'waiting', 'in_doubt')) \
-         and status <> 'held' order by id limit $2",
-        &params![before, SLICE],
-    )?;
+         and {FINISHED} order by id limit $2"
+    );
+    let rows = tx.query(&sql, &params![before, SLICE])?;
     let n = rows.len() as u64;
     for mut row in rows {
         let id = row.text(0)?;
-        tx.execute("delete from attempts where delivery_id = $1", &params![&id])?;
-        tx.execute("delete from deliveries where id = $1", &params![&id])?;
+        // A failed one may have been started again since the look.
+        let sql = format!("delete from deliveries where id = $1 and {FINISHED}");
+        if tx.execute(&sql, &params![&id])? > 0 {
+            tx.execute("delete from attempts where delivery_id = $1", &params![&id])?;
+        }
     }
     Ok(n)
 }

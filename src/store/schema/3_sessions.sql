@@ -72,6 +72,8 @@ create table inbox (
   received_at bigint not null,
   primary key (session_id, position)
 );
+-- The sweep of pieces: whether a message still has them.
+create index inbox_in_pieces on inbox (event_id) where n_chunks > 0;
 
 -- The log. Append-only, numbered without gaps per session.
 create table events (
@@ -86,6 +88,8 @@ create table events (
   processed_at bigint not null,
   primary key (session_id, seq)
 );
+-- The sweep of pieces: whether an event still has them.
+create index events_in_pieces on events (id) where n_chunks > 0;
 
 create table turns (
   id text {c} primary key,

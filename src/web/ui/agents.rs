@@ -48,7 +48,7 @@ struct List {
     with_archived: bool,
     has_archived: bool,
     next: Option<String>,
-    /// For the example of the empty page.
+    /// Where agents are made, for the example of the empty page.
     url: String,
 }
 
@@ -92,7 +92,7 @@ pub(super) async fn page(
         with_archived,
         has_archived: snapshot.agents.values().any(|agent| agent.archived_at.is_some()),
         next: agents.next,
-        url: super::webhook::origin(&app),
+        url: app.url("/api/agents"),
     };
     if query.text("part") == Some("live") {
         return rendered(&Live { list });
@@ -108,7 +108,11 @@ fn row(
     now: Timestamp,
 ) -> Row {
     let entry = snapshot.agent_source(agent.id.as_str());
-    let delivery = entry.and_then(|entry| last.get(&entry.source.id));
+    // From its own endpoint, or from a source that leads to it.
+    let sources = snapshot.sources().into_iter();
+    let sources = sources.filter(|it| it.agent.as_ref().is_ok_and(|it| it.id == agent.id));
+    let deliveries = sources.filter_map(|it| last.get(&it.source.id));
+    let delivery = deliveries.map(|it| it.received_at).max();
     let state = match (&agent.archived_at, agent.paused) {
         (Some(_), _) => Badge { class: "over", word: "archived" },
         (None, true) => Badge { class: "waiting", word: "paused" },
@@ -125,7 +129,7 @@ fn row(
         from_file: agent.managed_by == ManagedBy::File,
         session: session
             .map(|it| (it.id.to_string(), Badge::of(it.status), Moment::new(it.updated_at, now))),
-        delivery: delivery.map(|it| Moment::new(it.received_at, now)),
+        delivery: delivery.map(|at| Moment::new(at, now)),
         token_set: entry.is_some_and(|entry| entry.secrets.is_set()),
     }
 }

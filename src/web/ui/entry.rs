@@ -9,18 +9,18 @@ use serde_json::Value;
 
 use super::{
     fault::Fault,
-    payload::Payload,
-    view::{Markup, Moment, bytes, count, short},
+    payload::{self, Payload},
+    view::{Markup, Moment, bytes, count, dollars, short},
 };
 use crate::{
     clock::Timestamp,
     domain::{
+        cost::MicroUsd,
         event::{Block, Event, EventBody, Origin, SessionError, StopReason, Usage, plain_text},
         session::Session,
         text::{first_chars, printable},
     },
     id::{EventId, Id},
-    ingest::pretty_json,
 };
 
 #[derive(Debug, Template)]
@@ -182,7 +182,7 @@ impl Context<'_> {
             EventBody::AgentToolUse { name, input, evaluated_permission, .. } => Kind::Tool {
                 name: printable(name),
                 hint: hint(input),
-                input: Payload::new(&pretty_json(&input.to_string())),
+                input: Payload::new(&input.to_string()),
                 asked: evaluated_permission != "allow",
                 result: None,
             },
@@ -198,11 +198,15 @@ impl Context<'_> {
                 Kind::Request { model: self.model(), usage: None, failed: false }
             }
             EventBody::ModelRequestEnd {
-                model_request_start_id, is_error, model_usage, ..
+                model_request_start_id,
+                is_error,
+                model_usage,
+                cost_usd,
             } => {
                 id = model_request_start_id.to_string();
                 let failed = *is_error == Some(true);
-                Kind::Request { model: self.model(), usage: Some(usage(model_usage)), failed }
+                let usage = Some(usage(model_usage, *cost_usd));
+                Kind::Request { model: self.model(), usage, failed }
             }
         };
         let time = event.processed_at.map(|at| Moment::new(at, self.now));
@@ -245,10 +249,8 @@ fn message(content: &[Block], origin: Option<&Origin>, waiting: bool) -> Kind {
 
 impl ToolResult {
     fn new(content: &[Block], is_error: bool) -> ToolResult {
-        let text = plain_text(content);
-        let pretty = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();
-        let text = if pretty { pretty_json(&text) } else { text };
-        ToolResult { output: Payload::new(&text), is_error, more: others(content) }
+        let output = Payload::new(&plain_text(content));
+        ToolResult { output, is_error, more: others(content) }
     }
 }
 
@@ -293,17 +295,25 @@ fn tail(id: &EventId) -> String {
 }
 
 fn error_of(error: &SessionError) -> Kind {
-    let retry = match error.retry_status["type"].as_str() {
-        Some("retrying") => Some("It is tried again."),
-        Some("exhausted") => Some("It is not tried again."),
-        _ => None,
-    };
+    let retry = error.is_retrying().then_some("It is tried again.");
     let title = error.r#type.trim_end_matches("_error").replace('_', " ");
     Kind::Error { title: printable(&title), message: printable(&error.message), retry }
 }
 
-/// Tokens of one request, in words.
-pub(super) fn usage(usage: &Usage) -> String {
+/// About how much text an event puts on a page.
+pub(super) fn chars(body: &EventBody) -> usize {
+    let text = match body {
+        EventBody::UserMessage { content, .. }
+        | EventBody::AgentMessage { content }
+        | EventBody::AgentToolResult { content, .. } => plain_text(content).len(),
+        EventBody::AgentToolUse { input, .. } => input.to_string().len(),
+        _ => 100,
+    };
+    text.min(payload::CHARS_MAX)
+}
+
+/// Tokens and what they cost, in words.
+pub(super) fn usage(usage: &Usage, cost: Option<MicroUsd>) -> String {
     let read =
         usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens;
     if read + usage.output_tokens == 0 {
@@ -312,6 +322,9 @@ pub(super) fn usage(usage: &Usage) -> String {
     let mut text = format!("{} tokens in, {} out", count(read), count(usage.output_tokens));
     if usage.cache_read_input_tokens > 0 {
         text.push_str(&format!(" ({} cached)", count(usage.cache_read_input_tokens)));
+    }
+    if let Some(cost) = cost {
+        text.push_str(&format!(", {}", dollars(cost)));
     }
     text
 }

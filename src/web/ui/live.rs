@@ -170,8 +170,6 @@ impl Live {
 
     async fn look_at_log(&mut self, session: &Session) -> Result<(), Fault> {
         let events = self.app.store.events_after(&self.id, self.after, READ_EVENTS).await?;
-        // There may be more: the next look is at once.
-        self.looked = events.len() < READ_EVENTS;
         let context = Context { session, now: self.app.store.clock().now() };
         for event in &events {
             let mut html = context.live(event)?.map_or_else(String::new, Markup::into_text);
@@ -181,6 +179,8 @@ impl Live {
             self.after = event.seq.unwrap_or(self.after);
             self.frames.push_back(frame(Some(self.after), &html));
         }
+        // Large ones come in small numbers: if there are more, the next look is at once.
+        self.looked = events.is_empty() || self.after + 1 >= session.next_seq;
         Ok(())
     }
 

@@ -34,7 +34,7 @@ use axum::{
 
 pub(super) use self::visitors::Visitors;
 use self::{fault::Fault, view::Markup};
-use super::App;
+use super::{App, is_below};
 
 /// Largest form: a pasted token with room for its percent signs.
 const FORM_BYTES_MAX: usize = 256 * 1024;
@@ -58,10 +58,7 @@ pub(super) fn routes(app: &App) -> Router<App> {
 pub(super) fn wants_page(request: &Request) -> bool {
     let accept = request.headers().get(http::header::ACCEPT);
     let html = accept.and_then(|it| it.to_str().ok()).is_some_and(|it| it.contains("text/html"));
-    let path = request.uri().path();
-    html && !["/v1", "/api"].iter().any(|api| {
-        path.strip_prefix(api).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    html && !["/v1", "/api"].iter().any(|api| is_below(request.uri().path(), api))
 }
 
 /// The page for such a path.

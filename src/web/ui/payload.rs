@@ -1,13 +1,20 @@
 //! Data in the transcript: what a source sent, what a tool was given and answered.
 //!
 //! It is shown as data: in a block of its own, with invisible and reordering characters made visible,
-//! cut at a bound. JSON gets colours by its letters alone; nothing is parsed, so what is shown is what
-//! came, also where it is broken.
+//! cut at a bound. JSON gets lines, and colours by its letters alone; nothing is decoded, so what is
+//! shown is what came, also where it is broken.
 
-use crate::domain::text::{first_chars, printable};
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use crate::{
+    domain::text::{first_chars, printable},
+    ingest::pretty_json,
+};
 
 /// Characters of one block.
-const CHARS_MAX: usize = 20_000;
+pub(super) const CHARS_MAX: usize = 20_000;
 
 /// A stretch of text of one colour.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +35,10 @@ pub(super) struct Payload {
 
 impl Payload {
     pub(super) fn new(text: &str) -> Payload {
-        let (shown, is_cut) = first_chars(text, CHARS_MAX);
+        // Whole JSON gets lines and indents, and nothing else is changed about it.
+        let is_valid = serde_json::from_str::<&RawValue>(text).is_ok();
+        let text = if is_valid { Cow::from(pretty_json(text)) } else { Cow::from(text) };
+        let (shown, is_cut) = first_chars(&text, CHARS_MAX);
         let cut = is_cut.then(|| (CHARS_MAX, text.chars().count()));
         let shown = printable(shown);
         let is_json = shown.trim_start().starts_with(['{', '[']);
@@ -98,10 +108,11 @@ mod tests {
     #[test]
     fn json_is_coloured_by_its_letters() {
         assert_eq!(
-            shown(r#"{"a": "b\"c", "d": [1.5, true]}"#),
-            r#"<{>k<"a"><: >s<"b\"c"><, >k<"d"><: [>n<1.5><, >n<true><]}>"#
+            shown(r#"{"a": "b\"c", "d": [1.5, true]"#),
+            r#"<{>k<"a"><: >s<"b\"c"><, >k<"d"><: [>n<1.5><, >n<true><]>"#
         );
         assert_eq!(shown("plain {text}"), "<plain {text}>");
+        assert_eq!(shown("[1]"), "<[\n  >n<1><\n]>");
     }
 
     #[test]

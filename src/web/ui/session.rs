@@ -17,19 +17,24 @@ use super::{
 };
 use crate::{
     domain::{
+        event::Event,
         model::REHEARSAL,
         session::{Session, Status},
         text::printable,
     },
     id::{AgentId, Id, SessionId},
-    store::SessionFilter,
+    store::{EventFilter, SessionFilter},
 };
 
 /// Sessions on one page of the list.
 const LIST_MAX: usize = 50;
 
-/// Events on one page of a transcript, the newest first.
-const EVENTS_MAX: i64 = 400;
+/// Events on one page of a transcript, and characters of text in them; more are on earlier pages.
+const EVENTS_MAX: usize = 400;
+const CHARS_MAX: usize = 1_000_000;
+
+/// Events read at once: each may be as large as a body.
+const READ_EVENTS: usize = 50;
 
 #[derive(Template)]
 #[template(path = "sessions.html")]
@@ -155,7 +160,7 @@ impl Head {
         Head {
             status: Badge::of_session(session),
             n_waiting: session.n_waiting,
-            usage: entry::usage(&session.usage),
+            usage: entry::usage(&session.usage, session.cost.total()),
             seconds: format!("{}.{}", session.active_ms / 1000, session.active_ms % 1000 / 100),
         }
     }
@@ -201,10 +206,9 @@ pub(super) async fn page(
     let now = app.store.clock().now();
     let before: Option<i64> = query.text("before").and_then(|it| it.parse().ok());
     let end = before.unwrap_or(i64::MAX).clamp(1, session.next_seq);
-    let start = (end - EVENTS_MAX).max(1);
-    let n_events = usize::try_from(end - start).unwrap_or(0);
     let context = Context { session: &session, now };
-    let events = app.store.events_after(&id, start - 1, n_events).await?;
+    let events = newest(&app, &id, end).await?;
+    let first = events.first().and_then(|event| event.seq).unwrap_or(1);
     let waiting = match before {
         None if session.n_waiting > 0 => app.store.waiting_after(&id, 0).await?,
         None | Some(_) => Vec::new(),
@@ -226,7 +230,27 @@ pub(super) async fn page(
         waiting,
         draft: Markup::render(&DraftFragment { html: None })?,
         live_after: before.is_none().then_some(end - 1),
-        earlier: (start > 1).then_some(start),
+        earlier: (first > 1).then_some(first),
         shell: Shell::new(visitor, "sessions", now),
     })
+}
+
+/// The events before a number, as many as fit on a page, oldest first.
+async fn newest(app: &App, id: &SessionId, end: i64) -> Result<Vec<Event>, Fault> {
+    let (mut events, mut n_chars) = (Vec::new(), 0);
+    let mut cursor = Some(end.to_string());
+    while let Some(end) = cursor.take() {
+        let filter = EventFilter {
+            newest_first: true,
+            cursor: Some(end),
+            limit: READ_EVENTS,
+            ..EventFilter::default()
+        };
+        let page = app.store.events(id, filter).await?;
+        n_chars += page.data.iter().map(|it| entry::chars(&it.body)).sum::<usize>();
+        events.extend(page.data);
+        cursor = page.next.filter(|_| events.len() < EVENTS_MAX && n_chars < CHARS_MAX);
+    }
+    events.reverse();
+    Ok(events)
 }

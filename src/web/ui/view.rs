@@ -5,7 +5,7 @@ use std::fmt;
 use askama::Template;
 
 use super::{assets, fault::Fault, guard::Visitor};
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, domain::cost::MicroUsd};
 
 /// The frame of every page of a signed-in visitor.
 #[derive(Debug)]
@@ -112,6 +112,12 @@ pub(super) fn count(n: i64) -> String {
     out
 }
 
+/// An amount of money, to a hundredth of a cent.
+pub(super) fn dollars(amount: MicroUsd) -> String {
+    let rounded = (amount.0.max(0) + 50) / 100;
+    format!("${}.{:04}", rounded / 10_000, rounded % 10_000)
+}
+
 /// A size as people say it.
 pub(super) fn bytes(n: i64) -> String {
     match n {
@@ -153,6 +159,7 @@ mod tests {
     fn numbers_are_readable() {
         assert_eq!([count(0), count(999), count(-1_234_567)], ["0", "999", "-1,234,567"]);
         assert_eq!([bytes(1), bytes(999), bytes(4_212)], ["1 byte", "999 bytes", "4.2 kB"]);
+        assert_eq!([dollars(MicroUsd(1_234_567)), dollars(MicroUsd(40))], ["$1.2346", "$0.0000"]);
         assert_eq!(short("sesn_0123456789"), "sesn_…456789");
     }
 }

@@ -104,12 +104,6 @@ struct DeliveryRow {
     at: Moment,
 }
 
-/// Scheme, host and port that senders use.
-pub(super) fn origin(app: &App) -> String {
-    let options = app.options();
-    options.public_url.clone().unwrap_or_else(|| format!("http://{}", options.listen))
-}
-
 pub(super) async fn page(
     State(app): State<App>,
     visitor: Visitor,
@@ -242,7 +236,7 @@ async fn panel(app: &App, visitor: &Visitor, agent: &Agent) -> Result<Panel, Fau
         name: printable(&agent.spec.name),
         archived,
         paused: agent.paused,
-        url: format!("{}/api/agents/{}/webhook", origin(app), agent.id),
+        url: app.url(&format!("/api/agents/{}/webhook", agent.id)),
         key,
         token,
         may_change: visitor.may_change && !archived,

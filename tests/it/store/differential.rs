@@ -13,6 +13,7 @@ use bellpull::{
     domain::{
         ManagedBy, Metadata,
         agent::AgentSpec,
+        cost::{MicroUsd, Spent},
         delivery::Identity,
         event::{Block, EventBody, NewEvent, Origin, Usage},
         source::{Source, SourceKind, Verifier},
@@ -74,6 +75,10 @@ enum Op {
     },
     Release {
         lease: usize,
+    },
+    Reschedule {
+        lease: usize,
+        at_once: bool,
     },
     VoidLeases {
         of_owner: usize,
@@ -189,6 +194,8 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (lease(), end()).prop_map(|(lease, end)| Op::Finish { lease, end }),
         2 => (lease(), any::<bool>()).prop_map(|(lease, lasting)| Op::Renew { lease, lasting }),
         3 => lease().prop_map(|lease| Op::Release { lease }),
+        3 => (lease(), prop::bool::weighted(0.7))
+            .prop_map(|(lease, at_once)| Op::Reschedule { lease, at_once }),
         1 => (0..3_usize).prop_map(|of_owner| Op::VoidLeases { of_owner }),
         2 => (0..2_usize, prop::bool::weighted(0.3))
             .prop_map(|(agent, paused)| Op::Pause { agent, paused }),
@@ -345,6 +352,16 @@ impl World {
             },
             Op::Release { lease: at } => match lease(at) {
                 Some(lease) => answer(store.release(&lease).await),
+                None => Err("no lease"),
+            },
+            Op::Reschedule { lease: at, at_once } => match lease(at) {
+                Some(lease) => {
+                    let usage = Usage { input_tokens: 1, ..Usage::default() };
+                    let cost = (!n.is_multiple_of(3)).then_some(MicroUsd(n as i64));
+                    let (spent, pause) = (Spent { usage, cost }, length(!at_once));
+                    let events = vec![event(n, 0)];
+                    answer(store.reschedule(&lease, events, spent, pause, pause).await)
+                }
                 None => Err("no lease"),
             },
             Op::VoidLeases { of_owner } => {

@@ -23,6 +23,7 @@ on_both!(
     pages_are_filtered_by_time,
     a_cursor_of_something_else_is_refused,
     no_session_no_events,
+    large_events_come_in_small_pages,
     the_log_is_read_on_after_a_number,
     what_waits_is_read_on_after_a_position,
     a_message_that_is_taken_between_two_pages_is_not_lost,
@@ -156,6 +157,25 @@ async fn no_session_no_events(bench: Bench) {
     let empty = bench.session().await;
     let page = page(&bench, &empty, &filter).await;
     assert_eq!(page, Page { data: Vec::new(), next: None });
+}
+
+async fn large_events_come_in_small_pages(bench: Bench) {
+    let session = bench.session().await;
+    let text = "x".repeat(12 << 20);
+    for _ in 0..3 {
+        bench.send(&session, &text).await;
+    }
+    bench.work_off(TurnEnd::EndTurn).await;
+    // 36 MiB are not read at once, however many events are wanted.
+    let numbers = |events: &[Event]| events.iter().map(|it| it.seq.unwrap()).collect::<Vec<_>>();
+    let first = bench.store.events_after(&session, 0, 100).await.unwrap();
+    assert_eq!(numbers(&first), [1, 2, 3]);
+    let second = bench.store.events_after(&session, 3, 100).await.unwrap();
+    assert_eq!(numbers(&second), [4, 5]);
+    if crate::support::full() {
+        let filter = EventFilter { newest_first: true, limit: 100, ..EventFilter::default() };
+        assert_eq!(numbers(&pages(&bench, &session, filter).await), [5, 4, 3, 2, 1]);
+    }
 }
 
 async fn the_log_is_read_on_after_a_number(bench: Bench) {

@@ -12,3 +12,4 @@ mod server;
 mod sessions;
 mod socket;
 mod streams;
+mod ui;

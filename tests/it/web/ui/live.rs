@@ -1,0 +1,223 @@
+//! The transcript as it grows.
+
+use std::collections::BTreeMap;
+
+use axum::body::BodyDataStream;
+use bellpull::{
+    clock::Timestamp,
+    domain::turn::TurnEnd,
+    id::{EventId, Id, SessionId},
+    preview::Preview,
+};
+use futures_util::StreamExt;
+
+use super::{
+    super::server::{MASTER, SOON, Server},
+    browser::Browser,
+};
+
+/// A live page: what its browser would show, by element.
+struct Live {
+    body: BodyDataStream,
+    text: String,
+    elements: BTreeMap<String, String>,
+    ids: Vec<i64>,
+}
+
+impl Live {
+    async fn open(browser: &Browser<'_>, session: &SessionId, after: i64) -> Live {
+        let path = format!("/sessions/{session}/live?after={after}");
+        Live::of(browser.call("GET", &path).open().await)
+    }
+
+    fn of(response: http::Response<axum::body::Body>) -> Live {
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let body = response.into_body().into_data_stream();
+        Live { body, text: String::new(), elements: BTreeMap::new(), ids: Vec::new() }
+    }
+
+    /// Takes the next frame; false when the stream has ended.
+    async fn step(&mut self) -> bool {
+        loop {
+            if let Some((frame, rest)) = self.text.split_once("\n\n") {
+                let (frame, rest) = (frame.to_owned(), rest.to_owned());
+                self.text = rest;
+                self.take(&frame);
+                return true;
+            }
+            let next = tokio::time::timeout(SOON, self.body.next()).await;
+            match next.expect("something comes soon") {
+                Some(bytes) => {
+                    let bytes = bytes.expect("the stream is not cut");
+                    self.text.push_str(std::str::from_utf8(&bytes).expect("UTF-8"));
+                }
+                None => return false,
+            }
+        }
+    }
+
+    fn take(&mut self, frame: &str) {
+        let mut html = String::new();
+        for line in frame.lines() {
+            if let Some(id) = line.strip_prefix("id: ") {
+                self.ids.push(id.parse().expect("a number"));
+            } else if let Some(data) = line.strip_prefix("data: ") {
+                html.push_str(data);
+                html.push('\n');
+            } else {
+                assert!(line.starts_with(':') || line == "data:", "{line}");
+            }
+        }
+        // Entries begin with their id.
+        for piece in html.replace("<article id", "<div id").split("<div id=\"").skip(1) {
+            let (id, _) = piece.split_once('"').expect("a quote");
+            self.elements.insert(id.to_owned(), piece.to_owned());
+        }
+    }
+
+    /// Goes on until an element holds a text.
+    async fn until(&mut self, id: &str, text: &str) {
+        let found = async {
+            while !self.elements.get(id).is_some_and(|it| it.contains(text)) {
+                assert!(self.step().await, "the stream ended; {:?}", self.elements);
+            }
+        };
+        let found = tokio::time::timeout(SOON, found).await.is_ok();
+        assert!(found, "no {text} in {id}: {:#?}", self.elements);
+    }
+}
+
+#[tokio::test]
+async fn a_page_fills_while_it_is_looked_at() {
+    let server = Server::new().await;
+    let browser = Browser::signed_in(&server, MASTER).await;
+    let session = server.session().await;
+    let mut live = Live::open(&browser, &session, 0).await;
+    live.until("head", "idle").await;
+
+    let sent = server.say(&session, "ring <b>the</b> bell").await;
+    let message = sent["data"][0]["id"].as_str().expect("an id").to_owned();
+    live.until(&message, "waiting").await;
+    assert!(live.elements[&message].contains("data-key=\"w1\""));
+    let lease = server.work().await;
+    live.until("head", "running").await;
+    live.until(&message, "data-key=\"2\"").await;
+    assert!(!live.elements[&message].contains("waiting"), "it was taken");
+
+    // Words as they come, then the finished event in their place.
+    let answer = EventId::new(server.clock.now());
+    let previews = &server.app.previews;
+    previews.send(&session, Preview::Start { event_id: answer.clone() });
+    let text =
+        |text: &str| Preview::Text { event_id: answer.clone(), index: 0, text: text.to_owned() };
+    previews.send(&session, text("it **ri"));
+    live.until("draft", "it **ri").await;
+    previews.send(&session, text("ngs** <i>"));
+    live.until("draft", "it <strong>rings</strong> &lt;i&gt;").await;
+    server.answer(&lease, answer.clone(), "it **rings**, all of it").await;
+    live.until(answer.as_str(), "all of it").await;
+    live.until("draft", "hidden").await;
+    // A piece that comes too late changes nothing.
+    previews.send(&session, text(" late"));
+    server.finish(&lease, TurnEnd::EndTurn).await;
+    live.until("head", "idle").await;
+    assert!(live.elements["draft"].contains("hidden"));
+    assert_eq!(live.ids, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_cut_page_goes_on_where_it_was() {
+    let server = Server::new().await;
+    let browser = Browser::signed_in(&server, MASTER).await;
+    let session = server.session().await;
+    server.say(&session, "one").await;
+    let lease = server.work().await;
+    let page = browser.get(&format!("/sessions/{session}")).await;
+    assert!(page.text.contains(&format!("/sessions/{session}/live?after=2\"")), "{}", page.text);
+
+    let mut live = Live::open(&browser, &session, 2).await;
+    let first = EventId::new(Timestamp(1));
+    server.answer(&lease, first.clone(), "first").await;
+    live.until(first.as_str(), "first").await;
+    drop(live);
+    let second = EventId::new(Timestamp(2));
+    server.answer(&lease, second.clone(), "second").await;
+    server.finish(&lease, TurnEnd::EndTurn).await;
+
+    // The browser asks for the address of the first time, and says what it has.
+    let path = format!("/sessions/{session}/live?after=2");
+    let call = browser.call("GET", &path).header("last-event-id", "3");
+    let mut live = Live::of(call.open().await);
+    live.until(second.as_str(), "second").await;
+    live.until("head", "idle").await;
+    assert_eq!(live.ids, [4, 5], "no gap and no repetition");
+    assert!(!live.elements.contains_key(first.as_str()));
+    // The page says the same as what came live.
+    let page = browser.get(&format!("/sessions/{session}")).await;
+    assert_eq!(page.text.matches("<p>second</p>").count(), 1);
+    assert!(live.elements[second.as_str()].contains("<p>second</p>"));
+}
+
+#[tokio::test]
+async fn a_page_opened_in_the_middle_shows_that_there_was_more() {
+    let server = Server::new().await;
+    let browser = Browser::signed_in(&server, MASTER).await;
+    let session = server.session().await;
+    server.say(&session, "one").await;
+    let lease = server.work().await;
+    let mut live = Live::open(&browser, &session, 2).await;
+    live.until("head", "running").await;
+    let answer = EventId::new(server.clock.now());
+    let (event_id, text) = (answer.clone(), "the end".to_owned());
+    server.app.previews.send(&session, Preview::Text { event_id, index: 0, text });
+    live.until("draft", "… the end").await;
+    server.answer(&lease, answer.clone(), "all, to the end").await;
+    live.until(answer.as_str(), "all, to the end").await;
+    live.until("draft", "hidden").await;
+}
+
+#[tokio::test]
+async fn a_live_page_ends_with_the_visit_and_with_the_server() {
+    let server = Server::new().await;
+    let browser = Browser::signed_in(&server, MASTER).await;
+    let session = server.session().await;
+    let stranger = Browser::new(&server);
+    let path = format!("/sessions/{session}/live");
+    let call = stranger.call("GET", &path).header("hx-request", "true");
+    let response = call.header("hx-current-url", "https://bell.example/sessions/x").open().await;
+    assert_eq!(response.status(), 401);
+    assert_eq!(response.headers()["hx-redirect"], "/sign-in?next=%2Fsessions%2Fx");
+
+    let mut live = Live::open(&browser, &session, 0).await;
+    live.until("head", "idle").await;
+    assert_eq!(browser.submit("/sign-out", &[]).await.status, 303);
+    while live.step().await {}
+
+    let browser = Browser::signed_in(&server, MASTER).await;
+    let mut live = Live::open(&browser, &session, 0).await;
+    live.until("head", "idle").await;
+    server.app.shutdown.cancel();
+    while live.step().await {}
+    let missing = browser.get("/sessions/sesn_00000000000000000000000000/live").await;
+    assert_eq!(missing.status, 404);
+}
+
+#[tokio::test]
+async fn long_logs_come_in_pages() {
+    let server = Server::new().await;
+    let browser = Browser::signed_in(&server, MASTER).await;
+    let session = server.session().await;
+    server.say(&session, "begin").await;
+    let lease = server.work().await;
+    for n in 0..450 {
+        server.answer(&lease, EventId::new(Timestamp(n)), &format!("answer {n}.")).await;
+    }
+    let page = browser.get(&format!("/sessions/{session}")).await;
+    assert!(page.text.contains("answer 449.") && !page.text.contains("answer 3."));
+    assert!(page.text.contains("live?after=452"));
+    let earlier = page.between(&format!("href=\"/sessions/{session}?before="), "\"");
+    let page = browser.get(&format!("/sessions/{session}?before={earlier}")).await;
+    assert!(page.text.contains("begin") && page.text.contains("answer 3."), "{}", page.text);
+    assert!(!page.text.contains("answer 449.") && !page.text.contains("hx-sse:connect"));
+}
