@@ -29,6 +29,7 @@ use crate::{
     domain::{
         conversation::{Completion, Request},
         cost::Spent,
+        event::Usage,
         model::{ModelConfig, ModelRef, Provider, REHEARSAL},
     },
 };
@@ -194,8 +195,11 @@ impl Models {
         };
         let client = reach.client.as_ref().map_err(|error| Error::never(error.clone()))?;
         let price = price::find(&options.prices, &model.id, &reference);
-        let priced =
-            |spent: Spent| Spent { cost: price.map(|price| price.of(&spent.usage)), ..spent };
+        // What was not counted is not known to be free.
+        let priced = |spent: Spent| {
+            let price = price.filter(|_| spent.usage != Usage::default());
+            Spent { cost: price.map(|price| price.of(&spent.usage)), ..spent }
+        };
         match http::ask(client, call, answer.as_mut(), on_text, options, &self.clock).await {
             Ok(completion) => Ok(Completion { spent: priced(completion.spent), ..completion }),
             Err(error) => Err(Error { spent: priced(error.spent), ..error }),

@@ -166,21 +166,21 @@ async fn silence_has_a_bound_and_signs_of_life_count(format: Format) {
     let server = ModelServer::start([
         whole.clone().stall_after(0),
         whole.clone().stall_after(n_bytes * 2 / 3),
-        whole.slowly(Duration::from_millis(500)),
+        whole.slowly(Duration::from_millis(400)),
     ])
     .await;
-    let options = Options { first_seconds: 1, idle_seconds: 1, ..options(format, &server.url) };
+    let options = Options { first_seconds: 2, idle_seconds: 2, ..options(format, &server.url) };
     let models = Models::new(options, Clock::system());
     for _ in 0..2 {
         let error = ask(&models, format).await.0.unwrap_err();
-        assert_eq!(error.message, "the model server sent nothing for 1 seconds");
+        assert_eq!(error.message, "the model server sent nothing for 2 seconds");
         assert_eq!((error.kind, error.retry), (Kind::RequestFailed, Retry::Later(None)));
     }
     let started = Clock::system().monotonic();
     let completion = ask(&models, format).await.0.unwrap();
     assert_eq!(plain_text(&completion.content), "one two three");
     assert!(
-        Clock::system().monotonic() - started > Duration::from_secs(1),
+        Clock::system().monotonic() - started > Duration::from_secs(2),
         "longer than silence may"
     );
 }

@@ -226,3 +226,77 @@ fn responses(item: &Value, items: &mut Vec<Item>) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// Each rule finds what it is for and nothing beside it.
+#[test]
+fn the_checks_bite() {
+    use serde_json::json;
+
+    let check = |format: Format, messages: Value, expected: &str| {
+        let key = if format == Format::Responses { "input" } else { "messages" };
+        let body = json!({key: messages, "stream": true, "max_tokens": 1});
+        let request = Captured { format, headers: Vec::new(), body, at: super::now() };
+        let found = problems(&request, &["s3cret".to_owned()]).join("; ");
+        assert!(found.contains(expected) && expected.is_empty() == found.is_empty(), "{found}");
+    };
+    let says =
+        |role: &str, text: &str| json!({"role": role, "content": [{"type": "text", "text": text}]});
+    let user = |text: &str| says("user", text);
+    let call = |id: &str| json!({"type": "tool_use", "id": id, "name": "t", "input": {}});
+    let calls = |ids: &[&str]| json!({"role": "assistant", "content": ids.iter().map(|id| call(id)).collect::<Vec<_>>()});
+    let result = |id: &str| json!({"type": "tool_result", "tool_use_id": id, "content": []});
+    let results = |ids: &[&str]| json!({"role": "user", "content": ids.iter().map(|id| result(id)).collect::<Vec<_>>()});
+    let one = Format::Anthropic;
+    check(one, json!([user("a"), calls(&["sevt_1"]), results(&["sevt_1"])]), "");
+    check(
+        one,
+        json!([user("a"), calls(&["sevt_1", "sevt_2"]), results(&["sevt_2"])]),
+        "open calls [\"sevt_1\"]",
+    );
+    check(
+        one,
+        json!([user("a"), calls(&["sevt_1"]), results(&["sevt_1", "sevt_1"])]),
+        "has no call",
+    );
+    check(
+        one,
+        json!([user("a"), calls(&["toolu_1"]), results(&["toolu_1"])]),
+        "not the id of an event",
+    );
+    check(one, json!([user("a"), user("b")]), "message 1 is not the assistant's");
+    check(one, json!([says("assistant", "a"), user("b")]), "message 0 is not the user's");
+    check(one, json!([user("the s3cret")]), "a secret is in the body");
+    check(one, json!([user(" ")]), "says nothing");
+    check(one, json!([user("a"), says("assistant", "b")]), "nothing is to be answered");
+
+    let chat_call = |id: &str| {
+        json!({"role": "assistant", "content": null, "tool_calls": [{"type": "function",
+        "id": id, "function": {"name": "t", "arguments": "{}"}}]})
+    };
+    let chat_result = |id: &str| json!({"role": "tool", "tool_call_id": id, "content": "r"});
+    let plain = |role: &str| json!({"role": role, "content": "x"});
+    let two = Format::Chat;
+    check(
+        two,
+        json!([plain("system"), plain("user"), chat_call("sevt_1"), chat_result("sevt_1")]),
+        "",
+    );
+    check(two, json!([plain("user"), chat_call("sevt_1"), plain("user")]), "have no result");
+    check(
+        two,
+        json!([plain("user"), plain("assistant"), plain("assistant"), plain("user")]),
+        "speaks twice",
+    );
+    check(two, json!([plain("user"), plain("system")]), "the role Some(\"system\")");
+
+    let three = Format::Responses;
+    let item = |kind: &str, id: &str| json!({"type": kind, "call_id": id, "name": "t", "arguments": "{}", "output": "r"});
+    let said = json!({"type": "message", "role": "user", "content": "x"});
+    check(
+        three,
+        json!([said, item("function_call", "sevt_1"), item("function_call_output", "sevt_1")]),
+        "",
+    );
+    check(three, json!([said, item("function_call", "sevt_1")]), "open calls");
+    check(three, json!([said, item("function_call_output", "sevt_1")]), "has no call");
+}
