@@ -473,3 +473,30 @@ pub fn gapless(log: &[Event]) {
     let wanted: Vec<_> = (1..=log.len() as i64).map(Some).collect();
     assert_eq!(numbers, wanted, "the log has gaps");
 }
+
+const TABLES: [&str; 16] = [
+    "secrets",
+    "api_keys",
+    "audit",
+    "agents",
+    "agent_versions",
+    "environments",
+    "sources",
+    "sessions",
+    "session_keys",
+    "inbox",
+    "events",
+    "turns",
+    "deliveries",
+    "attempts",
+    "chunks",
+    "refusals",
+];
+
+/// Empties every table, so that one database serves many lists.
+pub async fn wipe(place: &Place) {
+    let deletes = TABLES.map(|table| format!("delete from {table};")).concat();
+    let script =
+        format!("begin; {deletes} update meta set value = '1' where name = 'revision'; commit");
+    place.script(&script).await;
+}

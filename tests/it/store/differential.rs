@@ -31,7 +31,7 @@ use proptest::{
 };
 use serde_json::json;
 
-use super::bench::{HOUR, Place, change, environment, open, source};
+use super::bench::{HOUR, Place, change, environment, open, source, wipe};
 
 /// What is done, with numbers that pick something out of what there is by then.
 #[derive(Clone, Debug)]
@@ -591,32 +591,6 @@ const HIDDEN: [&str; 2] = [
     "select id, session_id, status, stop_reason, resumes, resumed_seq, started_at, ended_at \
      from turns order by id",
 ];
-
-const TABLES: [&str; 16] = [
-    "secrets",
-    "api_keys",
-    "audit",
-    "agents",
-    "agent_versions",
-    "environments",
-    "sources",
-    "sessions",
-    "session_keys",
-    "inbox",
-    "events",
-    "turns",
-    "deliveries",
-    "attempts",
-    "chunks",
-    "refusals",
-];
-
-async fn wipe(place: &Place) {
-    let deletes = TABLES.map(|table| format!("delete from {table};")).concat();
-    let script =
-        format!("begin; {deletes} update meta set value = '1' where name = 'revision'; commit");
-    place.script(&script).await;
-}
 
 /// Both databases, for one list after the other.
 struct Sides {
