@@ -39,6 +39,7 @@ mod differential;
 mod events;
 mod failures;
 mod hammer;
+mod operations;
 mod queue;
 mod retention;
 mod sessions;
