@@ -113,7 +113,8 @@ impl Postgres {
                     other => Error::CommitUnknown(anyhow::anyhow!(other.detail())),
                 }),
                 Err(error) => {
-                    simple(tx, "rollback")?;
+                    // Where this fails, the connection is given up, and the reason is the first one.
+                    let _ = simple(tx, "rollback");
                     Err(error)
                 }
             }
