@@ -318,7 +318,9 @@ impl Bench {
 }
 
 pub async fn open(place: &Place, clock: Clock) -> Store {
-    let store = Store::open(&place.location(), &Options::default(), clock).await;
+    // A machine that is busy with other tests may take its time with a commit.
+    let options = Options { statement_seconds_max: 60, ..Options::default() };
+    let store = Store::open(&place.location(), &options, clock).await;
     store.expect("the database opens")
 }
 
