@@ -2,7 +2,8 @@
 //!
 //! Each entry is an element with the event's id and its number as key, so that the live stream and
 //! the first page are the same HTML and showing an event twice changes nothing. Two kinds of event
-//! complete another one's entry: a tool's result, and the end of a model request.
+//! complete another one's entry: a tool's result, and the end of a model request. A message that waits
+//! has an id of its own, because it goes to another place when it is taken.
 
 use askama::Template;
 use serde_json::Value;
@@ -110,6 +111,28 @@ struct ResultFragment<'a> {
     result: &'a ToolResult,
 }
 
+/// The end of a model request, in the place of its beginning.
+#[derive(Template)]
+#[template(path = "request.html")]
+struct RequestFragment<'a> {
+    id: &'a str,
+    key: String,
+    model: &'a str,
+    usage: &'a Option<String>,
+    failed: bool,
+}
+
+/// Nothing, in the place of an entry that has moved.
+#[derive(Template)]
+#[template(source = r#"<div id="{{ id }}" data-key="w0" hidden></div>"#, ext = "html")]
+struct GoneFragment {
+    id: String,
+}
+
+fn waiting_id(event: &EventId) -> String {
+    format!("waiting-{event}")
+}
+
 /// What an entry needs to know beside the event.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
@@ -154,13 +177,27 @@ impl Context<'_> {
             let (call, key) = (tool_use_id.as_str(), key_of(event));
             return Markup::render(&ResultFragment { call, key, result: &result }).map(Some);
         }
-        self.entry(event).as_ref().map(Markup::render).transpose()
+        let Some(entry) = self.entry(event) else { return Ok(None) };
+        match &entry.kind {
+            Kind::Request { model, usage, failed } if usage.is_some() => {
+                let (id, key) = (&entry.id, key_of(event));
+                Markup::render(&RequestFragment { id, key, model, usage, failed: *failed })
+            }
+            Kind::Delivery { .. } | Kind::Message { .. } => {
+                // It may have been shown as waiting, in another place.
+                let gone = GoneFragment { id: waiting_id(&event.id) };
+                Ok(Markup::render(&entry)?.and(&Markup::render(&gone)?))
+            }
+            _ => Markup::render(&entry),
+        }
+        .map(Some)
     }
 
     /// A message that is still in the inbox.
     pub(super) fn waiting(&self, position: i64, event: &Event) -> Result<Option<Markup>, Fault> {
         let mut entry = self.entry(event);
         if let Some(entry) = &mut entry {
+            entry.id = waiting_id(&event.id);
             entry.key = format!("w{position}");
         }
         entry.as_ref().map(Markup::render).transpose()

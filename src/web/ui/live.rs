@@ -1,6 +1,6 @@
 //! A session's transcript as it grows: HTML in server-sent events.
 //!
-//! Each event carries elements that htmx puts in place by their ids, so a repeated one does no harm;
+//! Each frame carries elements that htmx puts in place by their ids, so a repeated one does no harm;
 //! its id is a number of the log, and a browser that comes back with it goes on right there. The loop
 //! is that of every stream here: register, look, send, wait. Text that is still being written is one
 //! element of its own, always sent whole, and emptied when the log has the finished event.
@@ -172,12 +172,12 @@ impl Live {
         let events = self.app.store.events_after(&self.id, self.after, READ_EVENTS).await?;
         let context = Context { session, now: self.app.store.clock().now() };
         for event in &events {
-            let mut html = context.live(event)?.map_or_else(String::new, Markup::into_text);
+            let mut html = context.live(event)?.unwrap_or_default();
             if self.draft.is_over(&event.body, &event.id) {
-                html.push_str(self.draft.render()?.as_str());
+                html = html.and(&self.draft.render()?);
             }
             self.after = event.seq.unwrap_or(self.after);
-            self.frames.push_back(frame(Some(self.after), &html));
+            self.frames.push_back(frame(Some(self.after), html.as_str()));
         }
         // Large ones come in small numbers: if there are more, the next look is at once.
         self.looked = events.is_empty() || self.after + 1 >= session.next_seq;

@@ -45,7 +45,6 @@ impl Writer {
         match event {
             Event::Start(tag) => self.start(tag),
             Event::End(tag) => self.end(tag),
-            // Raw HTML is text: it is read, never run.
             Event::Text(text)
             | Event::Html(text)
             | Event::InlineHtml(text)
@@ -83,6 +82,8 @@ impl Writer {
             // The page has the first levels.
             Tag::Heading { .. } => self.out.push_str("<h3>"),
             Tag::BlockQuote(_) => self.nest("<blockquote>", "</blockquote>"),
+            // Raw HTML is shown as what it is: a piece of code.
+            Tag::HtmlBlock => self.out.push_str("<pre tabindex=\"0\"><code>"),
             Tag::CodeBlock(kind) => {
                 self.out.push_str("<pre tabindex=\"0\"");
                 if let CodeBlockKind::Fenced(name) = kind
@@ -137,7 +138,7 @@ impl Writer {
         match tag {
             TagEnd::Paragraph => self.out.push_str("</p>"),
             TagEnd::Heading(_) => self.out.push_str("</h3>"),
-            TagEnd::CodeBlock => self.out.push_str("</code></pre>"),
+            TagEnd::CodeBlock | TagEnd::HtmlBlock => self.out.push_str("</code></pre>"),
             TagEnd::BlockQuote(_) | TagEnd::List(_) | TagEnd::Item => {
                 let close = self.open.pop().unwrap_or_default();
                 self.out.push_str(close);
@@ -208,7 +209,9 @@ mod tests {
     fn nothing_in_it_runs() {
         check(
             "<script>alert(1)</script> <img src=x onerror=alert(1)>",
-            expect!["&lt;script&gt;alert(1)&lt;/script&gt; &lt;img src=x onerror=alert(1)&gt;"],
+            expect![[
+                r#"<pre tabindex="0"><code>&lt;script&gt;alert(1)&lt;/script&gt; &lt;img src=x onerror=alert(1)&gt;</code></pre>"#
+            ]],
         );
         check("[a](javascript:alert(1))", expect!["<p><a>a</a></p>"]);
         check(

@@ -37,6 +37,12 @@ impl Markup {
         Markup(super::markdown::to_html(text))
     }
 
+    /// This one, then another.
+    pub(super) fn and(mut self, other: &Markup) -> Markup {
+        self.0.push_str(&other.0);
+        self
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }

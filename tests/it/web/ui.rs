@@ -292,7 +292,7 @@ async fn text_from_outside_stays_text() {
     assert!(browser.get(&transcript).await.text.contains("waiting"), "nobody took it yet");
     let lease = server.work().await;
     let event = bellpull::id::Id::new(server.clock.now());
-    let answer = format!("**bold** {script} [a](javascript:alert(1)) <i>i</i>");
+    let answer = format!("**bold** {script} [a](javascript:alert(1)) <i>i</i>\n\n{script}");
     server.answer(&lease, event, &answer).await;
     let page = browser.get(&transcript).await;
     check(&page, "the transcript");

@@ -98,12 +98,12 @@ async fn a_page_fills_while_it_is_looked_at() {
 
     let sent = server.say(&session, "ring <b>the</b> bell").await;
     let message = sent["data"][0]["id"].as_str().expect("an id").to_owned();
-    live.until(&message, "waiting").await;
-    assert!(live.elements[&message].contains("data-key=\"w1\""));
+    let waiting = format!("waiting-{message}");
+    live.until(&waiting, "data-key=\"w1\"").await;
     let lease = server.work().await;
     live.until("head", "running").await;
     live.until(&message, "data-key=\"2\"").await;
-    assert!(!live.elements[&message].contains("waiting"), "it was taken");
+    assert!(live.elements[&waiting].contains("hidden"), "it was taken");
 
     // Words as they come, then the finished event in their place.
     let answer = EventId::new(server.clock.now());
