@@ -89,6 +89,11 @@ impl EnvironmentConfig {
         }
     }
 
+    /// Whether its sessions work in one directory, and so one after the other.
+    pub fn is_exclusive(&self) -> bool {
+        matches!(self, EnvironmentConfig::Local { workspace: Workspace::Shared, .. })
+    }
+
     pub fn project(&self) -> Option<&str> {
         match self {
             EnvironmentConfig::Local { project, .. } => Some(project),

@@ -27,7 +27,7 @@ impl Store {
             }
             tx.execute(
                 "insert into environments (id, name, description, config, metadata, managed_by, \
-                     created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7, $7)",
+                     created_at, updated_at, exclusive) values ($1, $2, $3, $4, $5, $6, $7, $7, $8)",
                 &params![
                     &environment.id,
                     &environment.name,
@@ -36,6 +36,7 @@ impl Store {
                     super::to_json(&environment.metadata),
                     environment.managed_by.as_str(),
                     environment.created_at,
+                    i64::from(environment.config.is_exclusive()),
                 ],
             )?;
             audit::note(tx, &change, environment.created_at)?;

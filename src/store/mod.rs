@@ -20,6 +20,7 @@ mod events;
 mod hints;
 mod keys;
 mod migrate;
+mod occupancy;
 mod prune;
 mod queue;
 mod secrets;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{
     Error, Result, Store, chunks,
     driver::{Lane, Tx, Value, params},
+    occupancy::{self, Wanted},
 };
 use crate::{
     clock::Timestamp,
@@ -52,7 +53,7 @@ pub struct Taken {
 impl Store {
     /// Claims up to `limit` due sessions, going round the agents: the first served is the one after
     /// `after`, so that one agent's backlog does not keep the others waiting. Sessions of paused
-    /// agents stay where they are.
+    /// agents stay where they are, and so do those whose environment is another one's for now.
     pub async fn claim(
         &self,
         owner: String,
@@ -72,7 +73,7 @@ impl Store {
                     for agent in agents {
                         let n = share.min(limit - claimed.len());
                         if n == 0 {
-                            return Ok(claimed);
+                            return occupancy::admit(tx, claimed, now);
                         }
                         let found = claim_of(tx, &agent, &owner, now, lease, n)?;
                         if found.len() == n {
@@ -82,7 +83,7 @@ impl Store {
                     }
                     agents = with_more;
                 }
-                Ok(claimed)
+                occupancy::admit(tx, claimed, now)
             })
             .await
     }
@@ -263,7 +264,7 @@ impl Store {
                      where id = $1",
                     &params![&lease.session_id, now],
                 )?;
-                Ok(())
+                occupancy::leave(tx, &lease.session_id)
             })
             .await
     }
@@ -295,21 +296,26 @@ fn claim_of(
     now: Timestamp,
     lease: Duration,
     n: usize,
-) -> Result<Vec<Claimed>> {
+) -> Result<Vec<(Claimed, Option<Wanted>)>> {
     let rows = tx.query(
         "with picked as materialized (select id from sessions where agent_id = $1 \
          and next_at <= $2 and (lease_until is null or lease_until <= $2) \
          order by next_at limit $3 {lock}) \
          update sessions set lease_owner = $4, lease_until = $5, next_at = $5, epoch = epoch + 1 \
          from picked where sessions.id = picked.id \
-         returning sessions.id, sessions.epoch, sessions.turn_id",
+         returning sessions.id, sessions.epoch, sessions.turn_id, sessions.parked_at, \
+         (select e.id from environments e where e.id = sessions.environment_id and exclusive = 1)",
         &params![agent, now, n as i64, owner, now.plus(lease)],
     )?;
     rows.into_iter()
         .map(|mut row| {
             let lease =
                 Lease { session_id: row.id(0)?, owner: owner.to_owned(), epoch: row.int(1)? };
-            Ok(Claimed { lease, agent_id: agent.clone(), unfinished: row.id_or_null(2)? })
+            let unfinished = row.id_or_null(2)?;
+            let parked_at = row.time_or_null(3)?;
+            let environment = row.id_or_null(4)?;
+            let wanted = environment.map(|environment| Wanted { environment, parked_at });
+            Ok((Claimed { lease, agent_id: agent.clone(), unfinished }, wanted))
         })
         .collect()
 }

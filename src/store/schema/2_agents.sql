@@ -28,7 +28,12 @@ create table environments (
   managed_by text {c} not null check (managed_by in ('api', 'file')),
   created_at bigint not null,
   updated_at bigint not null,
-  archived_at bigint
+  archived_at bigint,
+  -- Whether its sessions work in place and therefore one at a time.
+  exclusive bigint not null default 0 check (exclusive in (0, 1)),
+  -- The one that has an unfinished turn there.
+  session_id text {c},
+  constraint occupied_is_exclusive check (session_id is null or exclusive = 1)
 );
 -- Names are unique among the living.
 create unique index environments_by_name on environments (name) where archived_at is null;

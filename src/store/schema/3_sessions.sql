@@ -26,6 +26,8 @@ create table sessions (
   -- Grows with every claim. A write that names an older one changes nothing.
   epoch bigint not null default 0,
   turn_id text {c},
+  -- Since when it waits for another session to leave their environment.
+  parked_at bigint,
 
   input_tokens bigint not null default 0,
   output_tokens bigint not null default 0,
@@ -46,6 +48,8 @@ create table sessions (
 );
 -- The claim: due sessions of an agent, oldest first. Only sessions that want work are in it.
 create index sessions_due on sessions (agent_id, next_at) where next_at is not null;
+-- Who is next in an environment.
+create index sessions_parked on sessions (environment_id, parked_at) where parked_at is not null;
 -- The list of an agent's sessions, newest first.
 create index sessions_by_agent on sessions (agent_id, id);
 -- How many sessions of a source wait.

@@ -13,7 +13,7 @@ use bellpull::{
         ManagedBy, Metadata,
         agent::{Agent, AgentSpec},
         delivery::Identity,
-        environment::{Environment, EnvironmentConfig},
+        environment::{Environment, EnvironmentConfig, Workspace},
         event::{Block, Event, EventBody, NewEvent, Origin, Usage, plain_text},
         source::{Source, SourceDefinition, SourceKind, Verifier},
         turn::TurnEnd,
@@ -338,6 +338,17 @@ pub async fn make_agent(store: &Store, name: &str) -> Agent {
 
 pub async fn make_environment(store: &Store, name: &str) -> Environment {
     let environment = environment(store.clock(), name);
+    let made = store.create_environment(environment, change("environment.create")).await;
+    made.expect("the environment is made")
+}
+
+/// One whose sessions work in place, or in a place of their own.
+pub async fn make_project(store: &Store, name: &str, workspace: Workspace) -> Environment {
+    let project = format!("/srv/{name}");
+    let environment = Environment {
+        config: EnvironmentConfig::Local { project, workspace },
+        ..environment(store.clock(), name)
+    };
     let made = store.create_environment(environment, change("environment.create")).await;
     made.expect("the environment is made")
 }

@@ -39,6 +39,7 @@ mod differential;
 mod events;
 mod failures;
 mod hammer;
+mod occupancy;
 mod operations;
 mod queue;
 mod retention;
