@@ -122,20 +122,12 @@ impl Store {
     /// Makes a request durable: answers only after the commit. Large bodies were put into chunks
     /// before.
     pub async fn accept(&self, delivery: NewDelivery) -> Answer {
-        match &self.batches {
-            Some(batches) => batches.accept(delivery).await,
-            None => {
-                let work = move |tx: &mut Tx<'_>| {
-                    let mut answers = accept_all(tx, &[delivery])?;
-                    answers.pop().ok_or(Error::Bug("an accept without an answer"))
-                };
-                self.driver.transaction(Lane::Ingest, work).await
-            }
-        }
+        self.batches.accept(delivery).await
     }
 }
 
-/// Accepts gathered into transactions, for a database where each commit is a round trip.
+/// Accepts gathered into transactions: what comes while one is being committed shares the next, so
+/// that the cost of a commit, a savepoint or a round trip is spread over many.
 #[derive(Clone, Debug)]
 pub(super) struct Batches {
     queue: mpsc::Sender<(NewDelivery, oneshot::Sender<Answer>)>,
@@ -188,8 +180,12 @@ async fn write_batches(driver: Driver, queue: std::sync::Arc<tokio::sync::Mutex<
                     let _ = reply.send(Ok(answer));
                 }
             }
-            // One that cannot be stored must not fail its neighbours: each gets its own try.
-            Err(error) if replies.len() > 1 && !matches!(error, Error::CommitUnknown(_)) => {
+            // One that cannot be stored must not fail its neighbours: each gets its own try. Where
+            // the database itself fails, another try helps nobody.
+            Err(error)
+                if replies.len() > 1
+                    && !matches!(error, Error::CommitUnknown(_) | Error::Unavailable(_)) =>
+            {
                 for (delivery, reply) in shared.iter().cloned().zip(replies) {
                     let one = driver.transaction(Lane::Ingest, move |tx| {
                         accept_all(tx, &[delivery])?.pop().ok_or(Error::Bug("no answer"))
@@ -229,11 +225,12 @@ fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<One>> {
         .filter(|&&at| !matches!(places[at], Place::Full))
         .map(|&at| delivery_row(&deliveries[at], &places[at]))
         .collect();
-    let first: HashSet<String> = tx
-        .insert(INSERT_DELIVERY, &rows)?
-        .iter_mut()
-        .map(|row| row.text(0))
-        .collect::<Result<_>>()?;
+    let is_new = tx.insert_new(INSERT_DELIVERY, &rows)?;
+    let first: HashSet<&str> = rows
+        .iter()
+        .zip(is_new)
+        .filter_map(|(row, is_new)| row[0].as_text().filter(|_| is_new))
+        .collect();
 
     // First requests before further ones: those may be for a delivery of this batch.
     order.sort_by_key(|&at| {
@@ -260,7 +257,7 @@ fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<One>> {
 const INSERT_DELIVERY: &str = "insert into deliveries (id, source_id, dedupe_key, identity_field, \
     identity_weak, status, outcome, reason, agent_id, session_id, event_type, request_id, \
     received_at, content_type, body_bytes, headers, body, n_chunks) {rows:ttttitttttttititbi} \
-    on conflict (source_id, dedupe_key) do nothing returning id";
+    on conflict (source_id, dedupe_key) do nothing";
 
 const INSERT_SESSION: &str = "insert into sessions (id, agent_id, agent_version, environment_id, \
     source_id, title, metadata, status, created_at, updated_at, next_at, inbox_given) \
@@ -485,7 +482,7 @@ fn dispatch(
                 let row = session_row(delivery, dispatch, id, now);
                 match &dispatch.target {
                     // A later delivery of this batch may have the same key: it must find the row.
-                    RouteTarget::Key { .. } => drop(tx.insert(INSERT_SESSION, &[row])?),
+                    RouteTarget::Key { .. } => tx.insert(INSERT_SESSION, &[row])?,
                     RouteTarget::New(_) | RouteTarget::Session(_) => sessions.push(row),
                 }
                 (id.clone(), Some(1))

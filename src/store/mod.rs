@@ -99,8 +99,7 @@ impl<T> Page<T> {
 #[derive(Clone, Debug)]
 pub struct Store {
     driver: Driver,
-    /// On PostgreSQL accepts are gathered into batches; SQLite's writer does that by itself.
-    batches: Option<accept::Batches>,
+    batches: accept::Batches,
     clock: Clock,
 }
 
@@ -109,10 +108,7 @@ impl Store {
     pub async fn open(location: &Location, options: &Options, clock: Clock) -> Result<Store> {
         let driver = Driver::open(location, options, clock.clone()).await?;
         migrate::migrate(&driver).await?;
-        let batches = match &driver {
-            Driver::Sqlite(_) => None,
-            Driver::Postgres(_) => Some(accept::Batches::start(&driver)),
-        };
+        let batches = accept::Batches::start(&driver);
         Ok(Store { driver, batches, clock })
     }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    id::{EnvironmentId, Id, SessionId},
+    id::{EnvironmentId, SessionId},
 };
 
 /// When a session that was turned away looks again by itself. It is called as soon as there is room;

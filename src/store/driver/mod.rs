@@ -12,7 +12,7 @@ pub(crate) mod postgres;
 pub(crate) mod sqlite;
 mod value;
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 pub(crate) use value::{Row, Value, params};
 
@@ -121,15 +121,35 @@ impl Tx<'_> {
     }
 
     /// Inserts many rows with a text that has `{rows:…}`, one letter for each column: `t` text,
-    /// `i` bigint, `b` bytes. One statement on PostgreSQL, a loop on SQLite. Answers what the text
-    /// returns.
-    pub(crate) fn insert(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<Vec<Row>> {
+    /// `i` bigint, `b` bytes. One statement on PostgreSQL, a loop on SQLite.
+    pub(crate) fn insert(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Tx::Sqlite(tx) => tx.insert(sql, rows).map(drop),
+            Tx::Postgres(tx) => tx.insert(sql, rows).map(drop),
+        }
+    }
+
+    /// As [`Tx::insert`], with a text that ends in `on conflict … do nothing` and has `id` as its
+    /// first column. Tells of each row whether it went in.
+    pub(crate) fn insert_new(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<Vec<bool>> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
         match self {
             Tx::Sqlite(tx) => tx.insert(sql, rows),
-            Tx::Postgres(tx) => tx.insert(sql, rows),
+            Tx::Postgres(tx) => {
+                let inserted = tx.insert(&format!("{sql} returning id"), rows)?;
+                let ids: Vec<Value> =
+                    inserted.into_iter().filter_map(|row| row.0.into_iter().next()).collect();
+                let ids: HashSet<&str> = ids.iter().filter_map(Value::as_text).collect();
+                let is_new = |row: &Vec<Value>| {
+                    row.first().and_then(Value::as_text).is_some_and(|id| ids.contains(id))
+                };
+                Ok(rows.iter().map(is_new).collect())
+            }
         }
     }
 

@@ -127,7 +127,11 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<thread::Joi
 }
 
 fn open_writer(path: &Path) -> Result<Connection> {
-    let connection = Connection::open(path).map_err(from_sqlite)?;
+    // One thread has it, so it needs no lock of its own.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(from_sqlite)?;
     // The first two take effect only before the first table.
     let pragmas = "
         pragma page_size = 8192;
@@ -367,14 +371,16 @@ impl Tx<'_> {
         Ok(n as u64)
     }
 
-    pub(super) fn insert(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<Vec<Row>> {
+    /// Tells of each row whether it went in. Not by `returning`: that makes SQLite build a table of
+    /// its own for every row.
+    pub(super) fn insert(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<Vec<bool>> {
         let text = self.prepared.text(sql);
         let mut statement = self.prepared.connection.prepare_cached(&text).map_err(from_sqlite)?;
-        let mut out = Vec::new();
-        for row in rows {
-            collect(&mut statement, row, &mut out)?;
-        }
-        Ok(out)
+        let insert = |row: &Vec<Value>| {
+            let n = statement.execute(rusqlite::params_from_iter(row)).map_err(from_sqlite)?;
+            Ok(n == 1)
+        };
+        rows.iter().map(insert).collect()
     }
 
     pub(super) fn script(&mut self, sql: &str) -> Result<()> {

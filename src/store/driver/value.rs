@@ -20,6 +20,15 @@ pub(crate) enum Value {
     Bytes(Bytes),
 }
 
+impl Value {
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            Value::Null | Value::Int(_) | Value::Bytes(_) => None,
+        }
+    }
+}
+
 macro_rules! value_from {
     ($($type:ty => |$it:ident| $value:expr;)*) => {$(
         impl From<$type> for Value {
