@@ -20,13 +20,14 @@ pub(super) fn header(name: &str, value: &str) -> String {
     format!("-H \"{name}: {value}\"")
 }
 
-/// How a caller of a source with this verifier says who it is.
-pub(super) fn credentials(verifier: &serde_json::Value) -> Vec<String> {
+/// How a caller of a source with this verifier says who it is; `None` where it has to sign.
+pub(super) fn credentials(verifier: &serde_json::Value) -> Option<Vec<String>> {
     let text = |field: &str| verifier[field].as_str().unwrap_or_default();
     match text("type") {
-        "basic" => vec![format!("-u {}:\"{SECRET}\"", quoted(text("username")))],
-        "header" => vec![header(text("header"), SECRET)],
-        _ => vec![header("Authorization", &format!("Bearer {SECRET}"))],
+        "basic" => Some(vec![format!("-u {}:\"{SECRET}\"", quoted(text("username")))]),
+        "header" => Some(vec![header(text("header"), SECRET)]),
+        "bearer" | "box" => Some(vec![header("Authorization", &format!("Bearer {SECRET}"))]),
+        _ => None,
     }
 }
 
@@ -62,7 +63,8 @@ mod tests {
     #[test]
     fn a_line_holds_no_secret_but_a_place_for_it() {
         let verifier = json!({"type": "basic", "username": "o'neil"});
-        let line = line("http://127.0.0.1:4100/api/webhook/stripe", &credentials(&verifier));
+        let line =
+            line("http://127.0.0.1:4100/api/webhook/stripe", &credentials(&verifier).unwrap());
         expect![[r#"curl http://127.0.0.1:4100/api/webhook/stripe -u 'o'\''neil':"$SECRET" -H 'Content-Type: application/json' -d '{"hello":"bell"}'"#]]
             .assert_eq(&line);
     }

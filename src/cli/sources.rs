@@ -11,13 +11,12 @@ use super::{
     secrets,
     table::{Cell, Fields, Table, one_line},
 };
-use crate::{
-    clock::Timestamp,
-    domain::source::{Field, Verifier},
-};
+use crate::{clock::Timestamp, domain::field::Field};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
+  bellpull sources presets                               the senders that are known
+  bellpull sources create code --preset github --secret-stdin < secret.txt
   bellpull sources create deploys --preset bearer --secret-stdin --agent lucy < token.txt
   bellpull sources create tickets --preset header --header X-Token --secret-key TICKETS_TOKEN \\
       --session-key '{{ body.ticket.id }}'               one session per ticket
@@ -51,6 +50,8 @@ enum Action {
         #[arg(value_name = "SOURCE")]
         name: String,
     },
+    /// List the known senders
+    Presets,
     /// Make a source, or change the one of this name
     Create(Box<Create>),
     /// Hold a source's deliveries back
@@ -89,9 +90,12 @@ struct Create {
     /// Name, which is part of the URL: lower-case letters, digits, `_` and `-`
     #[arg(value_name = "NAME")]
     name: String,
-    /// How callers prove themselves
-    #[arg(long, value_name = "PRESET", value_parser = Verifier::PRESETS)]
+    /// The sender, such as `github`; `bellpull sources presets` lists them
+    #[arg(long, value_name = "PRESET")]
     preset: Option<String>,
+    /// How callers prove themselves, as JSON; with a preset, what differs from it
+    #[arg(long, value_name = "JSON", value_parser = json_object)]
+    verifier: Option<Value>,
     /// User name, with the preset `basic`
     #[arg(long, value_name = "NAME", requires = "preset")]
     username: Option<String>,
@@ -139,6 +143,11 @@ struct Create {
     rerun_failed: bool,
 }
 
+fn json_object(text: &str) -> std::result::Result<Value, String> {
+    let value = serde_json::from_str(text).ok().filter(Value::is_object);
+    value.ok_or_else(|| "must be a JSON object".to_owned())
+}
+
 fn field(text: &str) -> std::result::Result<Field, String> {
     text.parse().map_err(|problem: crate::domain::Problem| problem.message)
 }
@@ -160,6 +169,7 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
             let source = context.or_nearest(found, &name, &PATH, &["name"]).await?;
             print(&source, context)
         }
+        Action::Presets => presets(context).await,
         Action::Create(create) => self::create(*create, context).await,
         Action::Pause { name } => switch(&name, "pause", context).await,
         Action::Resume { name } => switch(&name, "resume", context).await,
@@ -182,7 +192,7 @@ fn table(listing: &Listing, _: Timestamp) -> Table {
         table.row(vec![
             Cell::strong(str(&source["name"])),
             Cell::badge(state(source)),
-            Cell::new(str(&source["verifier"]["type"])),
+            Cell::new(gate(source)),
             Cell::new(str(&source["agent"])),
             Cell::new(target(&source["target"])),
             Cell::dim(str(&source["managed_by"])),
@@ -190,6 +200,11 @@ fn table(listing: &Listing, _: Timestamp) -> Table {
         ]);
     }
     table
+}
+
+/// The sender by its preset, else the kind of its gate.
+fn gate(source: &Value) -> &str {
+    source["preset"].as_str().unwrap_or_else(|| str(&source["verifier"]["type"]))
 }
 
 fn state(source: &Value) -> &'static str {
@@ -232,7 +247,7 @@ fn fields(source: &Value, url: &str, now: Timestamp) -> Fields {
         .with("name", Cell::strong(str(&source["name"])), str(&source["id"]))
         .add("url", Cell::new(url))
         .with("state", Cell::badge(state(source)), str(&source["broken"]))
-        .add("gate", Cell::new(str(&source["verifier"]["type"])))
+        .add("gate", Cell::new(gate(source)))
         .with("secret", text("secret_key"), no_secret)
         .with("agent", text("agent"), str(&source["agent_id"]))
         .add("environment", text("environment_id"))
@@ -254,6 +269,7 @@ impl Create {
         };
         set("name", Some(self.name.clone().into()));
         set("preset", self.preset.map(Value::from));
+        set("verifier", self.verifier);
         set("username", self.username.map(Value::from));
         set("header", self.header.map(Value::from));
         let secret = match self.secret {
@@ -293,13 +309,34 @@ async fn create(create: Create, context: &mut Context<'_>) -> Result<Exit> {
     let url = context.client.absolute(str(&source["url"]));
     let verifier = &source["verifier"];
     context.io.line("")?;
-    context.io.line(curl::line(&url, &curl::credentials(verifier)))?;
+    if let Some(setup) = source["setup"].as_str() {
+        context.io.line(one_line(setup))?;
+    }
+    if let Some(credentials) = curl::credentials(verifier) {
+        context.io.line(curl::line(&url, &credentials))?;
+    }
     if verifier["type"] == "box" {
         let name = str(&source["name"]);
         context
             .io
             .note(format!("a key for it: bellpull keys create {name} --scope ingest:{name}"))?;
     }
+    Ok(Exit::Fine)
+}
+
+async fn presets(context: &mut Context<'_>) -> Result<Exit> {
+    let listing = context.list_all("list the known senders", &["v1", "presets"], &[]).await?;
+    context.print_list(&listing, "presets", |listing, _| {
+        let mut table = Table::new(&["PRESET", "SENDER…", "GATE"]);
+        for preset in &listing.data {
+            table.row(vec![
+                Cell::strong(str(&preset["id"])),
+                Cell::new(str(&preset["title"])),
+                Cell::new(str(&preset["verifier"]["type"])),
+            ]);
+        }
+        table
+    })?;
     Ok(Exit::Fine)
 }
 

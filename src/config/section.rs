@@ -141,9 +141,19 @@ pub(super) fn limits(reader: &mut Reader<'_>) -> ingest::Options {
             default.in_flight_bytes_max,
             number(KIB..=64 * GIB, "bytes"),
         ),
+        unverified_bytes_max: reader.get(
+            "limits.unverified_bytes_max",
+            default.unverified_bytes_max,
+            number(KIB..=64 * GIB, "bytes"),
+        ),
         body_seconds_max: reader.get(
             "limits.body_seconds_max",
             default.body_seconds_max,
+            number(1..=600, "seconds"),
+        ),
+        unverified_seconds_max: reader.get(
+            "limits.unverified_seconds_max",
+            default.unverified_seconds_max,
             number(1..=600, "seconds"),
         ),
         waiting_sessions_max: reader.get(

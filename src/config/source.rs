@@ -6,22 +6,22 @@
 use std::collections::BTreeMap;
 
 use secrecy::SecretString;
-use serde::Deserialize as _;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     problem::{Wrong, join},
     reader::{Entry, Reader},
     value::{self, Parsed, Raw},
 };
-use crate::domain::{
-    self,
-    nearest::nearest,
-    secret,
-    source::{
-        Field, HEADER_DEFAULT, MESSAGE_CHARS_DEFAULT, OnRedelivery, SourceDefinition, Target,
-        Verifier, check_name,
+use crate::{
+    domain::{
+        Problem,
+        field::Field,
+        nearest::nearest,
+        secret,
+        source::{MESSAGE_CHARS_DEFAULT, OnRedelivery, SourceDefinition, Target, check_name},
     },
+    ingest::Sender,
 };
 
 /// A source as the file declares it.
@@ -78,8 +78,9 @@ pub(super) fn read(reader: &mut Reader<'_>, needs_project: bool) -> Vec<Declared
 }
 
 fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> DeclaredSource {
-    // The stand-in for a wrong verifier goes no further: there is a problem, so nothing is used.
-    let verifier = gate(entry).unwrap_or(Verifier::Box);
+    let gate = gate(entry);
+    // Without one there is a problem, so nothing of this is used.
+    let sender = check_gate(entry, &gate);
     let secret_value = entry.raw("secret");
     let at = entry.at("secret");
     let secret = secret_value.and_then(|value| entry.reader.secret(&at, value));
@@ -87,9 +88,9 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
     if secret_value.is_some() && secret_key.is_some() {
         entry.problem("secret_key", "is given beside `secret`: keep one of them");
     }
-    let needs_secret = secret_value.is_some() || verifier.needs_secret();
+    let needs = sender.is_some_and(|sender| sender.verifier.needs_secret());
+    let needs_secret = secret_value.is_some() || needs;
     let definition = SourceDefinition {
-        verifier,
         secret_key: secret_key.or_else(|| needs_secret.then(|| secret::source_key(name))),
         agent: entry.get("agent", value::text(256)),
         environment_id: entry.get("environment_id", |raw| {
@@ -100,8 +101,7 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
         target: entry.get("target", target).unwrap_or_default(),
         identity: entry.get("identity", fields).unwrap_or_default(),
         body_hash_window_seconds: entry
-            .get("body_hash_window_seconds", value::number(0..=WINDOW_SECONDS_MAX, "seconds"))
-            .unwrap_or_default(),
+            .get("body_hash_window_seconds", value::number(0..=WINDOW_SECONDS_MAX, "seconds")),
         event_type: entry.get("event_type", fields).unwrap_or_default(),
         on_redelivery: entry
             .get("on_redelivery", value::choice(&ON_REDELIVERY))
@@ -109,6 +109,7 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
         message_chars_max: entry
             .get("message_chars_max", value::number(1..=1_000_000, "characters"))
             .unwrap_or(MESSAGE_CHARS_DEFAULT),
+        ..gate
     };
     match (entry.raw("project"), entry.raw("environment_id")) {
         (Some(_), Some(_)) => {
@@ -125,92 +126,52 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
 const ON_REDELIVERY: [(&str, OnRedelivery); 2] =
     [("duplicate", OnRedelivery::Duplicate), ("rerun_failed", OnRedelivery::RerunFailed)];
 
-/// The verifier: from `preset`, from `verifier`, or the box key. `None` after a problem.
-fn gate(entry: &mut Entry<'_, '_>) -> Option<Verifier> {
-    let preset = entry.raw("preset").map(|_| entry.get("preset", value::text(64)));
+/// What the source says about its gate: `preset` and `verifier` as they are, and the short forms
+/// for the presets that need one field.
+fn gate(entry: &mut Entry<'_, '_>) -> SourceDefinition {
+    let preset = entry.get("preset", value::text(64));
+    let mut verifier = entry.raw("verifier").cloned();
     for (key, wanted) in [("username", "basic"), ("header", "header")] {
-        let is_wanted = preset.as_ref().is_some_and(|it| it.as_deref() == Some(wanted));
-        if entry.raw(key).is_some() && !is_wanted {
+        if entry.raw(key).is_none() {
+            continue;
+        }
+        if preset.as_deref() != Some(wanted) {
             let wrong = Wrong::from(format!("belongs to `preset` = \"{wanted}\" only"));
             entry.problem(key, wrong.hint(format!("a `verifier` has its own `{key}`")));
+        } else if verifier.is_some() {
+            entry.problem(key, "is given beside `verifier`, which has its own");
+        } else if let Some(text) = entry.get(key, value::text(256)) {
+            verifier = Some(json!({key: text}));
         }
     }
-    let found = match (preset, entry.raw("verifier")) {
-        (Some(_), Some(_)) => {
-            entry.problem("verifier", "is given beside `preset`: keep one of them");
-            return None;
-        }
-        (Some(preset), None) => from_preset(entry, &preset?)?,
-        (None, Some(value)) => from_table(entry, value)?,
-        (None, None) => Verifier::Box,
+    SourceDefinition { preset, verifier, ..SourceDefinition::default() }
+}
+
+/// Whether preset and verifier make a gate; what is wrong is reported where it was written.
+fn check_gate(entry: &mut Entry<'_, '_>, definition: &SourceDefinition) -> Option<Sender> {
+    let Problem { field, message } = match Sender::defined(definition) {
+        Ok(sender) => return Some(sender),
+        Err(problem) => problem,
     };
-    let at = if entry.raw("verifier").is_some() { "verifier" } else { "preset" };
-    match found.check() {
-        Ok(()) => Some(found),
-        Err(domain::Problem { field, message }) => {
-            entry.problem(at, format!("the {field} {message}"));
-            None
-        }
-    }
-}
-
-pub(super) fn from_preset(entry: &mut Entry<'_, '_>, preset: &str) -> Option<Verifier> {
-    match preset {
-        "bearer" => Some(Verifier::Bearer),
-        "basic" => {
-            if entry.raw("username").is_none() {
-                entry.problem("username", "is required with `preset` = \"basic\"");
-            }
-            Some(Verifier::Basic { username: entry.get("username", value::text(256))? })
-        }
-        "header" => {
-            let given = entry.raw("header").map(|_| entry.get("header", value::text(128)));
-            let header = given.unwrap_or_else(|| Some(HEADER_DEFAULT.to_owned()));
-            Some(Verifier::Header { header: header? })
-        }
-        _ => {
-            let near = nearest(preset, Verifier::PRESETS);
-            let message = format!("must be one of {}", Verifier::PRESETS.join(", "));
-            let hint = near.map(|near| format!("did you mean `{near}`?"));
-            entry.problem("preset", Wrong { message, hint });
-            None
-        }
-    }
-}
-
-/// The kinds of verifier and their fields are the domain's; so that a new kind needs no change
-/// here, this goes by what the domain reads and writes back.
-fn from_table(entry: &mut Entry<'_, '_>, given: &Value) -> Option<Verifier> {
-    let Value::Object(table) = given else {
-        entry.problem("verifier", "must be a table");
+    // A preset that is no text was reported already.
+    if definition.preset.is_none() && entry.raw("preset").is_some() {
         return None;
+    }
+    let short = field.strip_prefix("verifier.").filter(|it| SHORT.contains(it));
+    let field = match short {
+        Some(short) if entry.raw("verifier").is_none() => short,
+        _ => &field,
     };
-    let verifier = match Verifier::deserialize(given) {
-        Ok(verifier) => verifier,
-        Err(error) => {
-            entry.problem("verifier", verifier_message(&error.to_string()));
-            return None;
-        }
+    let (message, hint) = match message.split_once(": did you mean ") {
+        Some((message, near)) => (message.to_owned(), Some(format!("did you mean {near}"))),
+        None => (message, None),
     };
-    let written = serde_json::to_value(&verifier).unwrap_or_default();
-    let known = written.as_object().cloned().unwrap_or_default();
-    let at = entry.at("verifier");
-    refuse_unknown(entry.reader, &at, table, &known.keys().map(String::as_str).collect::<Vec<_>>());
-    Some(verifier)
+    let at = format!("{}.{field}", entry.at);
+    entry.reader.problem(&at, Wrong { message, hint });
+    None
 }
 
-/// What serde says, without the values that it quotes.
-fn verifier_message(error: &str) -> String {
-    if let Some(field) = error.strip_prefix("missing field ") {
-        format!("needs {field}")
-    } else if let (true, Some((_, kinds))) =
-        (error.starts_with("unknown variant"), error.split_once(", expected "))
-    {
-        format!("`type` must be {kinds}")
-    } else {
-        "has a field of the wrong kind".to_owned()
-    }
-}
+const SHORT: [&str; 2] = ["username", "header"];
 
 pub(super) fn refuse_unknown(
     reader: &mut Reader<'_>,

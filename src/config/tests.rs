@@ -124,6 +124,8 @@ fn every_key_of_every_section_has_a_variable() {
     let values = [
         ("BELLPULL_LIMITS__BODY_BYTES_MAX", "1_048_576"),
         ("BELLPULL_LIMITS__IN_FLIGHT_BYTES_MAX", "2097152"),
+        ("BELLPULL_LIMITS__UNVERIFIED_BYTES_MAX", "2097153"),
+        ("BELLPULL_LIMITS__UNVERIFIED_SECONDS_MAX", "10"),
         ("BELLPULL_LIMITS__BODY_SECONDS_MAX", "9"),
         ("BELLPULL_LIMITS__WAITING_SESSIONS_MAX", "8"),
         ("BELLPULL_LIMITS__WAITING_MESSAGES_MAX", "7"),

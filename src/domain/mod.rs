@@ -11,15 +11,18 @@ pub mod cost;
 pub mod delivery;
 pub mod environment;
 pub mod event;
+pub mod field;
 pub mod key;
 pub mod model;
 pub mod nearest;
 pub mod secret;
 pub mod session;
 pub mod source;
+pub mod template;
 pub mod text;
 pub mod toolset;
 pub mod turn;
+pub mod verifier;
 
 use std::fmt;
 

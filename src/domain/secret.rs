@@ -1,7 +1,22 @@
 //! Secrets and their names. The values live sealed in the vault; this is what may be said aloud.
 
+use std::fmt;
+
 use super::Problem;
 use crate::id::AgentId;
+
+/// Which secret it was, said aloud: its name and the version of its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretName {
+    pub name: String,
+    pub version: i64,
+}
+
+impl fmt::Display for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} version {}", self.name, self.version)
+    }
+}
 
 /// Where an agent's webhook token is kept unless the agent says otherwise. The name is part of the
 /// public contract of the agent endpoint.

@@ -1,11 +1,11 @@
 //! A source: a system that is allowed to call in. How to verify it, how to tell its deliveries
 //! apart, and where they go.
 
-use std::{fmt, str::FromStr};
-
 use serde::{Deserialize, Serialize};
 
-use super::{ManagedBy, Problem};
+use serde_json::{Value, json};
+
+use super::{ManagedBy, Problem, field::Field, verifier::Verifier};
 use crate::{
     clock::Timestamp,
     id::{AgentId, EnvironmentId, Id, SessionId, SourceId},
@@ -36,102 +36,6 @@ pub enum SourceKind {
     Agent(AgentId),
     /// One with a name, reached at `/api/webhook/<name>`.
     Named,
-}
-
-/// How a caller proves that it is the source. A closed list: every variant is data, and a source
-/// without one does not exist.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum Verifier {
-    /// `Authorization: Bearer <secret>`.
-    Bearer,
-    /// `Authorization: Basic`, the secret is the password.
-    Basic { username: String },
-    /// The secret as the value of a header of the sender's choice.
-    Header { header: String },
-    /// The box key (`apiKey` of the config file) or a key of scope `ingest:<name>`, as a bearer
-    /// token. If the source has a secret, that must come in `X-Webhook-Secret` too.
-    Box,
-}
-
-impl Verifier {
-    pub const PRESETS: [&'static str; 3] = ["bearer", "basic", "header"];
-
-    pub fn needs_secret(&self) -> bool {
-        !matches!(self, Verifier::Box)
-    }
-
-    /// What the type does not say.
-    pub fn check(&self) -> Result<(), Problem> {
-        match self {
-            Verifier::Basic { username }
-                if username.is_empty()
-                    || username.contains(|char: char| char == ':' || char.is_control()) =>
-            {
-                Err(Problem::new("username", "must not be empty, nor contain `:`"))
-            }
-            Verifier::Header { header } if !matches!(header.parse(), Ok(Field::Header(_))) => {
-                Err(Problem::new("header", "is not a header name"))
-            }
-            Verifier::Bearer | Verifier::Basic { .. } | Verifier::Header { .. } | Verifier::Box => {
-                Ok(())
-            }
-        }
-    }
-}
-
-/// The header of preset `header` unless the source says another.
-pub const HEADER_DEFAULT: &str = "X-Webhook-Secret";
-
-/// Where a value of a request is found: a header by name, or a place in a JSON body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Field {
-    /// Lower-case name.
-    Header(String),
-    /// RFC 6901, begins with `/`.
-    Pointer(String),
-}
-
-impl fmt::Display for Field {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Field::Header(text) | Field::Pointer(text) => f.write_str(text),
-        }
-    }
-}
-
-impl FromStr for Field {
-    type Err = Problem;
-
-    fn from_str(text: &str) -> Result<Field, Problem> {
-        if text.starts_with('/') {
-            return Ok(Field::Pointer(text.to_owned()));
-        }
-        let valid = !text.is_empty()
-            && text.len() <= 128
-            && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_.".contains(&it));
-        if valid {
-            Ok(Field::Header(text.to_ascii_lowercase()))
-        } else {
-            Err(Problem::new(
-                "field",
-                format!("`{text}` is neither a header name nor a JSON pointer"),
-            ))
-        }
-    }
-}
-
-impl Serialize for Field {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Field {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Field, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
 }
 
 /// Headers that senders put a delivery's id into, strongest first. `x-request-id` is last and weak:
@@ -215,8 +119,14 @@ pub enum OnRedelivery {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceDefinition {
-    pub verifier: Verifier,
-    /// Name of the secret that the verifier compares with or signs with.
+    /// The entry of the table of senders that says how the sender behaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// A verifier as it was written; with a preset, what is laid over the preset's own. Neither of
+    /// the two: the box key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verifier: Option<Value>,
+    /// Name of the secret that the verifier compares with or that signs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key: Option<String>,
     /// Id or name; the agent named `default` when absent.
@@ -229,13 +139,14 @@ pub struct SourceDefinition {
     pub project: Option<String>,
     #[serde(default)]
     pub target: Target,
-    /// Empty: [`IDENTITY_DEFAULT`].
+    /// Empty: what the preset says, else [`IDENTITY_DEFAULT`].
     #[serde(default)]
     pub identity: Vec<Field>,
     /// Without an id, equal bodies within this many seconds are one delivery. 0: each is its own.
-    #[serde(default)]
-    pub body_hash_window_seconds: u32,
-    /// Empty: [`EVENT_TYPE_DEFAULT`].
+    /// Absent: what the preset says, else 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_hash_window_seconds: Option<u32>,
+    /// Empty: what the preset says, else [`EVENT_TYPE_DEFAULT`].
     #[serde(default)]
     pub event_type: Vec<Field>,
     #[serde(default)]
@@ -253,16 +164,24 @@ fn message_chars_default() -> usize {
 }
 
 impl SourceDefinition {
-    pub fn new(verifier: Verifier) -> SourceDefinition {
+    pub fn new(verifier: &Verifier) -> SourceDefinition {
+        SourceDefinition { verifier: Some(json!(verifier)), ..SourceDefinition::default() }
+    }
+}
+
+impl Default for SourceDefinition {
+    /// Passed by the box key; everything else as it is for anybody.
+    fn default() -> SourceDefinition {
         SourceDefinition {
-            verifier,
+            preset: None,
+            verifier: None,
             secret_key: None,
             agent: None,
             environment_id: None,
             project: None,
             target: Target::NewSession,
             identity: Vec::new(),
-            body_hash_window_seconds: 0,
+            body_hash_window_seconds: None,
             event_type: Vec::new(),
             on_redelivery: OnRedelivery::Duplicate,
             message_chars_max: MESSAGE_CHARS_DEFAULT,
@@ -297,7 +216,10 @@ impl Source {
             id: SourceId::new(at),
             kind: SourceKind::Agent(agent.clone()),
             name: agent.to_string(),
-            definition: SourceDefinition { secret_key, ..SourceDefinition::new(Verifier::Bearer) },
+            definition: SourceDefinition {
+                secret_key,
+                ..SourceDefinition::new(&Verifier::Bearer {})
+            },
             paused: false,
             managed_by,
             created_at: at,
@@ -334,7 +256,7 @@ mod tests {
         let text = r#"{"verifier":{"type":"basic","username":"u"},"target":{"key":"{{ body.id }}"},
             "identity":["X-Id","/data/id"]}"#;
         let definition: SourceDefinition = serde_json::from_str(text).unwrap();
-        assert_eq!(definition.identity[0], Field::Header("x-id".to_owned()));
+        assert_eq!(definition.identity[0].to_string(), "x-id");
         assert_eq!(definition.target, Target::Key("{{ body.id }}".to_owned()));
         let again = serde_json::to_string(&definition).unwrap();
         assert_eq!(serde_json::from_str::<SourceDefinition>(&again).unwrap(), definition);

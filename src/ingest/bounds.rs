@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use arc_swap::ArcSwap;
@@ -17,8 +17,13 @@ pub struct Options {
     pub body_bytes_max: usize,
     /// Bytes of bodies held in memory at once over all requests; 503 beyond.
     pub in_flight_bytes_max: usize,
+    /// Of these, bytes of bodies whose signature is not checked yet; 503 beyond. A source gets a
+    /// half at most, or one largest body.
+    pub unverified_bytes_max: usize,
     /// Seconds a sender may take for its whole body; 408 beyond.
     pub body_seconds_max: u64,
+    /// The same for a body that must be there to check its signature.
+    pub unverified_seconds_max: u64,
     /// Sessions of one source that wait for work; 503 beyond.
     pub waiting_sessions_max: u64,
     /// Messages that wait in one session; 503 beyond.
@@ -34,7 +39,9 @@ impl Default for Options {
         Options {
             body_bytes_max: 25 * 1024 * 1024,
             in_flight_bytes_max: 64 * 1024 * 1024,
+            unverified_bytes_max: 48 * 1024 * 1024,
             body_seconds_max: 30,
+            unverified_seconds_max: 10,
             waiting_sessions_max: 1_000_000,
             waiting_messages_max: 10_000,
             free_disk_bytes_min: 512 * 1024 * 1024,
@@ -45,14 +52,90 @@ impl Default for Options {
 
 /// Room for bytes in flight; given back when dropped.
 #[derive(Debug, Default)]
-pub struct Permit(Option<OwnedSemaphorePermit>);
+pub struct Permit {
+    room: Option<OwnedSemaphorePermit>,
+    unverified: Option<Unverified>,
+}
 
 impl Permit {
     fn merge(&mut self, more: OwnedSemaphorePermit) {
-        match &mut self.0 {
-            Some(permit) => permit.merge(more),
-            None => self.0 = Some(more),
+        match &mut self.room {
+            Some(room) => room.merge(more),
+            None => self.room = Some(more),
         }
+    }
+
+    /// Whether the caller has proved itself, so that its word on its body's length counts.
+    pub fn is_verified(&self) -> bool {
+        self.unverified.is_none()
+    }
+
+    /// The caller has proved itself with its body.
+    pub(super) fn verified(self) -> Permit {
+        Permit { unverified: None, ..self }
+    }
+}
+
+/// Bytes that callers hold who have not proved themselves. A caller that never will must not take
+/// the room of others: what it can hold is a part of the whole, a part of that part by source, and
+/// never what the first bytes of everybody's body need, which is all there is of most.
+#[derive(Clone, Debug, Default)]
+pub struct Lane(Arc<LaneBytes>);
+
+#[derive(Debug, Default)]
+struct LaneBytes {
+    first: AtomicUsize,
+    rest: AtomicUsize,
+}
+
+/// What most bodies have at most: their room is apart from that of large ones.
+const FIRST_BYTES: usize = 64 * 1024;
+
+/// What one body holds in the lanes of everybody and of its source.
+#[derive(Debug)]
+struct Unverified {
+    lanes: [Lane; 2],
+    first: usize,
+    rest: usize,
+}
+
+impl Unverified {
+    /// Takes room in both lanes, or in none.
+    fn take(&mut self, more: usize, options: &Options) -> bool {
+        let first = more.min(FIRST_BYTES - self.first);
+        let rest = more - first;
+        let first_max = options.unverified_bytes_max / 4;
+        let rest_max = (options.unverified_bytes_max - first_max).max(options.body_bytes_max);
+        let of_source = (first_max / 2, (rest_max / 2).max(options.body_bytes_max));
+        let maxima = [(first_max, rest_max), of_source];
+        let mut fits = true;
+        for (lane, (first_max, rest_max)) in self.lanes.iter().zip(maxima) {
+            let first_before = lane.0.first.fetch_add(first, Ordering::Relaxed);
+            let rest_before = lane.0.rest.fetch_add(rest, Ordering::Relaxed);
+            fits &= first == 0 || first_before + first <= first_max;
+            fits &= rest == 0 || rest_before + rest <= rest_max;
+        }
+        self.first += first;
+        self.rest += rest;
+        if !fits {
+            self.give_back(first, rest);
+        }
+        fits
+    }
+
+    fn give_back(&mut self, first: usize, rest: usize) {
+        for lane in &self.lanes {
+            lane.0.first.fetch_sub(first, Ordering::Relaxed);
+            lane.0.rest.fetch_sub(rest, Ordering::Relaxed);
+        }
+        self.first -= first;
+        self.rest -= rest;
+    }
+}
+
+impl Drop for Unverified {
+    fn drop(&mut self) {
+        self.give_back(self.first, self.rest);
     }
 }
 
@@ -64,6 +147,7 @@ pub struct Bounds {
     current: ArcSwap<Current>,
     /// As last measured; unknown counts as enough.
     free_disk_bytes: AtomicU64,
+    unverified: Lane,
 }
 
 /// The options in force and the room that they give.
@@ -83,7 +167,8 @@ impl Current {
 impl Bounds {
     pub(super) fn new(options: Options) -> Bounds {
         let current = ArcSwap::from_pointee(Current::new(options));
-        Bounds { current, free_disk_bytes: AtomicU64::new(u64::MAX) }
+        let free_disk_bytes = AtomicU64::new(u64::MAX);
+        Bounds { current, free_disk_bytes, unverified: Lane::default() }
     }
 
     pub fn options(&self) -> Options {
@@ -109,13 +194,35 @@ impl Bounds {
         Ok(())
     }
 
+    /// A permit for a body that has to be read before its caller has proved itself.
+    pub(super) fn unverified(&self, source: &Lane) -> Permit {
+        let lanes = [self.unverified.clone(), source.clone()];
+        let unverified = Unverified { lanes, first: 0, rest: 0 };
+        Permit { room: None, unverified: Some(unverified) }
+    }
+
     /// Room for `more` bytes of a body. Never waits: bodies that wait for each other's room would
     /// wait for ever.
     pub fn reserve(&self, permit: &mut Permit, more: usize) -> Result<(), Reject> {
+        let current = self.current.load();
+        if let Some(unverified) = &mut permit.unverified
+            && !unverified.take(more, &current.options)
+        {
+            return Err(Reject::Busy("too many bodies wait for their signature to be checked"));
+        }
         let units = u32::try_from(more.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        let more = self.current.load().in_flight.clone().try_acquire_many_owned(units);
+        let more = current.in_flight.clone().try_acquire_many_owned(units);
         permit.merge(more.map_err(|_| Reject::Busy("too many bodies are in flight"))?);
         Ok(())
+    }
+
+    /// Seconds for a body to arrive.
+    pub fn seconds(&self, permit: &Permit) -> u64 {
+        let current = self.current.load();
+        match permit.unverified {
+            None => current.options.body_seconds_max,
+            Some(_) => current.options.unverified_seconds_max,
+        }
     }
 
     /// Notes what a look at the disk found.

@@ -6,13 +6,15 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::{Head, Payload};
+use super::{Head, Payload, Sender};
 use crate::{
     clock::Timestamp,
     domain::{
         delivery::Identity,
-        source::{EVENT_TYPE_DEFAULT, Field, IDENTITY_DEFAULT, IDENTITY_WEAK, Source, Verifier},
+        field::{Field, Place},
+        source::{EVENT_TYPE_DEFAULT, IDENTITY_DEFAULT, IDENTITY_WEAK},
         text::{clean, first_chars},
+        verifier::Verifier,
     },
     vault::{hash, hex},
 };
@@ -29,20 +31,18 @@ pub(super) struct Identified {
 }
 
 pub(super) fn identify(
-    source: &Source,
+    sender: &Sender,
     head: &Head,
     payload: &Payload,
     at: Timestamp,
 ) -> Identified {
-    let fields = &source.definition.identity;
-    let found = if fields.is_empty() {
+    let found = if sender.identity.is_empty() {
         IDENTITY_DEFAULT
             .iter()
             .find_map(|name| header(&head.headers, name).map(|value| ((*name).to_owned(), value)))
     } else {
-        fields.iter().find_map(|field| {
-            value(field, &head.headers, payload).map(|value| (field.to_string(), value))
-        })
+        let found = |field: &Field| Some((field.to_string(), value(field, head, payload)?));
+        sender.identity.iter().find_map(found)
     };
     if let Some((field, value)) = found {
         let key = if value.len() > KEY_BYTES_MAX {
@@ -53,7 +53,7 @@ pub(super) fn identify(
         let weak = field == IDENTITY_WEAK;
         return Identified { identity: Identity { key, field, weak }, before: None };
     }
-    match u64::from(source.definition.body_hash_window_seconds) {
+    match u64::from(sender.body_hash_window_seconds) {
         0 => {
             let (key, field) = (format!("request:{}", head.request_id), "none".to_owned());
             Identified { identity: Identity { key, field, weak: false }, before: None }
@@ -70,28 +70,69 @@ pub(super) fn identify(
     }
 }
 
-/// What happened, in the sender's word for it.
-pub(super) fn event_type(
-    source: &Source,
-    headers: &HeaderMap,
-    payload: &Payload,
-) -> Option<String> {
-    let fields = &source.definition.event_type;
-    let found = if fields.is_empty() {
+/// What happened, in the sender's words for it: those of a field of several places stand with a dot
+/// between them, those of a list once each.
+pub(super) fn event_type(sender: &Sender, head: &Head, payload: &Payload) -> Option<String> {
+    let found = if sender.event_type.is_empty() {
         EVENT_TYPE_DEFAULT.iter().find_map(|field| match field.strip_prefix('/') {
             Some(_) => payload.at(field),
-            None => header(headers, field),
+            None => header(&head.headers, field),
         })
     } else {
-        fields.iter().find_map(|field| value(field, headers, payload))
+        sender.event_type.iter().find_map(|field| {
+            let words = values(field, head, payload)?.into_iter().map(distinct);
+            Some(words.collect::<Vec<_>>().join("."))
+        })
     };
     found.map(|text| first_chars(&text, EVENT_TYPE_CHARS_MAX).0.to_owned())
 }
 
-fn value(field: &Field, headers: &HeaderMap, payload: &Payload) -> Option<String> {
-    match field {
-        Field::Header(name) => header(headers, name),
-        Field::Pointer(pointer) => payload.at(pointer).filter(|value| !value.is_empty()),
+/// A list of texts without repetitions; other texts as they are.
+fn distinct(text: String) -> String {
+    let list = text.starts_with('[').then(|| serde_json::from_str::<Vec<String>>(&text).ok());
+    match list.flatten() {
+        None => text,
+        Some(list) => {
+            let mut seen: Vec<String> = Vec::new();
+            for word in list {
+                if !seen.contains(&word) && seen.len() < DISTINCT_MAX {
+                    seen.push(word);
+                }
+            }
+            seen.join(",")
+        }
+    }
+}
+
+const DISTINCT_MAX: usize = 16;
+
+/// One text for a field: several values as a JSON list, so that no two lists look the same.
+fn value(field: &Field, head: &Head, payload: &Payload) -> Option<String> {
+    let mut values = values(field, head, payload)?;
+    match values.len() {
+        1 => values.pop(),
+        _ => Some(serde_json::Value::from(values).to_string()),
+    }
+}
+
+/// The values of all places of a field; a field that lacks one has none.
+fn values(field: &Field, head: &Head, payload: &Payload) -> Option<Vec<String>> {
+    let value = |place: &Place| match place {
+        Place::Header(name) => header(&head.headers, name),
+        Place::Query(name) => query(&head.url, name),
+        Place::Pointer(pointer) => payload.at(pointer),
+    };
+    let value = |place: &Place| value(place).filter(|value| !value.is_empty());
+    field.places.iter().map(value).collect()
+}
+
+/// A parameter of the query; one that is there twice says nothing.
+pub(super) fn query(url: &str, name: &str) -> Option<String> {
+    let (_, query) = url.split_once('?')?;
+    let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name);
+    match (values.next(), values.next()) {
+        (Some((_, value)), None) => Some(clean(&value).into_owned()),
+        _ => None,
     }
 }
 
@@ -122,10 +163,10 @@ const SENSITIVE: [&str; 9] = [
 ];
 
 /// The headers as JSON, sensitive values replaced: `{"name": ["value", …]}` in order of arrival.
-pub(super) fn redacted(source: &Source, headers: &HeaderMap) -> String {
+pub(super) fn redacted(sender: &Sender, headers: &HeaderMap) -> String {
     let mut map = serde_json::Map::new();
     for (name, value) in headers {
-        let shown = if is_sensitive(source, name) {
+        let shown = if is_sensitive(sender, name) {
             "[redacted]".to_owned()
         } else {
             clean(&String::from_utf8_lossy(value.as_bytes())).into_owned()
@@ -138,10 +179,12 @@ pub(super) fn redacted(source: &Source, headers: &HeaderMap) -> String {
     serde_json::Value::Object(map).to_string()
 }
 
-fn is_sensitive(source: &Source, name: &HeaderName) -> bool {
-    let own = match &source.definition.verifier {
+fn is_sensitive(sender: &Sender, name: &HeaderName) -> bool {
+    let own = match &sender.verifier {
         Verifier::Header { header } => header.eq_ignore_ascii_case(name.as_str()),
-        Verifier::Bearer | Verifier::Basic { .. } | Verifier::Box => false,
+        Verifier::Bearer {} | Verifier::Basic { .. } | Verifier::Box {} | Verifier::Hmac(_) => {
+            false
+        }
     };
     own || SENSITIVE.iter().any(|part| name.as_str().contains(part))
 }

@@ -1,14 +1,15 @@
 //! The receive path: from a request's raw bytes to a committed delivery.
 //!
 //! [`Ingest::accept`] is the whole of it, in order: who calls (gate), may we take it (bounds), the
-//! bytes, what it is (identify), where it goes (route), one transaction. Invariants: nothing is parsed
-//! before the caller is known; nothing about a source is revealed before that either; a successful
-//! answer means committed. Left out: running the agent, and waking whoever does: the caller rings.
+//! bytes, what it is (identify), where it goes (route), one transaction. A caller that signs its body
+//! is known after the bytes. Invariants: nothing is parsed or written before the caller is known;
+//! nothing about a source is revealed before that either; a successful answer means committed. Left out: running the agent, and waking whoever does: the caller rings.
 
 mod bounds;
 mod gate;
 mod identify;
 mod payload;
+mod presets;
 mod registry;
 mod render;
 mod route;
@@ -16,16 +17,19 @@ mod route;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 
-pub use bounds::{Bounds, Options, Permit};
+pub use bounds::{Bounds, Lane, Options, Permit};
 pub use gate::{Caller, bearer};
 pub use payload::Payload;
+pub use presets::{Preset, Sender, all as presets};
 pub use registry::{
     Entry, Keys, Registry, Secrets, Snapshot, gauges, project_is_allowed, secret_key,
 };
 pub use render::pretty_json;
 pub use route::check_key_template;
+
+use gate::Look;
 
 use crate::{
     clock::Clock,
@@ -49,6 +53,9 @@ pub enum Endpoint {
 #[derive(Clone, Debug)]
 pub struct Head {
     pub endpoint: Endpoint,
+    pub method: Method,
+    /// As the sender called it, as far as this server knows: its public URL, path and query.
+    pub url: String,
     pub headers: HeaderMap,
     pub request_id: WebhookRequestId,
 }
@@ -108,24 +115,34 @@ impl Ingest {
         (Arc::new(Ingest { registry, bounds, store, clock, refusals }), notes)
     }
 
-    /// Takes a request. `read_body` is called once the caller is known, or not at all.
+    /// Takes a request. `read_body` is called once nothing but the body can decide, or not at all.
     pub async fn accept(
         &self,
         head: Head,
-        read_body: impl AsyncFnOnce() -> Result<(Bytes, Permit), Reject>,
+        read_body: impl AsyncFnOnce(Permit) -> Result<(Bytes, Permit), Reject>,
     ) -> Result<Answer, Reject> {
         let received_at = self.clock.now();
         let snapshot = self.registry.snapshot();
-        let entry = match gate::admit(&snapshot, &head, received_at) {
-            Ok(entry) => entry,
-            Err(refused) => return Err(self.refuse(&head, refused, received_at)),
+        let refuse = |refused| self.refuse(&head, refused, received_at);
+        let (entry, sender, look) = gate::look(&snapshot, &head, received_at).map_err(refuse)?;
+        let (body, _permit, _passed) = match look {
+            Look::Passed(passed) => {
+                self.bounds.check(entry)?;
+                let (body, permit) = read_body(Permit::default()).await?;
+                (body, permit, passed)
+            }
+            Look::NeedsBody => {
+                let (body, permit) = read_body(self.bounds.unverified(&entry.lane)).await?;
+                let passed =
+                    gate::verify(entry, sender, &head, &body, received_at).map_err(refuse)?;
+                self.bounds.check(entry)?;
+                (body, permit.verified(), passed)
+            }
         };
-        self.bounds.check(entry)?;
-        let (body, _permit) = read_body().await?;
 
         let payload = Payload::new(&head.headers, body);
-        let identity = identify::identify(&entry.source, &head, &payload, received_at);
-        let event_type = identify::event_type(&entry.source, &head.headers, &payload);
+        let identity = identify::identify(sender, &head, &payload, received_at);
+        let event_type = identify::event_type(sender, &head, &payload);
         let id = DeliveryId::new(received_at);
         let route =
             route::route(entry, &id, event_type.as_deref(), &head.headers, &payload, received_at);
@@ -140,7 +157,7 @@ impl Ingest {
             request_id: head.request_id,
             received_at,
             content_type: payload.content_type.clone(),
-            headers: identify::redacted(&entry.source, &head.headers),
+            headers: identify::redacted(sender, &head.headers),
             body_bytes: payload.bytes.len(),
             body: Body::Inline(payload.bytes),
             rerun_failed: entry.source.definition.on_redelivery == OnRedelivery::RerunFailed,

@@ -65,20 +65,111 @@ impl Payload {
         })
     }
 
-    /// The body as a tree, for pointers and templates. `None` when it is not JSON, is nested more
-    /// than 128 deep, or has texts that are not Unicode.
+    /// The body as a tree, for pointers and templates: JSON, or the fields of a form, whose field
+    /// `payload` is the tree when it holds JSON, as GitHub and Slack send it. `None` when it is
+    /// neither, is nested more than 128 deep, or has texts that are not Unicode.
     pub fn tree(&self) -> Option<&Value> {
-        let parse = || self.utf8().and_then(|text| serde_json::from_str(text).ok());
+        let parse = || match self.is_form() {
+            true => form(&self.bytes),
+            false => self.utf8().and_then(|text| serde_json::from_str(text).ok()),
+        };
         self.tree.get_or_init(parse).as_ref()
     }
 
-    /// The scalar at a JSON pointer, as text.
+    fn is_form(&self) -> bool {
+        let kind = self.content_type.as_deref().unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    }
+
+    /// The scalar at a JSON pointer, as text. Where the pointer has a `*` for every element of a
+    /// list: all of them, as a JSON list of texts.
     pub fn at(&self, pointer: &str) -> Option<String> {
-        match self.tree()?.pointer(pointer)? {
-            Value::String(text) => Some(clean(text).into_owned()),
-            Value::Number(number) => Some(number.to_string()),
-            Value::Bool(flag) => Some(flag.to_string()),
-            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        let mut found = vec![self.tree()?];
+        let mut is_list = false;
+        for word in pointer.split('/').skip(1) {
+            let word = word.replace("~1", "/").replace("~0", "~");
+            let mut below = Vec::new();
+            for value in found {
+                match value {
+                    Value::Array(list) if word == "*" => {
+                        is_list = true;
+                        below.extend(list);
+                    }
+                    Value::Array(list) => {
+                        let at = word.parse().ok().and_then(|n: usize| list.get(n));
+                        below.extend(at);
+                    }
+                    Value::Object(map) => below.extend(map.get(&word)),
+                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+                }
+            }
+            found = below;
         }
+        if is_list {
+            let texts: Vec<String> = found.into_iter().filter_map(scalar).collect();
+            return (!texts.is_empty()).then(|| Value::from(texts).to_string());
+        }
+        found.first().and_then(|value| scalar(value))
+    }
+}
+
+/// The text of a value that is one.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(clean(text).into_owned()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Fields of a form that are looked at; senders have some dozens.
+const FORM_FIELDS_MAX: usize = 1000;
+
+/// A form as an object; a field that is there more than once is a list.
+fn form(bytes: &[u8]) -> Option<Value> {
+    let mut fields = serde_json::Map::new();
+    for (name, value) in form_urlencoded::parse(bytes).take(FORM_FIELDS_MAX) {
+        let value = Value::from(value.into_owned());
+        match fields.get_mut(&*name) {
+            None => drop(fields.insert(name.into_owned(), value)),
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::from(vec![first.take(), value]),
+        }
+    }
+    let inner = fields.get("payload").and_then(Value::as_str).filter(|text| text.starts_with('{'));
+    let inner = inner.and_then(|text| serde_json::from_str(text).ok());
+    inner.or(Some(Value::Object(fields)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_in_json_and_in_forms() {
+        let check = |kind: Option<&str>, body: &str, pointer: &str, expected: Option<&str>| {
+            let payload = Payload::of(kind.map(str::to_owned), body.to_owned().into());
+            assert_eq!(payload.at(pointer).as_deref(), expected, "{body} at {pointer}");
+        };
+        let json = r#"{"a":{"b/c":[1,"x",null]},"*":"star","l":[{"id":1},{"id":"2"},{}],"t":true}"#;
+        check(None, json, "/a/b~1c/1", Some("x"));
+        check(None, json, "/a/b~1c/0", Some("1"));
+        check(None, json, "/a/b~1c/2", None);
+        check(None, json, "/a", None);
+        check(None, json, "/t", Some("true"));
+        check(None, json, "/*", Some("star"));
+        check(None, json, "/l/*/id", Some(r#"["1","2"]"#));
+        check(None, json, "/l/*/no", None);
+        check(None, json, "/l/9/id", None);
+        check(None, r#"[{"e":"a\"b"}]"#, "/*/e", Some(r#"["a\"b"]"#));
+        check(None, "7", "", Some("7"));
+        let kind = Some("application/x-www-form-urlencoded; charset=utf-8");
+        check(kind, "MessageSid=SM1&a=%C3%BC+1&a=2", "/MessageSid", Some("SM1"));
+        check(kind, "MessageSid=SM1&a=%C3%BC+1&a=2", "/a/*", Some(r#"["ü 1","2"]"#));
+        check(kind, "payload=%7B%22action%22%3A%22opened%22%7D&x=1", "/action", Some("opened"));
+        check(kind, "payload=plain&x=1", "/x", Some("1"));
+        check(Some("text/plain"), "a=1", "/a", None);
     }
 }

@@ -15,7 +15,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Caller, bounds::Waiting};
+use super::{Caller, Lane, Sender, bounds::Waiting};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -23,26 +23,36 @@ use crate::{
         agent::{self, Agent},
         environment::{self, Environment, EnvironmentConfig, Workspace},
         key::Scopes,
-        secret,
+        secret::{self, SecretName},
         source::{Source, SourceKind},
     },
     id::{AgentId, EnvironmentId, Id, SourceId},
     store::{Change, SecretInfo, Store},
-    vault::{Place, Vault, hash},
+    vault::{Place, Vault, hash, unhex},
 };
 
-/// The live values of one secret.
+/// One version of a secret.
+#[derive(Clone, Debug)]
+pub(super) struct LiveSecret {
+    pub(super) name: SecretName,
+    pub(super) value: SecretString,
+    /// When it stops being valid; `None` for the current version.
+    until: Option<Timestamp>,
+}
+
+/// The values that a source's caller may hold.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
     wanted: bool,
-    values: Vec<(SecretString, Option<Timestamp>)>,
+    values: Vec<LiveSecret>,
 }
 
 impl Secrets {
     /// A value that nobody has.
     pub(super) fn nobody() -> Secrets {
         let value = SecretString::from("nobody has this value, it is only compared with");
-        Secrets { wanted: true, values: vec![(value, Some(Timestamp(0)))] }
+        let name = SecretName { name: String::new(), version: 0 };
+        Secrets { wanted: true, values: vec![LiveSecret { name, value, until: None }] }
     }
 
     /// Whether the source names a secret at all.
@@ -55,11 +65,8 @@ impl Secrets {
         !self.values.is_empty()
     }
 
-    pub(super) fn live(&self, now: Timestamp) -> impl Iterator<Item = &SecretString> {
-        self.values
-            .iter()
-            .filter(move |(_, until)| until.is_none_or(|until| until > now))
-            .map(|(value, _)| value)
+    pub(super) fn live(&self, now: Timestamp) -> impl Iterator<Item = &LiveSecret> {
+        self.values.iter().filter(move |it| it.until.is_none_or(|until| until > now))
     }
 }
 
@@ -76,10 +83,14 @@ pub struct AgentRef {
 pub struct Entry {
     pub source: Source,
     pub secrets: Secrets,
+    /// Or why nobody is let in.
+    pub sender: Result<Sender, String>,
     /// Or why deliveries are held.
     pub agent: Result<AgentRef, String>,
     pub environment: Result<EnvironmentId, String>,
     pub waiting: Waiting,
+    /// The room that its callers take before they have proved themselves.
+    pub lane: Lane,
 }
 
 impl Entry {
@@ -91,10 +102,14 @@ impl Entry {
         }
     }
 
-    /// Why it holds what comes in, if it does.
+    /// Why it lets nobody in or holds what comes in, if it does.
     pub fn broken(&self) -> Option<&str> {
-        let of_agent = self.agent.as_ref().err();
-        of_agent.or(self.environment.as_ref().err()).map(String::as_str)
+        let reasons = [
+            self.sender.as_ref().err(),
+            self.agent.as_ref().err(),
+            self.environment.as_ref().err(),
+        ];
+        reasons.into_iter().flatten().next().map(String::as_str)
     }
 }
 
@@ -252,7 +267,7 @@ impl Registry {
     pub fn secret_is(&self, name: &str, value: &SecretString) -> bool {
         let snapshot = self.snapshot();
         let newest = snapshot.values.get(name).and_then(|secrets| secrets.values.first());
-        newest.is_some_and(|(known, _)| known.expose_secret() == value.expose_secret())
+        newest.is_some_and(|known| known.value.expose_secret() == value.expose_secret())
     }
 
     /// The environment of a project directory, made when there is none yet.
@@ -319,7 +334,8 @@ impl Registry {
             cursor = next.parse().ok();
         }
         for key in self.store.api_keys().await.context("read API keys")? {
-            if let (None, Ok(hash)) = (key.revoked_at, unhex(&key.hash)) {
+            let hash = unhex(&key.hash).and_then(|hash| <[u8; 32]>::try_from(hash).ok());
+            if let (None, Some(hash)) = (key.revoked_at, hash) {
                 snapshot.keys.insert(hash, (key.name, key.scopes));
             }
         }
@@ -350,7 +366,8 @@ impl Registry {
             };
             let secrets = snapshot.values.entry(sealed.name.clone()).or_default();
             secrets.wanted = true;
-            secrets.values.push((value, sealed.expires_at));
+            let name = SecretName { name: sealed.name.clone(), version: sealed.version };
+            secrets.values.push(LiveSecret { name, value, until: sealed.expires_at });
             match snapshot.secrets.last_mut() {
                 Some(info) if info.name == sealed.name => {
                     info.previous_until = sealed.expires_at;
@@ -412,13 +429,16 @@ fn resolve(source: Source, snapshot: &Snapshot, before: &Snapshot) -> Entry {
     };
     let key = secret_key(&source);
     let mut secrets = snapshot.values.get(&key).cloned().unwrap_or_default();
-    secrets.wanted = source.definition.secret_key.is_some() || definition.verifier.needs_secret();
+    let sender = Sender::of(&source).map_err(|problem| problem.to_string());
+    let needs = sender.as_ref().is_ok_and(|sender| sender.verifier.needs_secret());
+    secrets.wanted = source.definition.secret_key.is_some() || needs;
     let known = match source.kind {
         SourceKind::Agent(_) => before.of_agents.get(&source.name),
         SourceKind::Named => before.named.get(&source.name),
     };
-    let waiting = known.map(|entry| entry.waiting.clone()).unwrap_or_default();
-    Entry { source, secrets, agent, environment, waiting }
+    let (waiting, lane) =
+        known.map(|entry| (entry.waiting.clone(), entry.lane.clone())).unwrap_or_default();
+    Entry { source, secrets, sender, agent, environment, waiting, lane }
 }
 
 /// The name of the secret that a source's verifier uses.
@@ -443,15 +463,6 @@ fn check_project(environment: &Environment) -> Result<EnvironmentId, String> {
 pub fn project_is_allowed(project: &str, roots: &[PathBuf]) -> bool {
     let Ok(path) = Path::new(project).canonicalize() else { return false };
     roots.iter().filter_map(|root| root.canonicalize().ok()).any(|root| path.starts_with(root))
-}
-
-/// Reads the 64 hex digits of a stored hash.
-fn unhex(text: &str) -> Result<[u8; 32], std::num::ParseIntError> {
-    let mut out = [0; 32];
-    for (index, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2).unwrap_or("x"), 16)?;
-    }
-    Ok(out)
 }
 
 /// The entries whose waiting sessions somebody should count, with the id to count by.

@@ -126,10 +126,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
-        domain::{
-            ManagedBy,
-            source::{SourceDefinition, Verifier},
-        },
+        domain::{ManagedBy, source::SourceDefinition},
         id::{AgentId, Id, SourceId},
     };
 
@@ -138,7 +135,7 @@ mod tests {
             id: SourceId::new(Timestamp(0)),
             name: "stripe".to_owned(),
             kind,
-            definition: SourceDefinition::new(Verifier::Box),
+            definition: SourceDefinition::default(),
             paused: false,
             managed_by: ManagedBy::Api,
             created_at: Timestamp(0),

@@ -51,8 +51,15 @@ async fn receive(app: App, endpoint: Endpoint, request: Request) -> Response {
     };
     let (parts, body) = request.into_parts();
     let declared = intake::declared(&parts.headers);
-    let head = Head { endpoint, headers: parts.headers, request_id: id.clone() };
-    let read_body = async || intake::read(&app.ingest.bounds, declared, body).await;
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let head = Head {
+        endpoint,
+        url: app.url(path),
+        method: parts.method,
+        headers: parts.headers,
+        request_id: id.clone(),
+    };
+    let read_body = async |permit| intake::read(&app.ingest.bounds, declared, body, permit).await;
     let mut response = match app.ingest.accept(head, read_body).await {
         Ok(answer) => {
             if answer.verdict == Verdict::Accepted

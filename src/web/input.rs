@@ -36,7 +36,8 @@ impl FromRequest<App> for Fields {
     async fn from_request(request: Request, app: &App) -> Result<Fields> {
         let (parts, body) = request.into_parts();
         let declared = intake::declared(&parts.headers);
-        let (bytes, permit) = intake::read(&app.ingest.bounds, declared, body).await?;
+        let (bytes, permit) =
+            intake::read(&app.ingest.bounds, declared, body, Permit::default()).await?;
         let map = if bytes.iter().all(u8::is_ascii_whitespace) {
             Map::new()
         } else {

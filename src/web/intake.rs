@@ -1,7 +1,8 @@
 //! Reading a request's body, within the bounds of the receive path.
 //!
-//! Room for a declared length is taken before the first byte is read, room for an undeclared one as
-//! it comes. Nobody waits for room: bodies that wait for each other's would wait for ever.
+//! Room for the length that a known caller declares is taken before the first byte is read, room for
+//! any other body as it comes: a declared length costs nobody anything. Nobody waits for room: bodies
+//! that wait for each other's would wait for ever.
 
 use std::time::Duration;
 
@@ -28,15 +29,15 @@ pub(super) async fn read(
     bounds: &Bounds,
     declared: Option<usize>,
     body: Body,
+    mut permit: Permit,
 ) -> Result<(Bytes, Permit), Reject> {
     let bytes_max = bounds.options().body_bytes_max;
     if declared.is_some_and(|bytes| bytes > bytes_max) {
         return Err(Reject::TooLarge { bytes_max });
     }
-    let mut permit = Permit::default();
-    let room = declared.unwrap_or(0);
+    let room = declared.filter(|_| permit.is_verified()).unwrap_or(0);
     bounds.reserve(&mut permit, room)?;
-    let seconds = Duration::from_secs(bounds.options().body_seconds_max);
+    let seconds = Duration::from_secs(bounds.seconds(&permit));
     let all = collect(bounds, &mut permit, room, body);
     match tokio::time::timeout(seconds, all).await {
         Ok(bytes) => Ok((bytes?, permit)),

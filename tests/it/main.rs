@@ -14,6 +14,7 @@ mod cli;
 mod crash;
 mod model;
 mod process;
+mod senders;
 mod store;
 mod support;
 mod tidy;

@@ -11,7 +11,8 @@ use bellpull::{
         delivery::{Identity, Outcome},
         environment::{Environment, EnvironmentConfig},
         event::{Block, Event, EventBody, NewEvent, Origin, Usage},
-        source::{Source, SourceDefinition, SourceKind, Verifier},
+        source::{Source, SourceDefinition, SourceKind},
+        verifier::Verifier,
     },
     id::{
         AgentId, DeliveryId, EnvironmentId, EventId, Id, SessionId, SourceId, TurnId,
@@ -180,7 +181,7 @@ fn new_source(at: Timestamp) -> Source {
         id: SourceId::new(at),
         kind: SourceKind::Named,
         name: "shop".to_owned(),
-        definition: SourceDefinition::new(Verifier::Bearer),
+        definition: SourceDefinition::new(&Verifier::Bearer {}),
         paused: false,
         managed_by: ManagedBy::Api,
         created_at: at,

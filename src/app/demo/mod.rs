@@ -15,7 +15,7 @@ use crate::{
     cli,
     clock::Clock,
     config::{self, Config, DeclaredSource, Flags},
-    domain::source::{SourceDefinition, Verifier},
+    domain::{source::SourceDefinition, verifier::Verifier},
     vault,
 };
 
@@ -112,7 +112,7 @@ async fn start(
     loaded.declared.sources = tokens
         .iter()
         .map(|(name, token)| {
-            let mut definition = SourceDefinition::new(Verifier::Bearer);
+            let mut definition = SourceDefinition::new(&Verifier::Bearer {});
             definition.secret_key = Some(crate::domain::secret::source_key(name));
             DeclaredSource { name: (*name).to_owned(), definition, secret: Some(token.clone()) }
         })

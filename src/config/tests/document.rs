@@ -43,7 +43,7 @@ fn the_example_is_the_defaults() {
 fn the_example_shows_every_key() {
     let loaded = toml(&uncommented(), &BOX_KEYS).load().unwrap();
     assert_eq!(loaded.warnings, []);
-    assert_eq!(loaded.declared.sources.len(), 4);
+    assert_eq!(loaded.declared.sources.len(), 5);
     assert_eq!(loaded.declared.agents.len(), 1);
 
     let table: toml::Table = uncommented().parse().unwrap();

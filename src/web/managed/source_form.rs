@@ -4,18 +4,18 @@
 //! that the receive path can use; whether what it refers to exists is looked up by the caller.
 
 use secrecy::SecretString;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::secrets;
 use crate::{
     domain::{
-        Problem, secret,
-        source::{
-            Field, HEADER_DEFAULT, MESSAGE_CHARS_DEFAULT, Source, SourceKind, Target, Verifier,
-        },
+        Problem,
+        field::Field,
+        secret,
+        source::{MESSAGE_CHARS_DEFAULT, Source, SourceKind, Target},
     },
-    ingest::check_key_template,
+    ingest::{Sender, check_key_template},
     web::input::{Fields, number, text},
 };
 
@@ -44,7 +44,8 @@ pub(super) fn apply(
     }
     if let Some(given) = fields.take("body_hash_window_seconds") {
         let seconds = or_default("body_hash_window_seconds", &given, 0, WINDOW_SECONDS_MAX)?;
-        definition.body_hash_window_seconds = u32::try_from(seconds.unwrap_or(0)).unwrap_or(0);
+        definition.body_hash_window_seconds =
+            seconds.and_then(|seconds| u32::try_from(seconds).ok());
     }
     if let Some(given) = fields.take("message_chars_max") {
         let chars = or_default("message_chars_max", &given, 1, MESSAGE_CHARS_MAX)?;
@@ -59,54 +60,29 @@ pub(super) fn apply(
     Ok(secret)
 }
 
-/// How callers prove who they are. An agent's own source has its bearer token and nothing else.
+/// How callers prove who they are: a preset, a verifier, or a verifier that is laid over a preset.
+/// An agent's own source has its bearer token and nothing else.
 fn gate(fields: &mut Fields, source: &mut Source) -> Result<(), Problem> {
     if source.kind != SourceKind::Named {
         return Ok(());
     }
-    let (preset, verifier) = (fields.text("preset", 64)?, fields.value("verifier"));
-    let verifier = match (preset, verifier) {
-        (Some(_), Some(_)) => {
-            return Err(Problem::new("verifier", "is given beside `preset`: keep one of them"));
+    let definition = &mut source.definition;
+    if let Some(given) = fields.take("preset") {
+        definition.preset = text_or_null("preset", &given, 64)?;
+        definition.verifier = None;
+    }
+    if let Some(given) = fields.take("verifier") {
+        definition.verifier = Some(given).filter(|given| !given.is_null());
+    }
+    // The short forms for the presets that need one field.
+    for (key, preset) in [("username", "basic"), ("header", "header")] {
+        if definition.preset.as_deref() == Some(preset)
+            && let Some(text) = fields.text(key, 256)?
+        {
+            definition.verifier = Some(json!({key: text}));
         }
-        (Some(preset), None) => of_preset(fields, &preset)?,
-        (None, Some(given)) => {
-            let read = Verifier::deserialize(&given);
-            let read = read.map_err(|error| Problem::new("verifier", error.to_string()))?;
-            refuse_unknown(&given, &json!(read))?;
-            read
-        }
-        (None, None) => return Ok(()),
-    };
-    verifier.check()?;
-    source.definition.verifier = verifier;
+    }
     Ok(())
-}
-
-fn of_preset(fields: &mut Fields, preset: &str) -> Result<Verifier, Problem> {
-    match preset {
-        "bearer" => Ok(Verifier::Bearer),
-        "basic" => Ok(Verifier::Basic { username: fields.required("username", 256)? }),
-        "header" => {
-            let header = fields.text("header", 128)?;
-            Ok(Verifier::Header { header: header.unwrap_or_else(|| HEADER_DEFAULT.to_owned()) })
-        }
-        _ => {
-            let message = format!("must be one of {}", Verifier::PRESETS.join(", "));
-            Err(Problem::new("preset", message))
-        }
-    }
-}
-
-/// The kinds of verifier are the domain's; what it read is what it knows.
-fn refuse_unknown(given: &Value, read: &Value) -> Result<(), Problem> {
-    let unknown = given.as_object().into_iter().flatten().find(|(key, _)| read.get(key).is_none());
-    match unknown {
-        None => Ok(()),
-        Some((key, _)) => {
-            Err(Problem::new(format!("verifier.{key}"), "is not a field of this verifier"))
-        }
-    }
 }
 
 /// Where the secret is kept: under a name of the caller's choice, or under the source's own when its
@@ -128,7 +104,7 @@ fn keep_secret(fields: &mut Fields, source: &mut Source) -> Result<Option<Secret
             }
         };
     }
-    let needs = value.is_some() || source.definition.verifier.needs_secret();
+    let needs = Sender::of(source)?.verifier.needs_secret();
     match source.kind {
         // The agent's default name is the public contract's and is not written down.
         SourceKind::Agent(_) if value.is_some() => source.definition.secret_key = None,

@@ -17,10 +17,10 @@ use crate::{
     clock::Timestamp,
     domain::{
         ManagedBy, Problem, agent,
-        source::{Source, SourceDefinition, SourceKind, Verifier, check_name},
+        source::{Source, SourceDefinition, SourceKind, check_name},
     },
     id::{Id, SourceId},
-    ingest::{Entry, Snapshot, secret_key},
+    ingest::{self, Entry, Preset, Snapshot, secret_key},
     store::Refusal,
     web::{
         App,
@@ -33,6 +33,7 @@ use crate::{
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
+        .route("/v1/presets", get(presets))
         .route("/v1/sources", get(list).post(put))
         .route("/v1/sources/{id}", get(retrieve).post(update).delete(retire))
         .route("/v1/sources/{id}/pause", post(pause))
@@ -77,7 +78,7 @@ fn fresh(id: Option<SourceId>, name: String, at: Timestamp) -> Source {
         id: id.unwrap_or_else(|| SourceId::new(at)),
         kind: SourceKind::Named,
         name,
-        definition: SourceDefinition::new(Verifier::Box),
+        definition: SourceDefinition::default(),
         paused: false,
         managed_by: ManagedBy::Api,
         created_at: at,
@@ -203,6 +204,23 @@ async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
     Ok(whole(wanted.map(|entry| show(&app, entry)).collect()))
 }
 
+/// The senders that are known.
+async fn presets() -> Json<Value> {
+    let show = |preset: &Preset| {
+        json!({
+            "id": preset.id,
+            "type": "preset",
+            "title": preset.title,
+            "verifier": preset.verifier,
+            "identity": preset.identity,
+            "body_hash_window_seconds": preset.body_hash_window_seconds,
+            "event_type": preset.event_type,
+            "setup": preset.setup,
+        })
+    };
+    whole(ingest::presets().iter().map(show).collect())
+}
+
 /// Requests that the gate turned away, as far as they are still kept.
 async fn refusals(
     State(app): State<App>,
@@ -242,6 +260,7 @@ fn entry<'a>(snapshot: &'a Snapshot, source: &Source) -> Option<&'a Entry> {
 fn show(app: &App, entry: &Entry) -> Value {
     let source = &entry.source;
     let definition = &source.definition;
+    let sender = entry.sender.as_ref().ok();
     let (kind, agent) = match &source.kind {
         SourceKind::Named => {
             ("named", definition.agent.clone().unwrap_or_else(|| agent::DEFAULT_NAME.to_owned()))
@@ -254,7 +273,9 @@ fn show(app: &App, entry: &Entry) -> Value {
         "name": source.name,
         "kind": kind,
         "url": app.url(&source.path()),
-        "verifier": definition.verifier,
+        "preset": definition.preset,
+        "setup": sender.and_then(|sender| sender.preset).map(|preset| &preset.setup),
+        "verifier": sender.map(|sender| &sender.verifier),
         "secret_key": entry.secrets.is_wanted().then(|| secret_key(source)),
         "secret_set": entry.secrets.is_set(),
         "agent": agent,
@@ -262,9 +283,9 @@ fn show(app: &App, entry: &Entry) -> Value {
         "environment_id": entry.environment.as_ref().ok(),
         "project": definition.project,
         "target": definition.target,
-        "identity": definition.identity,
-        "body_hash_window_seconds": definition.body_hash_window_seconds,
-        "event_type": definition.event_type,
+        "identity": sender.map(|sender| &sender.identity),
+        "body_hash_window_seconds": sender.map(|sender| sender.body_hash_window_seconds),
+        "event_type": sender.map(|sender| &sender.event_type),
         "on_redelivery": definition.on_redelivery,
         "message_chars_max": definition.message_chars_max,
         "paused": source.paused,

@@ -134,12 +134,19 @@ async fn a_source_from_creation_to_retirement() {
     assert!(made.contains(&format!("curl {url} -H \"X-Token: $SECRET\"")), "{made}");
     assert!(!made.contains(TOKEN));
 
+    let line = ["sources", "create", "code", "--preset", "github", "--secret", TOKEN];
+    let github = bell.run(&line).await.fine();
+    assert!(github.contains("/api/webhook/code") && github.contains("Add webhook"), "{github}");
+    assert!(!github.contains(TOKEN) && !github.contains("curl"), "{github}");
+    assert!(bell.run(&["sources", "presets"]).await.fine().contains("github"));
+    bell.run(&["sources", "delete", "code"]).await.fine();
+
     let wrong = bell.run(&["send", "--source", "deploys", "--token", "x", "--data", "{}"]).await;
     let wrong = wrong.failed();
     assert!(wrong.contains("hint: `bellpull sources refusals deploys` says why"), "{wrong}");
     until("the refusal is written", async || {
         let refusals = bell.run(&["sources", "refusals", "deploys"]).await.fine();
-        refusals.contains("no single `X-Token` header").then_some(())
+        refusals.contains("no `X-Token` header").then_some(())
     })
     .await;
 

@@ -15,8 +15,9 @@ use bellpull::{
         delivery::Identity,
         environment::{Environment, EnvironmentConfig, Workspace},
         event::{Block, Event, EventBody, NewEvent, Origin, Usage, plain_text},
-        source::{Source, SourceDefinition, SourceKind, Verifier},
+        source::{Source, SourceDefinition, SourceKind},
         turn::TurnEnd,
+        verifier::Verifier,
     },
     id::{AgentId, EventId, Id, SessionId},
     store::{
@@ -329,7 +330,7 @@ pub async fn make_agent(store: &Store, name: &str) -> Agent {
     let source = Source {
         kind: SourceKind::Agent(id.clone()),
         name: id.to_string(),
-        ..source(store.clock(), "", Verifier::Bearer)
+        ..source(store.clock(), "", Verifier::Bearer {})
     };
     let spec = AgentSpec::new(name, "rehearsal");
     let made = store.create_agent(id, spec, ManagedBy::Api, source, change("agent.create")).await;
@@ -354,7 +355,7 @@ pub async fn make_project(store: &Store, name: &str, workspace: Workspace) -> En
 }
 
 pub async fn make_source(store: &Store, name: &str) -> Source {
-    let source = source(store.clock(), name, Verifier::Bearer);
+    let source = source(store.clock(), name, Verifier::Bearer {});
     store.put_source(source, change("source.put")).await.expect("the source is made")
 }
 
@@ -377,7 +378,7 @@ pub fn source(clock: &Clock, name: &str, verifier: Verifier) -> Source {
         id: new_id(clock),
         kind: SourceKind::Named,
         name: name.to_owned(),
-        definition: SourceDefinition::new(verifier),
+        definition: SourceDefinition::new(&verifier),
         paused: false,
         managed_by: ManagedBy::Api,
         created_at: clock.now(),

@@ -7,7 +7,8 @@ use bellpull::{
         ManagedBy,
         agent::{AgentPatch, AgentSpec},
         key::{Scope, Scopes},
-        source::{OnRedelivery, Source, SourceKind, Verifier},
+        source::{OnRedelivery, Source, SourceKind},
+        verifier::Verifier,
     },
     id::{AgentId, ApiKeyId, EnvironmentId, SourceId},
     store::{ApiKey, Error, Verdict},
@@ -194,7 +195,7 @@ async fn a_failed_change_leaves_nothing_behind(bench: Bench) {
     let taken = Source {
         kind: SourceKind::Agent(bench.agent.id.clone()),
         name: bench.agent.id.to_string(),
-        ..source(&bench.clock, "", Verifier::Bearer)
+        ..source(&bench.clock, "", Verifier::Bearer {})
     };
     let before = bench.store.revision().await.unwrap();
     let spec = AgentSpec::new("bob", "rehearsal");
@@ -250,7 +251,7 @@ async fn a_source_keeps_its_identity_through_retirement(bench: Bench) {
 
 async fn what_the_file_declares_is_changed_there(bench: Bench) {
     let named = |managed_by| {
-        let source = source(&bench.clock, "github", Verifier::Bearer);
+        let source = source(&bench.clock, "github", Verifier::Bearer {});
         Source { managed_by, ..source }
     };
     let put =
@@ -505,7 +506,7 @@ async fn concurrent_changes_of_one_name_are_one_after_the_other(bench: Bench) {
             let (store, clock) = (&bench.store, &bench.clock);
             let seal = |_: &str, _: i64| "sealed".into();
             let secret = store.put_secret("S".to_owned(), HOUR, seal, change("x")).await;
-            let named = source(clock, "github", Verifier::Bearer);
+            let named = source(clock, "github", Verifier::Bearer {});
             let source = store.put_source(named, change("x")).await;
             let staging = environment(clock, "staging");
             let environment = store.create_environment(staging, change("x")).await;

@@ -16,7 +16,8 @@ use bellpull::{
         cost::{MicroUsd, Spent},
         delivery::Identity,
         event::{Block, EventBody, NewEvent, Origin, Usage},
-        source::{Source, SourceKind, Verifier},
+        source::{Source, SourceKind},
+        verifier::Verifier,
     },
     id::{AgentId, DeliveryId, EnvironmentId, EventId, Id, SessionId, SourceId},
     store::{
@@ -80,7 +81,7 @@ impl World {
                     id: id(10 + n),
                     kind: SourceKind::Agent(agent.clone()),
                     name: agent.to_string(),
-                    ..source(&copy(&clock), "", Verifier::Bearer)
+                    ..source(&copy(&clock), "", Verifier::Bearer {})
                 };
                 let spec = AgentSpec::new(&format!("agent {n}"), "rehearsal");
                 let made = store.create_agent(agent, spec, ManagedBy::Api, own, change("x")).await;
@@ -350,7 +351,7 @@ fn copy(clock: &Clock) -> Clock {
 }
 
 fn named(clock: &Clock, n: usize, managed_by: ManagedBy) -> Source {
-    let source = source(&copy(clock), &format!("source-{n}"), Verifier::Bearer);
+    let source = source(&copy(clock), &format!("source-{n}"), Verifier::Bearer {});
     Source { id: id(n), managed_by, ..source }
 }
 

@@ -208,10 +208,11 @@ async fn bad_sources_are_refused() {
     };
     let table = [
         (json!({"name": "A"}), "name: must be"),
-        (with("preset", json!("magic")), "preset: must be one of"),
+        (with("preset", json!("magic")), "preset: is not a known sender"),
         (with("preset", json!("basic")), "username: is required"),
         (with("username", json!("u")), "username: is not a field"),
         (json!({"name": "a", "preset": "header", "header": "a b"}), "header"),
+        (json!({"name": "a", "preset": "stripe", "verifier": {"x": 1}}), "verifier.x"),
         (with("verifier", json!({"type": "bearer", "x": 1})), "verifier.x"),
         (with("verifier", json!({"type": "magic"})), "verifier"),
         (with("target", json!("sometimes")), "target: must be"),

@@ -2,13 +2,13 @@
 
 mod access;
 mod bad_input;
-mod client;
+pub mod client;
 mod contract;
 mod frame;
 mod hooks;
 mod managed;
 mod own;
-mod server;
+pub mod server;
 mod sessions;
 mod socket;
 mod streams;

@@ -6,7 +6,8 @@ use bellpull::{
     domain::{
         ManagedBy,
         agent::AgentSpec,
-        source::{Source, SourceDefinition, SourceKind, Verifier},
+        source::{Source, SourceDefinition, SourceKind},
+        verifier::Verifier,
     },
     id::{AgentId, Id, SourceId},
     store::Change,
@@ -145,7 +146,7 @@ async fn a_retired_source_comes_back_as_itself() {
 async fn what_the_file_declares_is_changed_there() {
     let server = Server::new().await;
     let at = server.clock.now();
-    let mut definition = SourceDefinition::new(Verifier::Bearer);
+    let mut definition = SourceDefinition::new(&Verifier::Bearer {});
     definition.secret_key = Some("SOURCE_s_SECRET".to_owned());
     let source = Source {
         id: SourceId::new(at),

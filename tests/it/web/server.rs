@@ -29,6 +29,9 @@ use crate::support::postgres::TestDatabase;
 pub const MASTER: &str = "master-key-of-the-tests";
 pub const BOX: &str = "box-key-of-the-tests";
 
+/// What time it is, unless a story says otherwise.
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
 /// Nothing here takes longer, unless it never happens.
 pub const SOON: Duration = Duration::from_secs(20);
 
@@ -77,16 +80,21 @@ impl Server {
     }
 
     pub async fn with(bounds: ingest::Options) -> Server {
-        Server::at(Place::Directory(directory()), bounds).await
+        Server::at(Place::Directory(directory()), bounds, NOW).await
+    }
+
+    /// One whose time begins here.
+    pub async fn since(start: Timestamp) -> Server {
+        Server::at(Place::Directory(directory()), ingest::Options::default(), start).await
     }
 
     pub async fn postgres() -> Server {
         let place = Place::Database(TestDatabase::create(), directory());
-        Server::at(place, ingest::Options::default()).await
+        Server::at(place, ingest::Options::default(), NOW).await
     }
 
-    async fn at(place: Place, bounds: ingest::Options) -> Server {
-        let clock = Clock::manual(Timestamp(1_800_000_000_000));
+    async fn at(place: Place, bounds: ingest::Options, start: Timestamp) -> Server {
+        let clock = Clock::manual(start);
         let options = store::Options::default();
         let store = Store::open(&place.location(), &options, clock.clone()).await;
         let store = store.expect("the store opens");

@@ -1,0 +1,63 @@
+//! Signatures that the senders' own documentation, SDKs and tests publish, through the front door.
+
+use std::time::Duration;
+
+use bellpull::clock::Timestamp;
+use serde_json::{Value, json};
+
+use crate::web::server::Server;
+
+/// Collected from public documents and tests; each says where it is from. What cannot be computed
+/// again from its own words is not in it.
+const PUBLISHED: &str = include_str!("published.json");
+
+/// The preset of a vector, and what differs from it: senders of the same shape under other names.
+fn preset(vector: &Value) -> Option<(&'static str, Value)> {
+    let scheme = vector["scheme"].as_str().expect("a scheme");
+    Some(match vector["provider"].as_str().expect("a provider") {
+        "github" => ("github", json!({})),
+        "stripe" => ("stripe", json!({})),
+        "standard-webhooks" => ("standard-webhooks", json!({})),
+        "gogs" => ("hmac", json!({"header": "X-Gogs-Signature"})),
+        "generic-hmac" => {
+            let encoding = if scheme.contains("base64") { "base64" } else { "hex" };
+            let header = "X-Convoy-Signature";
+            ("hmac", json!({"header": header, "algorithm": "sha512", "encoding": encoding}))
+        }
+        _ => return None,
+    })
+}
+
+#[tokio::test]
+async fn what_senders_publish_is_let_in_and_what_they_call_wrong_is_not() {
+    let vectors: Vec<Value> = serde_json::from_str(PUBLISHED).expect("it is JSON");
+    let start = 1_500_000_000;
+    let time = |vector: &Value| vector["now"].as_i64().unwrap_or(start);
+    let mut vectors: Vec<(usize, &Value)> = vectors.iter().enumerate().collect();
+    vectors.sort_by_key(|(_, vector)| time(vector));
+    let server = Server::since(Timestamp(start * 1000)).await;
+    let mut n_tried = 0;
+    for (n, vector) in vectors {
+        let Some((preset, mut verifier)) = preset(vector) else { continue };
+        if let Some(url) = vector["url"].as_str() {
+            verifier["url"] = json!(url);
+        }
+        let ahead = time(vector) * 1000 - server.clock.now().0;
+        server.clock.advance(Duration::from_millis(ahead.unsigned_abs()));
+        let name = format!("v{n}");
+        let source = json!({"name": name, "preset": preset, "verifier": verifier,
+            "secret": vector["secret"]});
+        server.post("/v1/sources").json(source).ok().await;
+        let mut call = server.bare("POST", &format!("/api/webhook/{name}"));
+        for (name, value) in vector["headers"].as_object().expect("headers") {
+            call = call.header(name, value.as_str().expect("a text"));
+        }
+        let body = vector["body"].as_str().expect("a body").to_owned();
+        let answer = call.body(body).send().await;
+        let expected = if vector["expected"] == "ok" { 202 } else { 401 };
+        let source = &vector["source"];
+        assert_eq!(answer.status, expected, "vector {n} of {preset}, from {source}");
+        n_tried += 1;
+    }
+    assert_eq!(n_tried, 16);
+}
