@@ -7,11 +7,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Error, Result, Store, chunks,
-    driver::{Driver, Lane, Tx, Value, params},
+    driver::{Tx, Value, params},
 };
 use crate::{
     clock::Timestamp,
@@ -116,89 +115,13 @@ pub enum Refused {
     SessionFull,
 }
 
-type Answer = Result<std::result::Result<Accepted, Refused>>;
+pub(super) type Answer = Result<std::result::Result<Accepted, Refused>>;
 
 impl Store {
     /// Makes a request durable: answers only after the commit. Large bodies were put into chunks
     /// before.
     pub async fn accept(&self, delivery: NewDelivery) -> Answer {
         self.batches.accept(delivery).await
-    }
-}
-
-/// Accepts gathered into transactions: what comes while one is being committed shares the next, so
-/// that the cost of a commit, a savepoint or a round trip is spread over many.
-#[derive(Clone, Debug)]
-pub(super) struct Batches {
-    queue: mpsc::Sender<(NewDelivery, oneshot::Sender<Answer>)>,
-}
-
-/// Accepts that share a transaction at most.
-const BATCH_MAX: usize = 256;
-
-/// Writers: while one waits for its commit, the other gathers.
-const WRITERS: usize = 2;
-
-impl Batches {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "ends by itself when the store is dropped; every caller waits for its answer"
-    )]
-    pub(super) fn start(driver: &Driver) -> Batches {
-        let (queue, receiver) = mpsc::channel(4 * BATCH_MAX);
-        let receiver = std::sync::Arc::new(tokio::sync::Mutex::new(receiver));
-        for _ in 0..WRITERS {
-            tokio::spawn(write_batches(driver.clone(), receiver.clone()));
-        }
-        Batches { queue }
-    }
-
-    async fn accept(&self, delivery: NewDelivery) -> Answer {
-        let (reply, answer) = oneshot::channel();
-        let closed = || Error::unavailable(anyhow::anyhow!("the store is closed"));
-        self.queue.send((delivery, reply)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
-    }
-}
-
-type Receiver = mpsc::Receiver<(NewDelivery, oneshot::Sender<Answer>)>;
-
-async fn write_batches(driver: Driver, queue: std::sync::Arc<tokio::sync::Mutex<Receiver>>) {
-    loop {
-        let mut batch = Vec::new();
-        // Held only while gathering, so that the other writer gathers while this one commits.
-        if queue.lock().await.recv_many(&mut batch, BATCH_MAX).await == 0 {
-            return;
-        }
-        let (deliveries, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        let shared = std::sync::Arc::new(deliveries);
-        let copy = shared.clone();
-        let result = driver.transaction(Lane::Ingest, move |tx| accept_all(tx, &copy)).await;
-        match result {
-            Ok(answers) => {
-                for (reply, answer) in replies.into_iter().zip(answers) {
-                    let _ = reply.send(Ok(answer));
-                }
-            }
-            // One that cannot be stored must not fail its neighbours: each gets its own try. Where
-            // the database itself fails, another try helps nobody.
-            Err(error)
-                if replies.len() > 1
-                    && !matches!(error, Error::CommitUnknown(_) | Error::Unavailable(_)) =>
-            {
-                for (delivery, reply) in shared.iter().cloned().zip(replies) {
-                    let one = driver.transaction(Lane::Ingest, move |tx| {
-                        accept_all(tx, &[delivery])?.pop().ok_or(Error::Bug("no answer"))
-                    });
-                    let _ = reply.send(one.await);
-                }
-            }
-            Err(error) => {
-                for reply in replies {
-                    let _ = reply.send(Err(error.again()));
-                }
-            }
-        }
     }
 }
 
@@ -214,7 +137,7 @@ enum Place {
 
 /// Makes requests deliveries. Every node takes locks in one order, so that batches and workers do
 /// not wait for each other in a circle: sessions by id, deliveries by identity, keys by their text.
-fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<One>> {
+pub(super) fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<One>> {
     let deliveries = &known_by_earlier_key(tx, deliveries)?[..];
     let now = tx.now()?;
     let places = find_places(tx, deliveries)?;

@@ -11,6 +11,7 @@ mod activity;
 mod agents;
 mod audit;
 mod backup;
+mod batches;
 mod chunks;
 mod deliveries;
 mod driver;
@@ -44,6 +45,8 @@ pub use queue::{Claimed, Lease, Taken};
 pub use secrets::{SealedSecret, SecretInfo};
 pub use sessions::{NewMessage, NewSession, SessionFilter};
 
+use std::time::Duration;
+
 use crate::clock::Clock;
 use driver::{Driver, Lane};
 
@@ -54,7 +57,8 @@ pub struct Options {
     pub readers: usize,
     /// Connections of the PostgreSQL pool.
     pub postgres_connections_max: usize,
-    /// Seconds after which the client gives up on a PostgreSQL statement.
+    /// Seconds after which a PostgreSQL statement is given up, and after which a delivery that waits
+    /// for its commit is answered without having been promised anything.
     pub statement_seconds_max: u64,
 }
 
@@ -99,7 +103,7 @@ impl<T> Page<T> {
 #[derive(Clone, Debug)]
 pub struct Store {
     driver: Driver,
-    batches: accept::Batches,
+    batches: batches::Batches,
     clock: Clock,
 }
 
@@ -108,7 +112,8 @@ impl Store {
     pub async fn open(location: &Location, options: &Options, clock: Clock) -> Result<Store> {
         let driver = Driver::open(location, options, clock.clone()).await?;
         migrate::migrate(&driver).await?;
-        let batches = accept::Batches::start(&driver);
+        let patience = Duration::from_secs(options.statement_seconds_max);
+        let batches = batches::Batches::start(&driver, patience);
         Ok(Store { driver, batches, clock })
     }
 
