@@ -1,4 +1,4 @@
-//! Time: the wall clock, as milliseconds since the epoch, and the monotonic clock.
+//! Time: the wall clock, as milliseconds since the epoch, the monotonic clock, and one between them.
 //!
 //! Invariant: nothing else in the crate asks what time it is, so a test or a simulation that holds
 //! a [`Clock::manual`] decides every timestamp. Formatting for people and for JSON is here as well,
@@ -71,49 +71,71 @@ impl<'de> Deserialize<'de> for Timestamp {
 }
 
 /// A handle on time. Clones show the same time.
-#[derive(Clone, Debug, Default)]
-pub struct Clock {
-    manual: Option<Arc<AtomicI64>>,
+#[derive(Clone, Debug)]
+pub struct Clock(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// Where the wall clock stood at a moment of the monotonic one.
+    System {
+        wall: Timestamp,
+        at: Instant,
+    },
+    Manual(Arc<AtomicI64>),
 }
 
 impl Clock {
     /// The machine's own clock.
     pub fn system() -> Clock {
-        Clock::default()
+        Clock(Kind::System { wall: wall(), at: monotonic() })
     }
 
     /// A clock that stands still until [`Clock::advance`] moves it.
     pub fn manual(start: Timestamp) -> Clock {
-        Clock { manual: Some(Arc::new(AtomicI64::new(start.0))) }
+        Clock(Kind::Manual(Arc::new(AtomicI64::new(start.0))))
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that reads the wall clock"
-    )]
     pub fn now(&self) -> Timestamp {
-        match &self.manual {
-            Some(ms) => Timestamp(ms.load(Ordering::SeqCst)),
-            None => Timestamp(jiff::Timestamp::now().as_millisecond()),
+        match &self.0 {
+            Kind::System { .. } => wall(),
+            Kind::Manual(ms) => Timestamp(ms.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// The wall clock as it would stand had nobody set it since this clock was made: for times that
+    /// are stored and waited for, and must come no sooner and no later when somebody does.
+    pub fn steady(&self) -> Timestamp {
+        match &self.0 {
+            Kind::System { wall, at } => wall.plus(self.monotonic() - *at),
+            Kind::Manual(_) => self.now(),
         }
     }
 
     /// Moves a manual clock; does nothing to the system clock.
     pub fn advance(&self, by: Duration) {
-        if let Some(ms) = &self.manual {
+        if let Kind::Manual(ms) = &self.0 {
             ms.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
         }
     }
 
     /// Monotonic time for measuring durations and for self-fencing: it does not jump when the wall
     /// clock is set. Follows tokio's clock, which a paused runtime advances by itself.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that reads the monotonic clock"
-    )]
     pub fn monotonic(&self) -> Instant {
-        Instant::now()
+        monotonic()
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+fn wall() -> Timestamp {
+    Timestamp(jiff::Timestamp::now().as_millisecond())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that reads the monotonic clock"
+)]
+fn monotonic() -> Instant {
+    Instant::now()
 }
 
 #[cfg(test)]
@@ -136,7 +158,18 @@ mod tests {
         let clock = Clock::manual(Timestamp(10));
         let copy = clock.clone();
         clock.advance(Duration::from_millis(5));
-        assert_eq!(copy.now(), Timestamp(15));
+        assert_eq!((copy.now(), copy.steady()), (Timestamp(15), Timestamp(15)));
         assert_eq!(copy.now().since(Timestamp(20)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_steady_clock_begins_as_the_wall_clock_and_goes_as_the_monotonic_one() {
+        let clock = Clock::system();
+        let (wall, steady, at) = (clock.now(), clock.steady(), clock.monotonic());
+        assert!(wall.since(steady) < Duration::from_secs(60));
+        while clock.monotonic() - at < Duration::from_millis(5) {
+            std::hint::spin_loop();
+        }
+        assert!(clock.steady().since(steady) >= Duration::from_millis(4));
     }
 }

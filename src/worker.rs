@@ -129,7 +129,7 @@ impl Worker {
     async fn pause(&self) {
         let poll = Duration::from_millis(self.options.poll_ms);
         let due = self.store.next_due().await.ok().flatten();
-        let wait = due.map_or(poll, |due| due.since(self.clock.now()).min(poll));
+        let wait = due.map_or(poll, |due| due.min(poll));
         // Sessions of this node's own running turns are due at the end of their lease: not before.
         tokio::time::sleep(wait.max(Duration::from_millis(20).min(poll))).await;
     }

@@ -88,15 +88,19 @@ impl Store {
             .await
     }
 
-    /// When the next session wants work, if any does: how long a worker may sleep.
-    pub async fn next_due(&self) -> Result<Option<Timestamp>> {
+    /// How long until the next session wants work, if any does: how long a worker may sleep.
+    pub async fn next_due(&self) -> Result<Option<Duration>> {
         self.driver
             .read(|tx| {
                 // One look into the index for each agent, however many sessions wait.
                 let sql = "select min(first_at) from (select (select min(s.next_at) from sessions s \
                            where s.agent_id = a.id and s.next_at is not null) as first_at \
                            from agents a where a.paused = 0) due";
-                tx.first(sql, &[])?.ok_or(Error::Bug("min without a row"))?.time_or_null(0)
+                let mut row = tx.first(sql, &[])?.ok_or(Error::Bug("min without a row"))?;
+                match row.time_or_null(0)? {
+                    Some(first) => Ok(Some(first.since(tx.now()?))),
+                    None => Ok(None),
+                }
             })
             .await
     }
@@ -130,17 +134,25 @@ impl Store {
     }
 
     /// Voids the leases of an earlier life of this node, which holds the lock on its data directory
-    /// and so knows that they are dead.
+    /// and so knows that they are dead. Answers how many sessions that makes due.
     pub async fn void_leases(&self, node: String, owner: String) -> Result<u64> {
         self.driver
             .transaction(Lane::Work, move |tx| {
                 let now = tx.now()?;
-                tx.execute(
+                // Without a turn and not parked, nothing waits for a time to come: the clock was set
+                // back.
+                let n_ahead = tx.execute(
+                    "update sessions set next_at = $1 where next_at > $1 and lease_owner is null \
+                     and turn_id is null and parked_at is null",
+                    &params![now],
+                )?;
+                let n_voided = tx.execute(
                     "update sessions set lease_owner = null, lease_until = null, next_at = $3 \
                      where next_at is not null and lease_owner <> $2 \
                      and substr(lease_owner, 1, length($1)) = $1",
                     &params![format!("{node}:"), owner, now],
-                )
+                )?;
+                Ok(n_ahead + n_voided)
             })
             .await
     }

@@ -161,8 +161,9 @@ impl Tx<'_> {
         }
     }
 
-    /// The time that leases are measured by: the database's own on PostgreSQL, so that nodes with
-    /// different clocks agree; this process's on SQLite, where there is only one.
+    /// The time that leases and waits are measured by: the database's own on PostgreSQL, so that
+    /// nodes with different clocks agree; this process's on SQLite, where there is only one, and
+    /// there one that is never set, so that no lease runs out under its owner.
     pub(crate) fn now(&mut self) -> Result<Timestamp> {
         match self {
             Tx::Sqlite(tx) => Ok(tx.now()),

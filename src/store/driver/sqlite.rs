@@ -389,7 +389,7 @@ impl Tx<'_> {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.clock.steady()
     }
 }
 
