@@ -182,10 +182,11 @@ impl Worker {
         let driving = AssertUnwindSafe(self.runtime.drive(&lease, &stop)).catch_unwind();
         let result = tokio::select! {
             result = driving => result,
-            () = self.keep(&lease, &stop) => {
+            () = self.keep(&lease) => {
                 // Fenced or out of time: not a single write more. Dropping the turn kills its work.
+                stop.cancel();
                 tracing::warn!(session_id = %lease.session_id, "the lease was lost; the work stops");
-                return;
+                Ok(Err(Stopped::Cancelled))
             }
         };
         match result {
@@ -213,7 +214,7 @@ impl Worker {
 
     /// Renews the lease each third of its length, sooner after a failure. Returns when the work must
     /// stop.
-    async fn keep(&self, lease: &Lease, stop: &CancellationToken) {
+    async fn keep(&self, lease: &Lease) {
         let length = self.options.lease();
         let mut renewed = self.clock.monotonic();
         let mut pause = length / 3;
@@ -221,6 +222,10 @@ impl Worker {
             tokio::time::sleep(pause).await;
             let deadline = renewed + length * 2 / 3;
             let asked = self.clock.monotonic();
+            // This process slept: whose lease it is by now is not for it to renew.
+            if asked >= deadline {
+                return;
+            }
             let renewing = self.store.renew(lease, length);
             match tokio::time::timeout_at(deadline, renewing).await {
                 // Counted from before the asking: the answer may have taken its time.
@@ -229,23 +234,20 @@ impl Worker {
                     pause = length / 3;
                     continue;
                 }
-                Ok(Err(store::Error::Fenced)) => break,
+                Ok(Err(store::Error::Fenced)) | Err(_) => return,
                 Ok(Err(error)) => {
                     tracing::warn!(error = %error.detail(), "a lease was not renewed");
                 }
-                Err(_) => {}
-            }
-            if self.clock.monotonic() >= deadline {
-                break;
             }
             pause = length / 12;
         }
-        stop.cancel();
     }
 
+    /// After this the turn goes on elsewhere, or here. Nothing to do where it does already.
     async fn hand_back(&self, lease: &Lease) {
         match self.store.release(lease).await {
             Ok(()) => self.signals.due(),
+            Err(store::Error::Fenced) => {}
             Err(error) => tracing::warn!(
                 session_id = %lease.session_id,
                 error = %error.detail(),
