@@ -27,4 +27,4 @@ macro_rules! on_all {
 
 mod client;
 mod stories;
-mod story;
+pub mod story;

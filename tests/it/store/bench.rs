@@ -1,11 +1,7 @@
 //! What the stories share: a store of their own with an agent, an environment and a source in it, a
 //! clock that stands still, and short words for what every story does.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bellpull::{
     clock::{Clock, Timestamp},
@@ -28,7 +24,7 @@ use bellpull::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::postgres::TestDatabase;
+use crate::support::{postgres::TestDatabase, raw};
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 
@@ -66,82 +62,25 @@ impl Place {
 
     pub fn location(&self) -> Location {
         match self {
-            Place::Directory(directory) => Location::Sqlite(file(directory)),
+            Place::Directory(directory) => Location::Sqlite(directory.path().join("bellpull.db")),
             Place::Database(database) => Location::Postgres(database.url()),
         }
     }
 
     /// Runs several statements behind the store's back.
     pub async fn script(&self, sql: &str) {
-        match self {
-            Place::Directory(directory) => {
-                let connection = sqlite_connection(&file(directory));
-                connection.execute_batch(sql).expect("the statements work");
-            }
-            Place::Database(database) => drop(postgres_rows(&database.url(), sql).await),
-        }
+        raw::script(&self.location(), sql).await;
     }
 
     /// Runs a statement behind the store's back.
     pub async fn sql(&self, sql: &str) -> Vec<Vec<Option<String>>> {
-        match self {
-            Place::Directory(directory) => sqlite_rows(&file(directory), sql),
-            Place::Database(database) => postgres_rows(&database.url(), sql).await,
-        }
+        raw::sql(&self.location(), sql).await
     }
 
     /// The number that a statement answers.
     pub async fn number(&self, sql: &str) -> i64 {
-        let rows = self.sql(sql).await;
-        rows[0][0].as_ref().expect("not null").parse().expect("a number")
+        raw::number(&self.location(), sql).await
     }
-}
-
-fn file(directory: &TempDir) -> PathBuf {
-    directory.path().join("bellpull.db")
-}
-
-fn sqlite_connection(path: &Path) -> rusqlite::Connection {
-    let connection = rusqlite::Connection::open(path).expect("the file is there");
-    connection.busy_timeout(Duration::from_secs(10)).expect("a number");
-    connection
-}
-
-fn sqlite_rows(path: &Path, sql: &str) -> Vec<Vec<Option<String>>> {
-    use rusqlite::types::ValueRef;
-    let connection = sqlite_connection(path);
-    let mut statement = connection.prepare(sql).expect("the statement is right");
-    let n_columns = statement.column_count();
-    let rows = statement.query_map([], |row| {
-        let value = |index| {
-            Ok(match row.get_ref(index)? {
-                ValueRef::Null => None,
-                ValueRef::Integer(int) => Some(int.to_string()),
-                ValueRef::Real(real) => Some(real.to_string()),
-                ValueRef::Text(text) | ValueRef::Blob(text) => {
-                    Some(String::from_utf8_lossy(text).into_owned())
-                }
-            })
-        };
-        (0..n_columns).map(value).collect()
-    });
-    rows.expect("no parameters").collect::<Result<_, _>>().expect("the statement works")
-}
-
-async fn postgres_rows(url: &str, sql: &str) -> Vec<Vec<Option<String>>> {
-    let (client, connection) =
-        tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("the server is there");
-    let work = async move { client.simple_query(sql).await };
-    let (messages, _) = tokio::join!(work, connection);
-    let messages = messages.expect("the statement works").into_iter();
-    messages
-        .filter_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|index| row.get(index).map(str::to_owned)).collect())
-            }
-            _ => None,
-        })
-        .collect()
 }
 
 impl Bench {

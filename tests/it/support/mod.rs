@@ -1,8 +1,11 @@
 //! What the tests share. Nothing in here asserts anything about the product.
 
+pub mod cluster;
+pub mod disk;
 pub mod model_server;
 pub mod postgres;
 pub mod process;
+pub mod raw;
 
 /// Whether the long suites run as well: `./test --full` says so. A test that does more then still
 /// does the short part without it, so that no test is ever skipped.

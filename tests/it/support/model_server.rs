@@ -17,7 +17,7 @@ use std::{
 
 use bellpull::clock::Clock;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 
 /// The formats, by the path that a request is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,18 @@ pub struct Reply {
     pause: Duration,
     /// A comment is sent instead of nothing.
     comments: bool,
+    /// Nothing but the head is sent until this says so.
+    gate: Option<watch::Receiver<bool>>,
+}
+
+/// What a held reply waits for.
+#[derive(Debug)]
+pub struct Gate(watch::Sender<bool>);
+
+impl Gate {
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +115,7 @@ impl Reply {
             chunk_bytes: usize::MAX,
             pause: Duration::ZERO,
             comments: false,
+            gate: None,
         }
     }
 
@@ -194,6 +207,12 @@ impl Reply {
     /// With a comment before each event, and this long between two of them.
     pub fn slowly(self, pause: Duration) -> Reply {
         Reply { pause, comments: true, ..self }
+    }
+
+    /// Begun, and held back until the gate opens.
+    pub fn held(self) -> (Gate, Reply) {
+        let (sender, gate) = watch::channel(false);
+        (Gate(sender), Reply { gate: Some(gate), ..self })
     }
 }
 

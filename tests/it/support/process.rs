@@ -104,8 +104,13 @@ impl Process {
     }
 
     /// SIGTERM, and how it ended.
-    pub async fn terminate(mut self) -> ExitStatus {
+    pub async fn terminate(self) -> ExitStatus {
         self.signal("TERM");
+        self.ended().await
+    }
+
+    /// How it ended, once it did.
+    pub async fn ended(mut self) -> ExitStatus {
         let child = &mut self.child;
         until("the server ends", async || child.try_wait().expect("the child can be looked at"))
             .await

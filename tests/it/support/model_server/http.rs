@@ -110,6 +110,12 @@ async fn answer(
         return silence(read).await;
     }
     write.write_all(format!("{head}\r\n").as_bytes()).await?;
+    if let Some(mut gate) = reply.gate.clone() {
+        tokio::select! {
+            _ = gate.wait_for(|open| *open) => {}
+            given_up = silence(read) => return given_up,
+        }
+    }
     let mut n_sent = 0;
     for event in events {
         if reply.comments {
