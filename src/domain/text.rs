@@ -10,6 +10,10 @@ pub fn clean(text: &str) -> Cow<'_, str> {
 
 /// The first `chars_max` characters; tells whether anything was cut.
 pub fn first_chars(text: &str, chars_max: usize) -> (&str, bool) {
+    // A text has no more characters than bytes.
+    if text.len() <= chars_max {
+        return (text, false);
+    }
     match text.char_indices().nth(chars_max) {
         Some((end, _)) => (&text[..end], true),
         None => (text, false),

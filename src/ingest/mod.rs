@@ -9,6 +9,7 @@ mod bounds;
 mod gate;
 mod identify;
 mod payload;
+mod pointer;
 mod presets;
 mod registry;
 mod render;

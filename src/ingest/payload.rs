@@ -7,6 +7,7 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use super::pointer;
 use crate::domain::text::{clean, first_chars};
 
 /// Raw bytes with lazy views on them. Nothing here can fail: a body that is not JSON is welcome.
@@ -54,7 +55,7 @@ impl Payload {
     pub fn is_binary(&self) -> bool {
         let sample = &self.bytes[..self.bytes.len().min(4096)];
         let odd = sample.iter().filter(|byte| matches!(byte, 0..=8 | 14..=26 | 28..=31)).count();
-        let broken = String::from_utf8_lossy(sample).matches('\u{fffd}').count();
+        let broken = sample.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
         (odd + broken) * 10 > sample.len()
     }
 
@@ -85,6 +86,10 @@ impl Payload {
     /// The scalar at a JSON pointer, as text. Where the pointer has a `*` for every element of a
     /// list: all of them, as a JSON list of texts.
     pub fn at(&self, pointer: &str) -> Option<String> {
+        if self.tree.get().is_none() && !self.is_form() && !pointer.contains('*') {
+            // One value needs no tree of all the others.
+            return scalar(&pointer::find(self.utf8()?, pointer)?);
+        }
         let mut found = vec![self.tree()?];
         let mut is_list = false;
         for word in pointer.split('/').skip(1) {

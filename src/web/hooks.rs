@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::{App, error::Error, frame::REQUEST_ID, intake};
 use crate::{
@@ -77,31 +77,40 @@ async fn receive(app: App, endpoint: Endpoint, request: Request) -> Response {
     response
 }
 
-fn shown(answer: &Answer, id: &WebhookRequestId) -> Value {
-    let status = match answer.verdict {
-        Verdict::Accepted => "accepted",
-        Verdict::Duplicate => "duplicate",
-        Verdict::Filtered => "filtered",
-        Verdict::Held => "held",
-    };
-    json!({
-        "status": status,
-        "agent_id": answer.agent_id,
-        "session_id": answer.session_id,
-        "delivery_id": answer.delivery_id,
-        "request_id": id,
-    })
+/// The body of both contracts' answers.
+#[derive(Serialize)]
+struct Shown<'a> {
+    status: &'static str,
+    agent_id: Option<&'a str>,
+    session_id: Option<&'a str>,
+    delivery_id: Option<&'a str>,
+    request_id: &'a WebhookRequestId,
+}
+
+fn shown<'a>(answer: &'a Answer, request_id: &'a WebhookRequestId) -> Shown<'a> {
+    Shown {
+        status: match answer.verdict {
+            Verdict::Accepted => "accepted",
+            Verdict::Duplicate => "duplicate",
+            Verdict::Filtered => "filtered",
+            Verdict::Held => "held",
+        },
+        agent_id: answer.agent_id.as_ref().map(Id::as_str),
+        session_id: answer.session_id.as_ref().map(Id::as_str),
+        delivery_id: Some(answer.delivery_id.as_str()),
+        request_id,
+    }
 }
 
 /// The commit may or may not have happened. The sender's retry is told which.
 fn processing(agent_id: Option<&str>, id: &WebhookRequestId) -> Response {
-    let body = json!({
-        "status": "processing",
-        "agent_id": agent_id,
-        "session_id": null,
-        "delivery_id": null,
-        "request_id": id,
-    });
+    let body = Shown {
+        status: "processing",
+        agent_id,
+        session_id: None,
+        delivery_id: None,
+        request_id: id,
+    };
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json(body)).into_response()
 }
 
