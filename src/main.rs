@@ -5,6 +5,9 @@ use std::{io::Write, process::ExitCode};
 use bellpull::{app, cli, config};
 use clap::{Parser, Subcommand};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Any event pulls the cord, an agent answers: once, in order, within budget, in the open.
 #[derive(Debug, Parser)]
 #[command(name = "bellpull", version, max_term_width = 100, after_help = AFTER_HELP)]
