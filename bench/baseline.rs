@@ -1,0 +1,109 @@
+//! What the same HTTP stack does without storage: the yardstick of the accepts.
+//!
+//! The same server library with the same settings, the same router, and the work that no receiver
+//! can leave out: the bearer token is compared in constant time, the body is read and parsed as JSON
+//! and an HMAC-SHA256 is computed over it, the answer is as long as Bellpull's.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, to_bytes},
+    extract::{Path, Request},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use ring::{digest, hmac};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+use tower::ServiceExt;
+
+/// How this program is told to be the baseline.
+pub const ARGUMENT: &str = "serve-baseline";
+
+pub const TOKEN: &str = "baseline-token";
+
+/// The baseline as a process of its own, as Bellpull is one.
+pub struct Baseline {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Baseline {
+    pub fn start() -> anyhow::Result<Baseline> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(ARGUMENT)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("standard output is a pipe");
+        BufReader::new(stdout).read_line(&mut line)?;
+        Ok(Baseline { address: line.trim().parse()?, child })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Baseline {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Serves until killed.
+pub fn serve() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?);
+        let router = Router::new().route("/api/webhook/{source}", post(receive));
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let router = router.clone();
+            let service = hyper::service::service_fn(move |request: Request<_>| {
+                router.clone().oneshot(request.map(Body::new))
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(std::time::Duration::from_secs(15))
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(connection);
+        }
+    })
+}
+
+async fn receive(Path(source): Path<String>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let given = parts.headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
+    let token = given.and_then(|it| it.strip_prefix("Bearer ")).unwrap_or_default();
+    let hash = |text: &str| digest::digest(&digest::SHA256, text.as_bytes());
+    if !bool::from(hash(token).as_ref().ct_eq(hash(TOKEN).as_ref())) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let Ok(body) = to_bytes(body, 25 * 1024 * 1024).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let Ok(payload) = serde_json::from_slice::<Value>(&body) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, TOKEN.as_bytes()), &body);
+    let answer = json!({
+        "status": "accepted",
+        "agent_id": "agent_00000000000000000000000000",
+        "session_id": format!("sesn_{:02x}{:022}", tag.as_ref()[0], 0),
+        "delivery_id": format!("dlv_{:024}", payload.as_object().map_or(0, serde_json::Map::len)),
+        "request_id": format!("webhook_{source:024}"),
+    });
+    (StatusCode::ACCEPTED, Json(answer)).into_response()
+}

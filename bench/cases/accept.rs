@@ -1,0 +1,122 @@
+//! Durable accepts per second, and what one costs.
+
+use crate::{
+    Plan,
+    baseline::{self, Baseline},
+    database::Database,
+    load::{self, Sample, Target},
+    report::{Report, flush_ms, median, range},
+    server::{self, Server},
+};
+
+pub const CONNECTIONS: usize = 64;
+
+/// Windows of one kind.
+#[derive(Default)]
+struct Series {
+    rates: Vec<f64>,
+    cpu_micros: Vec<f64>,
+    all: Sample,
+}
+
+impl Series {
+    async fn window(&mut self, target: &Target, pid: u32, plan: &Plan) -> anyhow::Result<()> {
+        let before = server::cpu_micros(pid)?;
+        let sample = load::run(target, CONNECTIONS, plan.window).await?;
+        let cpu = server::cpu_micros(pid)? - before;
+        self.cpu_micros.push(cpu / sample.latencies.len() as f64);
+        self.rates.push(sample.per_second());
+        self.all.join(sample);
+        Ok(())
+    }
+
+    fn row(&self, name: &str, baseline: &Series) -> Vec<String> {
+        let ratios: Vec<f64> =
+            self.rates.iter().zip(&baseline.rates).map(|(ours, theirs)| ours / theirs).collect();
+        vec![
+            name.to_owned(),
+            format!("{:.0}", median(&self.rates)),
+            range(&self.rates),
+            format!("{:.2}", median(&ratios)),
+            format!("{:.1}", median(&self.cpu_micros)),
+            format!("{:.2}", self.all.percentile(0.5)),
+            format!("{:.2}", self.all.percentile(0.99)),
+        ]
+    }
+}
+
+const COLUMNS: [&str; 7] =
+    ["server", "requests/s", "range", "ratio", "CPU µs each", "p50 ms", "p99 ms"];
+
+pub async fn sqlite(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let flush = flush_ms(directory.path())?;
+    let server = Server::start(directory.path(), &[]).await?;
+    let title = format!(
+        "Accepts, SQLite: {CONNECTIONS} connections, 1 KiB bodies (a flush takes {flush:.2} ms)"
+    );
+    compare(plan, server, Database::sqlite(directory.path()), &title, report).await
+}
+
+pub async fn postgres(plan: &Plan, url: &str, report: &mut Report) -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let database = Database::postgres(url).await?;
+    let Database::Postgres(url) = &database else { unreachable!("it was asked for") };
+    let key = [("BELLPULL_VAULT_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")];
+    let server = Server::start_with(directory.path(), &["--database-url", url], &key).await?;
+    let title = format!("Accepts, PostgreSQL: {CONNECTIONS} connections, 1 KiB bodies");
+    compare(plan, server, database, &title, report).await
+}
+
+const TURNS_DONE: &str = "select count(*) from turns where status = 'done'";
+
+/// Windows of the baseline, of accepts alone, and of accepts while turns run, in turns.
+async fn compare(
+    plan: &Plan,
+    server: Server,
+    database: Database,
+    title: &str,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let baseline = Baseline::start()?;
+    let yardstick = Target {
+        address: baseline.address,
+        path: "/api/webhook/bench".to_owned(),
+        token: baseline::TOKEN.to_owned(),
+    };
+    let target = server.source().await?;
+    server.pause_agents(true).await?;
+    // Everybody has seen every path once before it counts.
+    for target in [&yardstick, &target] {
+        load::run(target, CONNECTIONS, plan.window / 4).await?;
+    }
+    let (mut without, mut paused, mut running) =
+        (Series::default(), Series::default(), Series::default());
+    for _ in 0..plan.rounds {
+        without.window(&yardstick, baseline.pid(), plan).await?;
+        paused.window(&target, server.pid(), plan).await?;
+    }
+    let memory = server.memory()?;
+    server.pause_agents(false).await?;
+    let mut without_again = Series::default();
+    let before = database.count(TURNS_DONE).await? as f64;
+    let started = std::time::Instant::now();
+    for _ in 0..plan.rounds {
+        without_again.window(&yardstick, baseline.pid(), plan).await?;
+        running.window(&target, server.pid(), plan).await?;
+    }
+    let turns =
+        (database.count(TURNS_DONE).await? as f64 - before) / started.elapsed().as_secs_f64();
+    let rows = [
+        without.row("no storage", &without),
+        paused.row("Bellpull, agent paused", &without),
+        running.row("Bellpull, turns running", &without_again),
+    ];
+    report.table(title, &COLUMNS, &rows);
+    report.note(format!(
+        "{title}: {:.0} MB resident after the accepts, {:.0} MB at most; {turns:.0} turns/s beside \
+         the load that had turns",
+        memory.0, memory.1
+    ));
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! What is measured, one file per question.
+
+pub mod accept;
+pub mod footprint;
+pub mod latency;
+pub mod million;
