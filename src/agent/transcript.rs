@@ -1,5 +1,7 @@
 //! A log folded into what a decision needs.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::fence::fence;
@@ -31,6 +33,8 @@ pub struct Transcript {
     pub n_requests: u32,
     /// Times in a row that a model request failed and is tried again.
     pub n_failures: u32,
+    /// What failed requests and the pauses after them took from this turn.
+    pub lost: Duration,
     /// Whether the session waits for the next try, or has just waited.
     pub rescheduled: bool,
     /// Whether the model has answered what was said last, if only with silence.
@@ -102,6 +106,7 @@ impl Transcript {
             EventBody::StatusRunning => {
                 self.n_requests = 0;
                 self.n_failures = 0;
+                self.lost = Duration::ZERO;
                 self.exhausted = false;
                 self.refusal = None;
             }
@@ -110,7 +115,11 @@ impl Transcript {
                 self.n_requests = self.n_requests.saturating_sub(1);
             }
             EventBody::SessionError { .. } => self.exhausted = true,
-            EventBody::StatusRescheduled => self.rescheduled = true,
+            EventBody::StatusRescheduled => {
+                self.rescheduled = true;
+                let ms = private.and_then(|private| private["lost_ms"].as_u64());
+                self.lost += Duration::from_millis(ms.unwrap_or(0));
+            }
             EventBody::ModelRequestStart => {
                 self.open_request = Some(id.clone());
                 self.n_requests += 1;

@@ -100,6 +100,11 @@ pub(super) fn models(reader: &mut Reader<'_>) -> model::Options {
             default.retry_seconds_max,
             seconds(),
         ),
+        retry_total_seconds_max: reader.get(
+            "models.retry_total_seconds_max",
+            default.retry_total_seconds_max,
+            number(1..=2_592_000, "seconds"),
+        ),
         max_tokens: reader.optional("models.max_tokens", number(1..=1_000_000, "tokens")),
         prices: prices(reader),
     }

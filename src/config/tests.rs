@@ -148,6 +148,7 @@ fn every_key_of_every_section_has_a_variable() {
         ("BELLPULL_MODELS__RETRIES_MAX", "0"),
         ("BELLPULL_MODELS__RETRY_FIRST_MS", "3"),
         ("BELLPULL_MODELS__RETRY_SECONDS_MAX", "2"),
+        ("BELLPULL_MODELS__RETRY_TOTAL_SECONDS_MAX", "60"),
         ("BELLPULL_MODELS__MAX_TOKENS", "1_000"),
         ("BELLPULL_PROJECTS__ROOTS", "/srv/a:/srv/b"),
         ("BELLPULL_METRICS__PUBLIC", "true"),

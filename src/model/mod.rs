@@ -36,6 +36,7 @@ use crate::{
 
 pub use error::{Error, Kind, Retry};
 pub use price::Price;
+pub use retry::GivenUp;
 
 /// How to reach the providers, and with how much patience.
 #[derive(Clone, Debug)]
@@ -62,6 +63,9 @@ pub struct Options {
     pub retry_first_ms: u64,
     /// Seconds between two tries at most, also when the provider asks for more.
     pub retry_seconds_max: u64,
+    /// Seconds that the failed requests of one turn and the pauses after them may take together;
+    /// beyond, the turn ends as `retries_exhausted`.
+    pub retry_total_seconds_max: u64,
     /// Tokens of one answer at most. Without it: what the provider allows, or 32,000 where the
     /// format wants a number.
     pub max_tokens: Option<u32>,
@@ -85,6 +89,7 @@ impl Default for Options {
             retries_max: 5,
             retry_first_ms: 500,
             retry_seconds_max: 60,
+            retry_total_seconds_max: 3600,
             max_tokens: None,
             prices: BTreeMap::new(),
         }
@@ -206,9 +211,16 @@ impl Models {
         }
     }
 
-    /// The pause before a failed request is made again, or `None` when it is not.
-    pub fn pause(&self, error: &Error, n_failures: u32, random: f64) -> Option<Duration> {
-        retry::pause(&self.reach.load().options, error, n_failures, random)
+    /// The pause before a failed request is made again, or why it is not. `lost` is what such
+    /// requests and their pauses took from the turn so far, this one included.
+    pub fn pause(
+        &self,
+        error: &Error,
+        n_failures: u32,
+        lost: Duration,
+        random: f64,
+    ) -> Result<Duration, GivenUp> {
+        retry::pause(&self.reach.load().options, error, n_failures, lost, random)
     }
 }
 

@@ -1,9 +1,11 @@
-//! When to ask again: a pure function of the error, of how often it went wrong, and of a random
-//! number.
+//! When to ask again: a pure function of the error, of how often it went wrong and for how long, and
+//! of a random number.
 //!
 //! Exponential back-off with full jitter, so that sessions which failed together do not come back
-//! together. A provider that names a time is taken at its word, up to a bound. Left out: the waiting
-//! itself, which is the session's place in the queue, so that it holds no worker and survives one.
+//! together. A provider that names a time is taken at its word, up to a bound. Both the tries and the
+//! time that they take are bounded, because one try may take as long as a whole request. Left out: the
+//! waiting itself, which is the session's place in the queue, so that it holds no worker and survives
+//! one.
 
 use std::time::Duration;
 
@@ -15,28 +17,47 @@ use crate::clock::Timestamp;
 /// Spread over which sessions come back after a time that the provider named.
 const SPREAD: f64 = 0.2;
 
-/// The pause before the next try, or `None` when there is none. `n_failures` counts this failure and
-/// those right before it; `random` is from 0 to 1.
+/// Why there is no further try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GivenUp {
+    #[error("asking again would not help")]
+    Useless,
+    #[error("given up after {0} further tries; `models.retries_max` may allow more")]
+    Tries(u32),
+    #[error(
+        "given up, because tries and pauses of one turn may take {0} seconds; \
+         `models.retry_total_seconds_max` may allow more"
+    )]
+    Time(u64),
+}
+
+/// The pause before the next try. `n_failures` counts this failure and those right before it, `lost`
+/// is what failed requests and their pauses took from the turn so far; `random` is from 0 to 1.
 pub(super) fn pause(
     options: &Options,
     error: &Error,
     n_failures: u32,
+    lost: Duration,
     random: f64,
-) -> Option<Duration> {
-    let Retry::Later(named) = error.retry else { return None };
+) -> Result<Duration, GivenUp> {
+    let Retry::Later(named) = error.retry else { return Err(GivenUp::Useless) };
     if n_failures > options.retries_max {
-        return None;
+        return Err(GivenUp::Tries(options.retries_max));
     }
     let longest = Duration::from_secs(options.retry_seconds_max);
     let random = random.clamp(0.0, 1.0);
-    Some(match named {
+    let pause = match named {
         Some(named) => named.min(longest).mul_f64(1.0 + SPREAD * random),
         None => {
             let first = Duration::from_millis(options.retry_first_ms);
             let doubled = first.saturating_mul(2_u32.saturating_pow(n_failures.saturating_sub(1)));
             doubled.min(longest).mul_f64(random)
         }
-    })
+    };
+    if lost + pause > Duration::from_secs(options.retry_total_seconds_max) {
+        return Err(GivenUp::Time(options.retry_total_seconds_max));
+    }
+    Ok(pause)
 }
 
 /// What the provider says about asking again, as seconds, milliseconds or a date.
@@ -84,7 +105,8 @@ mod tests {
     fn pauses_double_up_to_a_bound_and_are_spread_from_zero() {
         let options = Options { retries_max: 20, ..options() };
         let error = Error::passing("cut");
-        let ms = |n, random| pause(&options, &error, n, random).unwrap().as_millis();
+        let ms =
+            |n, random| pause(&options, &error, n, Duration::ZERO, random).unwrap().as_millis();
         assert_eq!((1..=4).map(|n| ms(n, 1.0)).collect::<Vec<_>>(), [500, 1000, 2000, 4000]);
         assert_eq!(ms(20, 1.0), 60_000);
         assert_eq!((ms(4, 0.0), ms(4, 0.25)), (0, 1000));
@@ -92,11 +114,25 @@ mod tests {
 
     #[test]
     fn tries_end() {
-        let error = Error::passing("cut");
-        assert!(pause(&options(), &error, 3, 0.5).is_some());
-        assert!(pause(&options(), &error, 4, 0.5).is_none());
-        assert!(pause(&options(), &Error::never("no"), 1, 0.5).is_none());
-        assert!(pause(&Options { retries_max: 0, ..options() }, &error, 1, 0.5).is_none());
+        let (error, none) = (Error::passing("cut"), Duration::ZERO);
+        let given_up = |options: &Options, error: &Error, n_failures, lost| {
+            pause(options, error, n_failures, lost, 0.5).err()
+        };
+        assert_eq!(given_up(&options(), &error, 3, none), None);
+        assert_eq!(given_up(&options(), &error, 4, none), Some(GivenUp::Tries(3)));
+        assert_eq!(given_up(&options(), &Error::never("no"), 1, none), Some(GivenUp::Useless));
+        let never = Options { retries_max: 0, ..options() };
+        assert_eq!(given_up(&never, &error, 1, none), Some(GivenUp::Tries(0)));
+    }
+
+    #[test]
+    fn the_time_of_all_tries_ends_too() {
+        let options = Options { retry_total_seconds_max: 100, ..options() };
+        let named =
+            Error { retry: Retry::Later(Some(Duration::from_secs(10))), ..Error::passing("busy") };
+        let after = |lost| pause(&options, &named, 1, Duration::from_secs(lost), 0.0);
+        assert_eq!(after(90), Ok(Duration::from_secs(10)));
+        assert_eq!(after(91), Err(GivenUp::Time(100)));
     }
 
     #[test]
@@ -105,8 +141,10 @@ mod tests {
             retry: Retry::Later(Some(Duration::from_secs(seconds))),
             ..Error::passing("busy")
         };
-        let seconds =
-            |named, random| pause(&options(), &after(named), 1, random).unwrap().as_secs_f64();
+        let seconds = |named, random| {
+            let pause = pause(&options(), &after(named), 1, Duration::ZERO, random);
+            pause.unwrap().as_secs_f64()
+        };
         assert_eq!(seconds(7, 0.0), 7.0);
         assert_eq!(seconds(7, 1.0), 8.4);
         assert_eq!(seconds(3600, 0.0), 60.0);

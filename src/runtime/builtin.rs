@@ -191,13 +191,17 @@ impl Turn<'_> {
             tools: self.tools(),
         };
         let model = &session.agent.model;
+        let asked = self.runtime.clock.monotonic();
         let asking = self.runtime.models.complete(model, &request, &mut previewer);
         match self.act(asking).await? {
             Ok(completion) => {
                 self.journal(start_id, message_id, &model.id, completion).await?;
                 Ok(ControlFlow::Continue(()))
             }
-            Err(error) => self.journal_failure(start_id, error).await,
+            Err(error) => {
+                let took = self.runtime.clock.monotonic() - asked;
+                self.journal_failure(start_id, error, took).await
+            }
         }
     }
 
@@ -248,28 +252,34 @@ impl Turn<'_> {
         &mut self,
         start_id: EventId,
         error: model::Error,
+        took: Duration,
     ) -> Result<ControlFlow<()>, Stopped> {
         let end = self.request_end(start_id, Some(true), error.spent);
         let n_failures = self.transcript.n_failures + 1;
-        let pause = self.runtime.models.pause(&error, n_failures, random_fraction());
+        let lost = self.transcript.lost + took;
+        let pause = self.runtime.models.pause(&error, n_failures, lost, random_fraction());
         let session_id = &self.lease.session_id;
         tracing::warn!(%session_id, error = %error, n_failures, ?pause, "a model request failed");
-        let (kind, message, spent) = (error.kind.as_str(), error.message, error.spent);
-        let Some(pause) = pause else {
-            let error = SessionError::exhausted(kind, message);
-            let event = self.runtime.event(EventBody::SessionError { error });
-            self.append(vec![end, event], spent).await?;
-            return Ok(ControlFlow::Continue(()));
+        let (kind, mut message, spent) = (error.kind.as_str(), error.message, error.spent);
+        let pause = match pause {
+            Ok(pause) => pause,
+            Err(why) => {
+                if why != model::GivenUp::Useless {
+                    message = format!("{message} ({why})");
+                }
+                let error = SessionError::exhausted(kind, message);
+                let event = self.runtime.event(EventBody::SessionError { error });
+                self.append(vec![end, event], spent).await?;
+                return Ok(ControlFlow::Continue(()));
+            }
         };
         if self.cancel.is_cancelled() {
             return Err(Stopped::Cancelled);
         }
         let error = SessionError::retrying(kind, message);
-        let events = vec![
-            end,
-            self.runtime.event(EventBody::SessionError { error }),
-            self.runtime.event(EventBody::StatusRescheduled),
-        ];
+        let mut rescheduled = self.runtime.event(EventBody::StatusRescheduled);
+        rescheduled.private = Some(json!({"lost_ms": whole_ms(took + pause)}));
+        let events = vec![end, self.runtime.event(EventBody::SessionError { error }), rescheduled];
         let active = self.active();
         self.runtime.store.reschedule(self.lease, events, spent, pause, active).await?;
         self.runtime.signals.changed(&self.lease.session_id);
@@ -342,6 +352,10 @@ impl Turn<'_> {
 /// From 0 to 1.
 fn random_fraction() -> f64 {
     f64::from(u32::from_le_bytes(vault::random())) / f64::from(u32::MAX)
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn stop_word(stop: Stop) -> &'static str {

@@ -16,6 +16,7 @@ on_all!(
     a_tool_goes_round_and_what_was_thought_goes_back,
     a_rate_limit_is_waited_for_as_long_as_it_says,
     an_overload_that_stays_ends_the_turn,
+    tries_that_take_too_long_end_the_turn,
     half_an_answer_is_void_and_asked_for_again,
     a_model_that_falls_silent_is_asked_again,
     a_turn_that_is_told_to_stop_lets_go_of_the_model_at_once,
@@ -171,6 +172,51 @@ async fn an_overload_that_stays_ends_the_turn(format: Format) {
     assert_eq!(find(&events, "exhausted")["error"]["type"], "model_overloaded_error");
     assert_eq!(find(&events, "idle")["stop_reason"]["type"], "retries_exhausted");
     // Failures are counted anew in the next turn.
+    let again = story.ring("{}").await;
+    assert_eq!(story.outcome(&again).await, "succeeded");
+}
+
+async fn tries_that_take_too_long_end_the_turn(format: Format) {
+    let busy = || Reply::status(429, "rate_limit_error", "slow down").header("retry-after", "1");
+    let settings = "retries_max = 1000\nretry_total_seconds_max = 2";
+    let story = Story::begin(format, settings, [busy(), busy()]).await;
+    let rung = story.ring("{}").await;
+    until("the session waits", async || {
+        (story.session(&rung).await["status"] == "rescheduling").then_some(())
+    })
+    .await;
+    // Another life gives no new time.
+    let story = story.restart().await;
+    assert_eq!(story.outcome(&rung).await, "failed");
+    // A pause is 1 second and up to a fifth more: one of them fits, a second one does not.
+    let events = story.events(&rung).await;
+    assert_eq!(
+        types(&events),
+        [
+            "running",
+            "user",
+            "ask",
+            "failed",
+            "retrying",
+            "rescheduled", //
+            "running",
+            "ask",
+            "failed",
+            "exhausted",
+            "idle",
+        ]
+    );
+    let error = &find(&events, "exhausted")["error"];
+    assert_eq!(error["type"], "model_rate_limited_error");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.starts_with("the model server answered 429"), "{message}");
+    assert!(message.contains("`models.retry_total_seconds_max`"), "{message}");
+    assert_eq!(find(&events, "idle")["stop_reason"]["type"], "retries_exhausted");
+    let shown = Value::from(events).to_string();
+    assert!(!shown.contains("lost_ms"), "{shown}");
+    // The next turn has all of its time again.
+    story.models.then(busy());
+    story.models.then(Reply::text(&["Back."]));
     let again = story.ring("{}").await;
     assert_eq!(story.outcome(&again).await, "succeeded");
 }
