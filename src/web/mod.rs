@@ -62,17 +62,29 @@ impl Options {
 
 /// What the handlers work with. Clones are the same server.
 #[derive(Clone, Debug)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+/// What an [`App`] consists of. One count for all of it: every layer of every request has a clone.
+#[derive(Debug)]
+pub struct Parts {
     pub store: Store,
     pub ingest: Arc<Ingest>,
     pub signals: Signals,
     pub previews: Previews,
-    options: Arc<ArcSwap<Options>>,
+    options: ArcSwap<Options>,
     /// Ends the streams when the server stops.
     pub shutdown: CancellationToken,
-    ready: Arc<health::Ready>,
+    ready: health::Ready,
     /// Who is signed in to the pages.
-    visitors: Arc<ui::Visitors>,
+    visitors: ui::Visitors,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 impl App {
@@ -84,9 +96,18 @@ impl App {
         options: Options,
         shutdown: CancellationToken,
     ) -> App {
-        let (options, ready) = (Arc::new(ArcSwap::from_pointee(options)), Arc::default());
-        let visitors = Arc::default();
-        App { store, ingest, signals, previews, options, shutdown, ready, visitors }
+        let options = ArcSwap::from_pointee(options);
+        let (ready, visitors) = (health::Ready::default(), ui::Visitors::default());
+        App(Arc::new(Parts {
+            store,
+            ingest,
+            signals,
+            previews,
+            options,
+            shutdown,
+            ready,
+            visitors,
+        }))
     }
 
     pub fn options(&self) -> Arc<Options> {

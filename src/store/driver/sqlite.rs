@@ -264,10 +264,15 @@ fn commit(connection: &mut Prepared, batch: Vec<Boxed>, clock: &Clock) {
     if let Err(error) = connection.batch("begin immediate") {
         return fail(batch, &error);
     }
+    let alone = batch.len() == 1;
     let mut done = Vec::with_capacity(batch.len());
     let mut waiting = batch.into_iter();
     while let Some(mut operation) = waiting.next() {
-        let result = savepoint(connection, operation.as_mut(), clock);
+        let result = if alone {
+            transaction(connection, operation.as_mut(), clock)
+        } else {
+            savepoint(connection, operation.as_mut(), clock)
+        };
         done.push(operation);
         if let Err(error) = result {
             // The transaction is gone, and with it what the others wrote.
@@ -276,6 +281,10 @@ fn commit(connection: &mut Prepared, batch: Vec<Boxed>, clock: &Clock) {
             return fail(done, &error);
         }
     }
+    // An operation that was alone and failed has undone everything already.
+    if connection.connection.is_autocommit() {
+        return done.into_iter().for_each(|operation| operation.answer(None));
+    }
     match connection.batch("commit") {
         Ok(()) => done.into_iter().for_each(|operation| operation.answer(None)),
         Err(error) => {
@@ -283,6 +292,20 @@ fn commit(connection: &mut Prepared, batch: Vec<Boxed>, clock: &Clock) {
             fail(done, &error);
         }
     }
+}
+
+/// Runs the only operation of a batch. It needs no savepoint, for which SQLite would copy every page
+/// that is touched. An error from here means that SQLite has ended the transaction.
+fn transaction(
+    connection: &mut Prepared,
+    operation: &mut dyn Operation,
+    clock: &Clock,
+) -> Result<()> {
+    let ok = operation.run(&mut AnyTx::Sqlite(Tx { prepared: connection, clock }));
+    if connection.connection.is_autocommit() {
+        return Err(Error::unavailable(anyhow::anyhow!("SQLite ended the transaction")));
+    }
+    if ok { Ok(()) } else { connection.batch("rollback") }
 }
 
 /// Runs an operation so that its failure undoes its own writes only. An error from here means that
