@@ -5,6 +5,9 @@ use std::{io::Write, process::ExitCode};
 use bellpull::{app, cli, config};
 use clap::{Parser, Subcommand};
 
+/// Debug builds keep the system's allocator: what stands in front of it there, as libfaketime in the
+/// tests or a memory checker, does not go together with another one.
+#[cfg(not(debug_assertions))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
