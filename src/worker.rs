@@ -8,7 +8,10 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -151,6 +154,8 @@ impl Worker {
             return 0;
         }
         let lease = self.options.lease();
+        // The leases run from the commit, which no answer tells and which comes after this.
+        let asked = self.clock.monotonic();
         let claiming =
             self.store.claim(self.owner.clone(), lease, permits.len(), after.clone()).await;
         let claimed = match claiming {
@@ -168,7 +173,7 @@ impl Worker {
         for (claimed, permit) in claimed.into_iter().zip(permits) {
             let (worker, hand_back) = (self.clone(), hand_back.child_token());
             turns.spawn(async move {
-                worker.work(claimed, hand_back).await;
+                worker.work(claimed, asked, hand_back).await;
                 drop(permit);
             });
         }
@@ -176,18 +181,20 @@ impl Worker {
     }
 
     /// One claimed session: the turn and its heartbeat, whichever ends first ends both.
-    async fn work(&self, claimed: Claimed, hand_back: CancellationToken) {
+    async fn work(&self, claimed: Claimed, asked: Instant, hand_back: CancellationToken) {
         let lease = claimed.lease;
         let stop = hand_back.child_token();
         let driving = AssertUnwindSafe(self.runtime.drive(&lease, &stop)).catch_unwind();
         let result = tokio::select! {
-            result = driving => result,
-            () = self.keep(&lease) => {
+            // First of all whether the work may go on.
+            biased;
+            () = self.keep(&lease, asked) => {
                 // Fenced or out of time: not a single write more. Dropping the turn kills its work.
                 stop.cancel();
                 tracing::warn!(session_id = %lease.session_id, "the lease was lost; the work stops");
                 Ok(Err(Stopped::Cancelled))
             }
+            result = driving => result,
         };
         match result {
             Ok(Ok(())) => {}
@@ -213,13 +220,12 @@ impl Worker {
     }
 
     /// Renews the lease each third of its length, sooner after a failure. Returns when the work must
-    /// stop.
-    async fn keep(&self, lease: &Lease) {
+    /// stop. `renewed` is when the lease was asked for: the answer may have taken its time.
+    async fn keep(&self, lease: &Lease, mut renewed: Instant) {
         let length = self.options.lease();
-        let mut renewed = self.clock.monotonic();
-        let mut pause = length / 3;
+        let mut ask_at = renewed + length / 3;
         loop {
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep_until(ask_at).await;
             let deadline = renewed + length * 2 / 3;
             let asked = self.clock.monotonic();
             // This process slept: whose lease it is by now is not for it to renew.
@@ -228,10 +234,9 @@ impl Worker {
             }
             let renewing = self.store.renew(lease, length);
             match tokio::time::timeout_at(deadline, renewing).await {
-                // Counted from before the asking: the answer may have taken its time.
                 Ok(Ok(())) => {
                     renewed = asked;
-                    pause = length / 3;
+                    ask_at = renewed + length / 3;
                     continue;
                 }
                 Ok(Err(store::Error::Fenced)) | Err(_) => return,
@@ -239,7 +244,7 @@ impl Worker {
                     tracing::warn!(error = %error.detail(), "a lease was not renewed");
                 }
             }
-            pause = length / 12;
+            ask_at = deadline.min(self.clock.monotonic() + length / 12);
         }
     }
 
