@@ -470,3 +470,21 @@ fn from_sqlite(error: rusqlite::Error) -> Error {
         Some(_) | None => Error::corrupt(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No kill of the process can tell whether a commit was synced; only a cut of the power could.
+    #[test]
+    fn commits_are_synced() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = open_writer(&directory.path().join("bellpull.db")).unwrap();
+        let pragma = |name: &str| {
+            connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+        };
+        // 2 is `full`: the log is synced with every commit.
+        assert_eq!(pragma("synchronous").unwrap(), 2.into());
+        assert_eq!(pragma("journal_mode").unwrap(), "wal".to_owned().into());
+    }
+}
