@@ -102,7 +102,7 @@ impl Payload {
                         below.extend(list);
                     }
                     Value::Array(list) => {
-                        let at = word.parse().ok().and_then(|n: usize| list.get(n));
+                        let at = pointer::index(&word).and_then(|n| list.get(n));
                         below.extend(at);
                     }
                     Value::Object(map) => below.extend(map.get(&word)),

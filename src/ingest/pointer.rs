@@ -101,8 +101,8 @@ impl<'de> Visitor<'de> for Steps<'_> {
     }
 }
 
-/// As in RFC 6901: no sign, no leading zeros.
-fn index(text: &str) -> Option<usize> {
+/// The place in a list that a step names, as in RFC 6901: no sign, no leading zeros.
+pub(super) fn index(text: &str) -> Option<usize> {
     let is_canonical = text == "0" || !text.starts_with(['0', '+']);
     is_canonical.then(|| text.parse().ok())?
 }
