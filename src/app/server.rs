@@ -179,6 +179,7 @@ fn web_options(config: &Config, address: SocketAddr) -> web::Options {
         public_url: config.public_url.clone(),
         project_roots: config.projects.roots.clone(),
         metrics_public: config.metrics.public,
+        streams_max: config.web.streams_max,
         ..web::Options::new(address)
     }
 }

@@ -32,7 +32,7 @@ pub use self::{
     format::FileText,
     problem::{Problem, Problems},
     reader::{Files, HIDDEN, Origin, Setting},
-    section::{Log, LogFormat, Metrics, Projects},
+    section::{Log, LogFormat, Metrics, Projects, Web},
     source::DeclaredSource,
     value::data_dir_default,
 };
@@ -60,6 +60,7 @@ pub struct Config {
     pub worker: worker::Options,
     pub projects: Projects,
     pub metrics: Metrics,
+    pub web: Web,
     pub log: Log,
 }
 
@@ -198,6 +199,7 @@ fn read_config(reader: &mut Reader<'_>) -> Config {
         worker: section::worker(reader),
         projects: section::projects(reader),
         metrics: section::metrics(reader),
+        web: section::web(reader),
         log: section::log(reader),
     };
     if let Some(key) = &config.master_key {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     ingest,
     model::{self, OpenAiApi, Price},
-    store, worker,
+    store, web, worker,
 };
 
 const KIB: u64 = 1024;
@@ -34,6 +34,13 @@ pub struct Projects {
 pub struct Metrics {
     /// Without a key; else with one of scope `read`.
     pub public: bool,
+}
+
+/// What is shown to people and programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Web {
+    /// Streams of events that are open at once; 503 beyond.
+    pub streams_max: usize,
 }
 
 /// What is written to standard error.
@@ -260,6 +267,11 @@ pub(super) fn projects(reader: &mut Reader<'_>) -> Projects {
 
 pub(super) fn metrics(reader: &mut Reader<'_>) -> Metrics {
     Metrics { public: reader.get("metrics.public", Metrics::default().public, boolean) }
+}
+
+pub(super) fn web(reader: &mut Reader<'_>) -> Web {
+    let default = web::Options::STREAMS_MAX;
+    Web { streams_max: reader.get("web.streams_max", default, number(1..=1_000_000, "streams")) }
 }
 
 pub(super) fn log(reader: &mut Reader<'_>) -> Log {

@@ -26,7 +26,7 @@ pub struct Options {
     pub unverified_seconds_max: u64,
     /// Sessions of one source that wait for work; 503 beyond.
     pub waiting_sessions_max: u64,
-    /// Messages that wait in one session; 503 beyond.
+    /// Messages that wait in one session; beyond, 503 to a sender and 429 to a caller of the API.
     pub waiting_messages_max: u64,
     /// Free bytes on the disk of the data directory; 503 below.
     pub free_disk_bytes_min: u64,

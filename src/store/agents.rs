@@ -53,31 +53,26 @@ impl Store {
         change: Change,
     ) -> Result<Agent> {
         let (id, at) = (id.clone(), self.clock.now());
+        self.configure(move |tx| update(tx, &id, patch, &change, at)).await
+    }
+
+    /// As [`Store::update_agent`], and in the same transaction the name of the secret that senders to
+    /// its endpoint must know, which makes no version.
+    pub async fn update_agent_with_key(
+        &self,
+        id: &AgentId,
+        patch: AgentPatch,
+        secret_key: Option<String>,
+        change: Change,
+        key_change: Change,
+    ) -> Result<Agent> {
+        let (id, at) = (id.clone(), self.clock.now());
         self.configure(move |tx| {
-            let agent = locked(tx, &id)?;
-            if agent.archived_at.is_some() {
-                return Err(Error::Conflict(format!("{id} is archived and cannot be changed")));
+            let agent = update(tx, &id, patch, &change, at)?;
+            if sources::keep_secret_at(tx, &id, secret_key, at)? {
+                audit::note(tx, &key_change, at)?;
             }
-            if let Some(version) = patch.version
-                && version != agent.version
-            {
-                return Err(Error::Conflict(format!(
-                    "version {version} is not the current one, which is {}",
-                    agent.version
-                )));
-            }
-            let spec = patch.apply(agent.spec.clone()).map_err(Error::Invalid)?;
-            if spec == agent.spec {
-                return Ok(agent);
-            }
-            let version = agent.version + 1;
-            insert_version(tx, &id, version, &spec, at)?;
-            tx.execute(
-                "update agents set name = $2, version = $3 where id = $1",
-                &params![&id, &spec.name, version],
-            )?;
-            audit::note(tx, &change, at)?;
-            latest(tx, &id)
+            Ok(agent)
         })
         .await
     }
@@ -193,6 +188,39 @@ impl Store {
             })
             .await
     }
+}
+
+fn update(
+    tx: &mut Tx<'_>,
+    id: &AgentId,
+    patch: AgentPatch,
+    change: &Change,
+    at: Timestamp,
+) -> Result<Agent> {
+    let agent = locked(tx, id)?;
+    if agent.archived_at.is_some() {
+        return Err(Error::Conflict(format!("{id} is archived and cannot be changed")));
+    }
+    if let Some(version) = patch.version
+        && version != agent.version
+    {
+        return Err(Error::Conflict(format!(
+            "version {version} is not the current one, which is {}",
+            agent.version
+        )));
+    }
+    let spec = patch.apply(agent.spec.clone()).map_err(Error::Invalid)?;
+    if spec == agent.spec {
+        return Ok(agent);
+    }
+    let version = agent.version + 1;
+    insert_version(tx, id, version, &spec, at)?;
+    tx.execute(
+        "update agents set name = $2, version = $3 where id = $1",
+        &params![id, &spec.name, version],
+    )?;
+    audit::note(tx, change, at)?;
+    latest(tx, id)
 }
 
 fn insert_version(

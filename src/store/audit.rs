@@ -2,7 +2,7 @@
 
 use super::{
     Page, Result, Store,
-    driver::{Lane, Tx, Value, params},
+    driver::{Tx, Value, params},
 };
 use crate::{
     clock::Timestamp,
@@ -60,16 +60,14 @@ impl Store {
     }
 }
 
-impl Store {
-    /// Notes a change of something that is no configuration and has no transaction of its own here.
-    pub async fn note(&self, change: Change) -> Result<()> {
-        let at = self.clock.now();
-        self.driver.transaction(Lane::Work, move |tx| note(tx, &change, at)).await
-    }
+/// Notes a change of the configuration, and lets every node read it again.
+pub(super) fn note(tx: &mut Tx<'_>, change: &Change, at: Timestamp) -> Result<()> {
+    note_only(tx, change, at)?;
+    super::bump_revision(tx)
 }
 
-/// Notes a change and lets every node read its configuration again.
-pub(super) fn note(tx: &mut Tx<'_>, change: &Change, at: Timestamp) -> Result<()> {
+/// Notes a change of something that is no configuration.
+pub(super) fn note_only(tx: &mut Tx<'_>, change: &Change, at: Timestamp) -> Result<()> {
     let row: Vec<Value> = params![
         &AuditId::new(at),
         at,
@@ -84,5 +82,5 @@ pub(super) fn note(tx: &mut Tx<'_>, change: &Change, at: Timestamp) -> Result<()
          values ($1, $2, $3, $4, $5, $6)",
         &row,
     )?;
-    super::bump_revision(tx)
+    Ok(())
 }

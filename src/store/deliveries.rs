@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    Error, Page, Result, Store, chunks,
+    Change, Error, Page, Result, Store, audit, chunks,
     driver::{Lane, Row, Tx, Value, params},
 };
 use crate::{
@@ -122,7 +122,7 @@ impl Store {
 
     /// Removes body, headers and the message that still waits; the identity stays, so that the same
     /// delivery does not run again. A message that is in the log stays there, as the log does.
-    pub async fn erase_delivery(&self, id: &DeliveryId) -> Result<Delivery> {
+    pub async fn erase_delivery(&self, id: &DeliveryId, change: Change) -> Result<Delivery> {
         let (id, at) = (id.clone(), self.clock.now());
         self.driver
             .transaction(Lane::Work, move |tx| {
@@ -145,6 +145,7 @@ impl Store {
                 if let Some(session) = session {
                     erase_waiting(tx, &session, &id)?;
                 }
+                audit::note_only(tx, &change, at)?;
                 let sql = format!("select {COLUMNS} where d.id = $1");
                 tx.first(&sql, &params![&id])?.ok_or(Error::NotFound).and_then(from_row)
             })

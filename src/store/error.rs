@@ -14,6 +14,9 @@ pub enum Error {
     /// The state of the thing forbids it; the text says what to change.
     #[error("{0}")]
     Conflict(String),
+    /// A bound was reached; the text says which. Nothing was written; it may work later.
+    #[error("{0}")]
+    Full(String),
     /// The lease is another worker's now: stop, and change nothing any more.
     #[error("the lease was lost")]
     Fenced,
@@ -49,6 +52,7 @@ impl Error {
             Error::NotFound => Error::NotFound,
             Error::Invalid(problem) => Error::Invalid(problem.clone()),
             Error::Conflict(text) => Error::Conflict(text.clone()),
+            Error::Full(text) => Error::Full(text.clone()),
             Error::Fenced => Error::Fenced,
             Error::Constraint(text) => Error::Constraint(text.clone()),
             Error::Unavailable(_) => Error::Unavailable(detail()),
@@ -68,6 +72,7 @@ impl Error {
             Error::NotFound
             | Error::Invalid(_)
             | Error::Conflict(_)
+            | Error::Full(_)
             | Error::Fenced
             | Error::Bug(_) => self.to_string(),
         }

@@ -89,6 +89,7 @@ impl Store {
     }
 
     /// Puts messages into the inbox and makes the session due. Answers them as they wait.
+    /// [`Error::Full`] when more than `waiting_max` would wait.
     pub async fn send(
         &self,
         session: &SessionId,
@@ -107,8 +108,9 @@ impl Store {
                     ));
                 }
                 if row.int(2)? + messages.len() as i64 > waiting_max {
-                    return Err(Error::Conflict(format!(
-                        "the session has {waiting_max} messages waiting, which is its limit"
+                    return Err(Error::Full(format!(
+                        "of a session's messages {waiting_max} may wait \
+                         (`limits.waiting_messages_max`); send this when the agent has taken some"
                     )));
                 }
                 add_messages(tx, &session, &messages, at)?;

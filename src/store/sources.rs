@@ -5,6 +5,7 @@ use super::{
     driver::{Row, Tx, params},
 };
 use crate::{
+    clock::Timestamp,
     domain::{
         ManagedBy,
         source::{Source, SourceKind},
@@ -130,6 +131,27 @@ pub(super) fn insert(tx: &mut Tx<'_>, source: &Source) -> Result<()> {
         ],
     )?;
     Ok(())
+}
+
+/// Names the secret of an agent's own source. Tells whether that is a change.
+pub(super) fn keep_secret_at(
+    tx: &mut Tx<'_>,
+    agent: &AgentId,
+    secret_key: Option<String>,
+    at: Timestamp,
+) -> Result<bool> {
+    let sql = format!("select {COLUMNS} where kind = 'agent' and name = $1 {{wait}}");
+    let row = tx.first(&sql, &params![agent])?.ok_or(Error::Bug("an agent without a source"))?;
+    let mut source = from_row(row)?;
+    if source.definition.secret_key == secret_key {
+        return Ok(false);
+    }
+    source.definition.secret_key = secret_key;
+    tx.execute(
+        "update sources set definition = $2, updated_at = $3 where id = $1",
+        &params![&source.id, super::to_json(&source.definition), at],
+    )?;
+    Ok(true)
 }
 
 fn read(tx: &mut Tx<'_>, id: &SourceId) -> Result<Source> {

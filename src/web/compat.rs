@@ -25,7 +25,6 @@ use crate::{
         Problem,
         agent::{Agent, AgentPatch},
         secret,
-        source::SourceKind,
     },
     id::{AgentId, Id},
 };
@@ -51,10 +50,7 @@ async fn update(
     fields: Fields,
 ) -> Result<Json<Value>> {
     let (patch, secret_key) = read(fields)?;
-    let agent = agents::change(&app, &actor, &id, patch).await?;
-    if let Some(secret_key) = secret_key {
-        keep_secret_at(&app, &actor, &id, secret_key).await?;
-    }
+    let agent = agents::change(&app, &actor, &id, patch, secret_key).await?;
     Ok(Json(show(&app, &agent)))
 }
 
@@ -97,26 +93,6 @@ fn webhook(fields: &mut Fields, at: &str) -> Result<SecretKey, Problem> {
 
 fn under(at: &str, problem: Problem) -> Problem {
     Problem::new(format!("{at}.{}", problem.field), problem.message)
-}
-
-async fn keep_secret_at(
-    app: &App,
-    actor: &Actor,
-    id: &AgentId,
-    secret_key: Option<String>,
-) -> Result<()> {
-    let sources = app.store.sources().await?;
-    let own = sources.into_iter().find(|it| it.kind == SourceKind::Agent(id.clone()));
-    let mut source = own.ok_or_else(|| Error::not_found("there is no such agent"))?;
-    if source.definition.secret_key == secret_key {
-        return Ok(());
-    }
-    source.definition.secret_key = secret_key;
-    let details = json!({"secret_key": source.definition.secret_key});
-    let change = actor.change("agent.webhook", id, details);
-    app.store.put_source(source, change).await?;
-    app.configured().await;
-    Ok(())
 }
 
 async fn archive(State(app): State<App>, actor: Actor, At(id): At<AgentId>) -> Result<Json<Value>> {

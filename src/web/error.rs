@@ -30,8 +30,10 @@ pub(super) enum Kind {
     Internal,
     /// Nothing was changed, it may work later.
     Unavailable,
-    /// A bound was reached, it may work later.
+    /// A bound of this server was reached, it may work later.
     Overloaded,
+    /// A bound of the thing itself was reached, it may work later.
+    RateLimit,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Kind::Unavailable | Kind::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::RateLimit => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -63,6 +66,7 @@ impl Kind {
             Kind::TooLarge => "request_too_large",
             Kind::Internal | Kind::Unavailable => "api_error",
             Kind::Overloaded => "overloaded_error",
+            Kind::RateLimit => "rate_limit_error",
         }
     }
 
@@ -70,7 +74,7 @@ impl Kind {
     fn retry_after(self) -> Option<&'static str> {
         match self {
             Kind::Unavailable => Some("2"),
-            Kind::Overloaded => Some("10"),
+            Kind::Overloaded | Kind::RateLimit => Some("10"),
             Kind::InvalidRequest
             | Kind::Authentication
             | Kind::Permission
@@ -174,7 +178,8 @@ impl Error {
             | Kind::MethodNotAllowed
             | Kind::Internal
             | Kind::Unavailable
-            | Kind::Overloaded => {}
+            | Kind::Overloaded
+            | Kind::RateLimit => {}
         }
     }
 }
@@ -209,6 +214,7 @@ impl From<store::Error> for Error {
             store::Error::NotFound => Error::not_found("there is no such thing"),
             store::Error::Invalid(problem) => problem.into(),
             store::Error::Conflict(text) => Error::conflict(text),
+            store::Error::Full(text) => Error::new(Kind::RateLimit, text),
             store::Error::Unavailable(_) | store::Error::CommitUnknown(_) => {
                 Error::failed(Kind::Unavailable, error.detail())
             }

@@ -46,9 +46,13 @@ pub struct Options {
     pub metrics_public: bool,
     /// Silence on a stream after which a comment is sent, so that no proxy ends it.
     pub heartbeat: Duration,
+    /// Streams of events that are open at once on this server; 503 beyond.
+    pub streams_max: usize,
 }
 
 impl Options {
+    pub const STREAMS_MAX: usize = 4096;
+
     pub fn new(listen: SocketAddr) -> Options {
         Options {
             public_url: None,
@@ -56,6 +60,7 @@ impl Options {
             project_roots: Vec::new(),
             metrics_public: false,
             heartbeat: Duration::from_secs(10),
+            streams_max: Options::STREAMS_MAX,
         }
     }
 }
@@ -75,6 +80,7 @@ pub struct Parts {
     /// Ends the streams when the server stops.
     pub shutdown: CancellationToken,
     ready: health::Ready,
+    streams: stream::Streams,
     /// Who is signed in to the pages.
     visitors: ui::Visitors,
 }
@@ -98,6 +104,7 @@ impl App {
     ) -> App {
         let options = ArcSwap::from_pointee(options);
         let (ready, visitors) = (health::Ready::default(), ui::Visitors::default());
+        let streams = stream::Streams::default();
         App(Arc::new(Parts {
             store,
             ingest,
@@ -106,6 +113,7 @@ impl App {
             options,
             shutdown,
             ready,
+            streams,
             visitors,
         }))
     }

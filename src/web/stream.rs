@@ -12,7 +12,14 @@
 
 mod frame;
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use axum::{
     body::Body,
@@ -27,7 +34,7 @@ use tokio::time::{Duration, Instant};
 use self::frame::Deltas;
 use super::{
     App, auth,
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     input::At,
     query::Query,
 };
@@ -56,6 +63,36 @@ pub(super) async fn open(
     follow(app, id, &query, &headers, may_go_on).await
 }
 
+/// The streams that are open, of the API and of the pages.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Streams(Arc<AtomicUsize>);
+
+/// One of them; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Slot(Streams);
+
+impl Streams {
+    /// `None` when as many are open as may be.
+    pub(super) fn enter(&self, max: usize) -> Option<Slot> {
+        let slot = Slot(self.clone());
+        (self.0.fetch_add(1, Ordering::Relaxed) < max).then_some(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a further stream is refused, and what helps.
+pub(super) fn too_many(max: usize) -> String {
+    format!(
+        "{max} streams of events are open on this server, which is its limit (`web.streams_max`); \
+         close some, or list the events instead"
+    )
+}
+
 /// Asked now and then: a stream outlives no key that was revoked.
 pub(super) type MayGoOn = Box<dyn Fn(&App) -> bool + Send + Sync>;
 
@@ -68,6 +105,9 @@ pub(super) async fn follow(
     may_go_on: MayGoOn,
 ) -> Result<Response> {
     let deltas = Deltas::new(query)?;
+    let max = app.options().streams_max;
+    let full = || Error::new(Kind::Overloaded, too_many(max));
+    let slot = app.streams.enter(max).ok_or_else(full)?;
     // Registered before the look, so that nothing happens unseen in between.
     let (changes, previews) = (app.signals.watch(&id), app.previews.listen(&id));
     let end = app.store.end_of_log(&id).await.map_err(Error::missing("session"))?;
@@ -86,6 +126,7 @@ pub(super) async fn follow(
         ended: false,
         may_go_on,
         app,
+        _slot: slot,
     };
     let frames = stream::unfold(stream, async |mut stream| {
         let frame = stream.next().await?;
@@ -115,6 +156,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>> {
 
 struct Stream {
     app: App,
+    _slot: Slot,
     may_go_on: MayGoOn,
     session: SessionId,
     changes: Changes,

@@ -42,7 +42,7 @@ async fn update(
     At(id): At<AgentId>,
     fields: Fields,
 ) -> Result<Json<Value>> {
-    Ok(Json(change(&app, &actor, &id, patch(fields)?).await?.to_json()))
+    Ok(Json(change(&app, &actor, &id, patch(fields)?, None).await?.to_json()))
 }
 
 async fn archive(State(app): State<App>, actor: Actor, At(id): At<AgentId>) -> Result<Json<Value>> {
@@ -114,15 +114,25 @@ pub(in crate::web) async fn make(
     Ok(agent)
 }
 
+/// Changes an agent, and with it the name of the secret of its endpoint, where one is given: both or
+/// neither.
 pub(in crate::web) async fn change(
     app: &App,
     actor: &Actor,
     id: &AgentId,
     patch: AgentPatch,
+    secret_key: Option<Option<String>>,
 ) -> Result<Agent> {
     ours(app, id).await?;
     let change = actor.change("agent.update", id, json!({}));
-    let agent = app.store.update_agent(id, patch, change).await;
+    let agent = match secret_key {
+        None => app.store.update_agent(id, patch, change).await,
+        Some(secret_key) => {
+            let details = json!({"secret_key": secret_key});
+            let key_change = actor.change("agent.webhook", id, details);
+            app.store.update_agent_with_key(id, patch, secret_key, change, key_change).await
+        }
+    };
     let agent = agent.map_err(Error::missing("agent"))?;
     app.configured().await;
     Ok(agent)

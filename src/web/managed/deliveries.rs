@@ -99,7 +99,7 @@ async fn erase(
     actor: Actor,
     At(id): At<DeliveryId>,
 ) -> Result<Json<Value>> {
-    let delivery = app.store.erase_delivery(&id).await.map_err(Error::missing("delivery"))?;
-    app.store.note(actor.change("delivery.erase", &id, json!({}))).await?;
-    Ok(Json(delivery.to_json()))
+    let change = actor.change("delivery.erase", &id, json!({}));
+    let delivery = app.store.erase_delivery(&id, change).await;
+    Ok(Json(delivery.map_err(Error::missing("delivery"))?.to_json()))
 }

@@ -75,6 +75,12 @@ impl Fault {
         Fault { detail: Some(detail), retry_seconds: Some(2), ..fault }
     }
 
+    /// A bound was reached; the text says which, and what helps.
+    pub(super) fn full(message: impl Into<String>) -> Fault {
+        let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, "Not now", message);
+        Fault { retry_seconds: Some(10), ..fault }
+    }
+
     /// Writes the page, and the log's line about it.
     pub(super) fn answer(&self, now: Timestamp, method: &Method, path: &str) -> Response {
         let id = RequestId::new(now);
@@ -117,7 +123,7 @@ impl From<store::Error> for Fault {
         match error {
             store::Error::NotFound => Fault::not_found("There is no such thing, or not any more."),
             store::Error::Invalid(problem) => Fault::invalid(problem.to_string()),
-            store::Error::Conflict(text) => Fault::invalid(text),
+            store::Error::Conflict(text) | store::Error::Full(text) => Fault::invalid(text),
             store::Error::Unavailable(_) | store::Error::CommitUnknown(_) => {
                 Fault::unavailable(error.detail())
             }

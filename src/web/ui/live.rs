@@ -17,7 +17,10 @@ use axum::{
 use tokio::time::Sleep;
 
 use super::{
-    super::App,
+    super::{
+        App,
+        stream::{Slot, too_many},
+    },
     entry::Context,
     fault::Fault,
     guard::{Fields, Visitor, still_opens},
@@ -60,6 +63,8 @@ pub(super) async fn stream(
     query: Fields,
 ) -> Result<Response, Fault> {
     let id: SessionId = id.parse().map_err(|_| Fault::not_found("There is no such session."))?;
+    let max = app.options().streams_max;
+    let slot = app.streams.enter(max).ok_or_else(|| Fault::full(too_many(max)))?;
     let (changes, previews) = (app.signals.watch(&id), app.previews.listen(&id));
     // Whether there is one, before there is a stream.
     let session = app.store.session(&id).await?;
@@ -80,6 +85,7 @@ pub(super) async fn stream(
         changes,
         previews,
         app,
+        _slot: slot,
     };
     let frames = futures_util::stream::unfold(live, |mut live| async move {
         let frame = live.next().await?;
@@ -96,6 +102,7 @@ pub(super) async fn stream(
 
 struct Live {
     app: App,
+    _slot: Slot,
     id: SessionId,
     /// Who watches.
     entry: Hash,

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     Bench, Draft,
-    bench::{HOUR, make_agent},
+    bench::{HOUR, change, make_agent},
     messages,
 };
 
@@ -240,14 +240,20 @@ async fn long_texts_are_kept_whole(bench: Bench) {
 
 async fn erasure_takes_the_body_and_keeps_the_identity(bench: Bench) {
     let missing: DeliveryId = bench.id();
-    assert_fails!(bench.store.erase_delivery(&missing).await, Error::NotFound);
+    assert_fails!(
+        bench.store.erase_delivery(&missing, change("delivery.erase")).await,
+        Error::NotFound
+    );
     for n_bytes in [10, 3 * PIECE] {
         let key = n_bytes.to_string();
         let first = bench.accept(large(&bench, &key, n_bytes).await).await;
         let session = bench.work_off(TurnEnd::EndTurn).await;
         let before = bench.store.delivery(&first.delivery_id).await.unwrap();
-        let erased = bench.store.erase_delivery(&first.delivery_id).await.unwrap();
+        let erased =
+            bench.store.erase_delivery(&first.delivery_id, change("delivery.erase")).await.unwrap();
         assert_eq!(erased.erased_at, Some(bench.clock.now()));
+        let noted = bench.store.audit(None, 1).await.unwrap().data.remove(0);
+        assert_eq!((noted.action.as_str(), noted.at), ("delivery.erase", bench.clock.now()));
         assert_eq!(erased.headers, Value::Object(serde_json::Map::new()));
         let kept = bellpull::domain::delivery::Delivery {
             erased_at: None,
@@ -260,7 +266,8 @@ async fn erasure_takes_the_body_and_keeps_the_identity(bench: Bench) {
         assert_eq!(messages(&bench.log(&session).await).len(), 1, "the log stays");
 
         bench.clock.advance(HOUR);
-        let twice = bench.store.erase_delivery(&first.delivery_id).await.unwrap();
+        let twice =
+            bench.store.erase_delivery(&first.delivery_id, change("delivery.erase")).await.unwrap();
         assert_eq!(twice, erased, "erased once");
         let again = bench.accept(bench.draft(&key).rerun_failed()).await;
         assert_eq!(again.verdict, Verdict::Duplicate);
@@ -277,7 +284,7 @@ async fn erasure_reaches_a_message_that_waits_and_no_other(bench: Bench) {
         ids.push(bench.accept(draft.for_session(&session)).await.delivery_id);
     }
     let events = bench.waiting(&session).await;
-    bench.store.erase_delivery(&ids[1]).await.unwrap();
+    bench.store.erase_delivery(&ids[1], change("delivery.erase")).await.unwrap();
     let erased = "[This delivery was erased.]".to_owned();
     let wanted = [text_of(2 * PIECE), erased, text_of(2 * PIECE)];
     assert!(messages(&bench.waiting(&session).await) == wanted);
@@ -297,8 +304,10 @@ async fn erasure_and_a_beginning_turn_do_not_tear_a_message_apart(bench: Bench) 
     for round in 0..n_rounds {
         let accepted = bench.accept(large(&bench, &format!("{round}"), PIECE + 1).await).await;
         let lease = bench.claim_one().await;
-        let (erased, _) =
-            tokio::join!(bench.store.erase_delivery(&accepted.delivery_id), bench.begin(&lease));
+        let (erased, _) = tokio::join!(
+            bench.store.erase_delivery(&accepted.delivery_id, change("delivery.erase")),
+            bench.begin(&lease)
+        );
         erased.unwrap();
         // Erased or not, the message can be read.
         let log = messages(&bench.log(&lease.session_id).await);

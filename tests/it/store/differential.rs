@@ -63,6 +63,7 @@ fn answer<T: std::fmt::Debug>(result: Result<T, Error>) -> Answer {
         Error::NotFound => "not found",
         Error::Invalid(_) => "invalid",
         Error::Conflict(_) => "conflict",
+        Error::Full(_) => "full",
         Error::Fenced => "fenced",
         Error::Constraint(_) => "constraint",
         Error::Bug(text) => text,
@@ -212,7 +213,7 @@ impl World {
                 answer(store.delete_secret(format!("S{name}"), change()).await)
             }
             Op::Erase { delivery } => match pick(&self.deliveries, delivery) {
-                Some(delivery) => answer(store.erase_delivery(&delivery).await),
+                Some(delivery) => answer(store.erase_delivery(&delivery, change()).await),
                 None => Err("no delivery"),
             },
             Op::ReadEvents { session: at, newest_first, limit, only_messages } => {

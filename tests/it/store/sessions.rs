@@ -94,7 +94,7 @@ async fn messages_are_sent_all_or_none(bench: Bench) {
     }
     assert_eq!(answer.len(), 2);
     let too_many = vec![message("three"), message("four")];
-    assert_fails!(bench.store.send(&session, too_many, 3).await, Error::Conflict(_));
+    assert_fails!(bench.store.send(&session, too_many, 3).await, Error::Full(_));
     bench.store.send(&session, vec![message("three")], 3).await.unwrap();
     assert_eq!(messages(&bench.waiting(&session).await), ["one", "two", "three"]);
 

@@ -118,6 +118,32 @@ async fn patch_merges() {
 }
 
 #[tokio::test]
+async fn an_agent_and_its_secret_s_name_change_together_or_not_at_all() {
+    let server = Server::new().await;
+    let made = server.post("/api/agents").json(json!({"name": "a", "model": "rehearsal"}));
+    let made = made.ok().await;
+    let path = format!("/api/agents/{}", made["id"].as_str().expect("an id"));
+    let body = json!({"name": "b", "version": 7, "webhook": {"secret_key": "OTHER"}});
+    server.call("PATCH", &path).json(body).error(409, "invalid_request_error").await;
+    assert_eq!(server.get(&path).ok().await, made, "neither of the two");
+
+    let body = json!({"name": "b", "version": 1, "webhook": {"secret_key": "OTHER"}});
+    let patched = server.call("PATCH", &path).json(body.clone()).ok().await;
+    let seen = (&patched["name"], &patched["version"], &patched["webhook"]["secret_key"]);
+    assert_eq!(seen, (&json!("b"), &json!(2), &json!("OTHER")));
+    let audit = server.get("/v1/audit").ok().await;
+    let noted = |action: &str| {
+        let entries = audit["data"].as_array().expect("a list").iter();
+        entries.filter(|it| it["action"] == action).map(|it| &it["details"]).collect::<Vec<_>>()
+    };
+    assert_eq!(noted("agent.update").len(), 1);
+    assert_eq!(noted("agent.webhook"), [&json!({"secret_key": "OTHER"})]);
+    // Without a change there is nothing to note.
+    server.call("PATCH", &path).json(json!({"webhook": {"secret_key": "OTHER"}})).ok().await;
+    assert_eq!(server.get("/v1/audit").ok().await, audit);
+}
+
+#[tokio::test]
 async fn an_environment_is_a_sandbox_or_a_directory() {
     let server = Server::new().await;
     let made = server.post("/v1/environments").json(json!({"name": "cloudy"})).ok().await;

@@ -184,6 +184,22 @@ async fn events(server: Server) {
 }
 
 #[tokio::test]
+async fn a_full_inbox_asks_to_come_again() {
+    let bounds = ingest::Options { waiting_messages_max: 2, ..ingest::Options::default() };
+    let server = Server::with(bounds).await;
+    let session = server.session().await;
+    server.say(&session, "one").await;
+    let path = format!("/v1/sessions/{session}/events");
+    let event = json!({"type": "user.message", "content": "more"});
+    let send = server.post(&path).json(json!({"events": [event, event]})).send().await;
+    assert_eq!((send.status.as_u16(), send.header("retry-after")), (429, Some("10")));
+    let error = &send.json()["error"];
+    assert_eq!(error["type"], "rate_limit_error");
+    assert!(error["message"].as_str().expect("text").contains("limits.waiting_messages_max"));
+    server.say(&session, "one fits").await;
+}
+
+#[tokio::test]
 async fn an_archived_session_is_read_only() {
     let server = Server::new().await;
     let session = server.session().await;

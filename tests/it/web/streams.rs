@@ -1,19 +1,21 @@
 //! A session's stream: nothing missed, nothing twice.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use axum::body::Body;
 use bellpull::{
     domain::turn::TurnEnd,
     id::{EventId, Id, SessionId},
     preview::Preview,
+    web::Options,
 };
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::{
     client::Call,
-    server::{SOON, Server},
+    server::{MASTER, SOON, Server},
+    ui::browser::Browser,
 };
 
 /// A frame as a client sees it; comments are frames with nothing but `comment`.
@@ -258,5 +260,30 @@ async fn a_stream_ends_with_the_server_or_its_key() {
     server.app.shutdown.cancel();
     while frames.any().await.is_some() {}
     stream(&server, &"sesn_1".parse().expect("an id")).error(404, "not_found_error").await;
-    tokio::time::timeout(Duration::from_secs(5), async {}).await.expect("nothing hangs");
+}
+
+#[tokio::test]
+async fn streams_have_a_bound_that_pages_and_programs_share() {
+    let server = Server::new().await;
+    let options = Options { streams_max: 2, ..(*server.app.options()).clone() };
+    server.app.set_options(options);
+    let session = server.session().await;
+    let browser = Browser::signed_in(&server, MASTER).await;
+    let page = || browser.call("GET", &format!("/sessions/{session}/live?after=0"));
+    let first = Frames::open(stream(&server, &session)).await;
+    let second = page().open().await;
+    assert_eq!(second.status(), 200);
+
+    let third = stream(&server, &session).send().await;
+    assert_eq!((third.status.as_u16(), third.header("retry-after")), (503, Some("10")));
+    let error = &third.json()["error"];
+    assert_eq!(error["type"], "overloaded_error");
+    assert!(error["message"].as_str().expect("text").contains("web.streams_max"));
+    let third = page().send().await;
+    assert_eq!((third.status.as_u16(), third.header("retry-after")), (503, Some("10")));
+    // Refusing takes no place, and leaving gives one back.
+    drop(first);
+    Frames::open(stream(&server, &session)).await;
+    drop(second);
+    assert_eq!(page().open().await.status(), 200);
 }

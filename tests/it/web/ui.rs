@@ -1,7 +1,7 @@
 //! The pages, as a browser asks for them: signing in, what a visitor may see and do, and that text
 //! from outside stays text.
 
-mod browser;
+pub(super) mod browser;
 mod live;
 
 use std::time::Duration;
