@@ -4,12 +4,15 @@
 //! the number of nodes; when it is routed to a session, then session, message and the session's due
 //! time are in the same commit. The unique constraint decides who is first, nothing else does.
 
+mod repeat;
+
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
+use self::repeat::{failed_session, repeat};
 use super::{
-    Error, Result, Store, chunks,
+    Error, Result, Store,
     driver::{Tx, Value, params},
 };
 use crate::{
@@ -512,62 +515,4 @@ fn inbox_row(
         delivery.received_at,
     ]
     .into()
-}
-
-/// A further request for a delivery that is known: counted, answered with the first one's session,
-/// and nothing is started, unless the source wants a failed one tried again.
-fn repeat(
-    tx: &mut Tx<'_>,
-    delivery: &NewDelivery,
-    now: Timestamp,
-    inbox: &mut Vec<Vec<Value>>,
-) -> Result<One> {
-    let rerun = match &delivery.route {
-        Route::To(dispatch) if delivery.rerun_failed => {
-            failed_session(tx, delivery)?.map(|session| (dispatch, session))
-        }
-        Route::To(_) | Route::Held { .. } | Route::Filtered { .. } => None,
-    };
-    let position = match &rerun {
-        Some((_, session)) => match join(tx, delivery, session, now)? {
-            Some(position) => Some(position),
-            None => return Ok(Err(Refused::SessionFull)),
-        },
-        None => None,
-    };
-    let row = tx.first(
-        "update deliveries set n_attempts = n_attempts + 1, \
-         outcome = case when $3 = 1 then 'pending' else outcome end \
-         where source_id = $1 and dedupe_key = $2 \
-         returning id, agent_id, session_id, n_attempts",
-        &params![&delivery.source_id, &delivery.identity.key, i64::from(rerun.is_some())],
-    )?;
-    // Gone again: it was first in this batch and found its session full.
-    let Some(mut row) = row else { return Ok(Err(Refused::SessionFull)) };
-    let (id, attempt) = (row.id::<DeliveryId>(0)?, row.int(3)?);
-    tx.execute(
-        "insert into attempts (delivery_id, n, request_id, received_at) values ($1, $2, $3, $4)",
-        &params![&id, attempt, &delivery.request_id, delivery.received_at],
-    )?;
-    if let Body::Chunks(_) = delivery.body {
-        chunks::remove(tx, delivery.id.as_str())?;
-    }
-    let mut verdict = Verdict::Duplicate;
-    if let (Some((dispatch, session)), Some(position)) = (&rerun, position) {
-        inbox.push(inbox_row(session, position, delivery, dispatch, &id));
-        verdict = Verdict::Accepted;
-    }
-    let (agent_id, session_id) = (row.id_or_null(1)?, row.id_or_null(2)?);
-    Ok(Ok(Accepted { verdict, delivery_id: id, agent_id, session_id, attempt }))
-}
-
-/// The open session of a delivery that failed before.
-fn failed_session(tx: &mut Tx<'_>, delivery: &NewDelivery) -> Result<Option<SessionId>> {
-    let row = tx.first(
-        "select s.id from deliveries d join sessions s on s.id = d.session_id \
-         where d.source_id = $1 and d.dedupe_key = $2 and d.outcome = 'failed' \
-         and s.archived_at is null and s.status <> 'terminated'",
-        &params![&delivery.source_id, &delivery.identity.key],
-    )?;
-    row.map(|mut row| row.id(0)).transpose()
 }

@@ -13,6 +13,7 @@ use super::{
     Error, Result, Store,
     driver::{Lane, Tx, params},
 };
+use crate::clock::Timestamp;
 
 /// Largest body that lives in its own row, and size of a piece.
 pub(super) const CHUNK_BYTES: usize = 256 * 1024;
@@ -22,6 +23,8 @@ const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 
 /// Rows that one sweep removes.
 const SWEEP_MAX: i64 = 500;
+
+const INSERT: &str = "insert into chunks (owner, n, data, written_at) values ($1, $2, $3, $4)";
 
 impl Store {
     /// Whether something of this size must be stored in pieces.
@@ -36,10 +39,7 @@ impl Store {
             let piece = data.slice(start..data.len().min(start + CHUNK_BYTES));
             let owner = owner.to_owned();
             self.driver.transaction(Lane::Work, move |tx| {
-                tx.execute(
-                    "insert into chunks (owner, n, data, written_at) values ($1, $2, $3, $4)",
-                    &params![owner, n as i64, piece, at],
-                )
+                tx.execute(INSERT, &params![owner, n as i64, piece, at])
             })
         });
         let n = stream::iter(pieces).buffered(4).try_fold(0, async |n, _| Ok(n + 1)).await?;
@@ -69,6 +69,17 @@ impl Store {
             })
             .await
     }
+}
+
+/// As [`Store::put_chunks`], in a transaction: for what is large and rare.
+pub(super) fn write(tx: &mut Tx<'_>, owner: &str, data: Bytes, at: Timestamp) -> Result<i64> {
+    let mut n = 0;
+    for start in (0..data.len()).step_by(CHUNK_BYTES) {
+        let piece = data.slice(start..data.len().min(start + CHUNK_BYTES));
+        tx.execute(INSERT, &params![owner, n, piece, at])?;
+        n += 1;
+    }
+    Ok(n)
 }
 
 /// Puts the pieces of an owner together again.

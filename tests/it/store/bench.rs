@@ -15,7 +15,7 @@ use bellpull::{
         turn::TurnEnd,
         verifier::Verifier,
     },
-    id::{AgentId, EventId, Id, SessionId},
+    id::{AgentId, DeliveryId, EventId, Id, SessionId},
     store::{
         Accepted, Body, Change, Claimed, Dispatch, Lease, Location, MessageBody, NewDelivery,
         NewMessage, NewSession, Options, Route, RouteTarget, Store, Taken,
@@ -407,6 +407,16 @@ impl Draft {
     pub fn rerun_failed(mut self) -> Draft {
         self.0.rerun_failed = true;
         self
+    }
+}
+
+/// The delivery that a message names, and whether it is a second one.
+pub fn origin_of(event: &Event) -> (DeliveryId, Option<i64>) {
+    match &event.body {
+        EventBody::UserMessage { origin: Some(origin), .. } => {
+            (origin.delivery_id.clone(), origin.rerun)
+        }
+        other => panic!("{other:?} came from nowhere"),
     }
 }
 

@@ -16,12 +16,13 @@ use serde_json::{Value, json};
 use super::{
     Bench, Draft,
     bench::{HOUR, change, make_agent},
-    messages,
+    messages, origin_of,
 };
 
 on_both!(
     bodies_and_messages_of_any_size_come_back,
     a_duplicate_leaves_no_pieces_behind,
+    a_rerun_of_any_size_names_the_delivery_that_is_stored,
     orphaned_pieces_are_swept_when_they_are_old,
     any_text_comes_back_as_it_was,
     long_texts_are_kept_whole,
@@ -112,6 +113,20 @@ async fn a_duplicate_leaves_no_pieces_behind(bench: Bench) {
     assert_eq!(bench.accept(again).await.verdict, Verdict::Duplicate);
     assert_eq!(n_pieces(&bench, &other).await, 0);
     assert!(bench.store.delivery_body(&first.delivery_id).await.is_ok());
+}
+
+async fn a_rerun_of_any_size_names_the_delivery_that_is_stored(bench: Bench) {
+    for n_bytes in [10, 3 * PIECE] {
+        let key = n_bytes.to_string();
+        let first = bench.accept(large(&bench, &key, n_bytes).await).await;
+        let session = bench.work_off(TurnEnd::Failed).await;
+        let again = large(&bench, &key, n_bytes).await.rerun_failed();
+        assert_eq!(bench.accept(again).await.verdict, Verdict::Accepted);
+        let waiting = bench.waiting(&session).await;
+        assert!(messages(&waiting) == [text_of(n_bytes)]);
+        assert_eq!(origin_of(&waiting[0]), (first.delivery_id, Some(2)));
+        bench.work_off(TurnEnd::EndTurn).await;
+    }
 }
 
 async fn orphaned_pieces_are_swept_when_they_are_old(bench: Bench) {

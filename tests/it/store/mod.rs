@@ -47,4 +47,4 @@ mod sessions;
 mod targets;
 mod turns;
 
-use bench::{Bench, Draft, messages};
+use bench::{Bench, Draft, messages, origin_of};

@@ -16,7 +16,7 @@ use super::{
     Bench,
     accept::accept_at_once,
     bench::{HOUR, make_agent, make_source},
-    messages,
+    messages, origin_of,
 };
 
 on_both!(
@@ -264,7 +264,9 @@ async fn a_failed_delivery_runs_again_when_the_source_wants_it(bench: Bench) {
     assert_eq!((other.verdict, other.attempt), (Verdict::Duplicate, 4));
     again(5, Verdict::Accepted).await;
     assert_eq!(outcome().await, Outcome::Pending);
-    assert_eq!(messages(&bench.waiting(&session).await), ["again"]);
+    let waiting = bench.waiting(&session).await;
+    assert_eq!(messages(&waiting), ["again"]);
+    assert_eq!(origin_of(&waiting[0]), (first.delivery_id.clone(), Some(5)));
     again(6, Verdict::Duplicate).await;
     bench.work_off(TurnEnd::EndTurn).await;
     assert_eq!(outcome().await, Outcome::Succeeded);

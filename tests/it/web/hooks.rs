@@ -231,6 +231,9 @@ async fn a_failed_delivery_runs_again_where_the_source_says_so() {
         (&json!("accepted"), &first["session_id"])
     );
     assert_eq!(again["delivery_id"], first["delivery_id"]);
+    let events = server.events(first["session_id"].as_str().expect("a session")).await;
+    let origin = &events.last().expect("the second message")["origin"];
+    assert_eq!((&origin["delivery_id"], &origin["rerun"]), (&first["delivery_id"], &json!(3)));
     let lease = server.work().await;
     server.finish(&lease, TurnEnd::EndTurn).await;
     assert_eq!(hook().await["status"], "duplicate", "it has succeeded");
