@@ -11,6 +11,7 @@ pub mod config;
 pub mod domain;
 pub mod id;
 pub mod ingest;
+pub mod metrics;
 pub mod model;
 pub mod preview;
 pub mod runtime;

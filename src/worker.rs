@@ -189,6 +189,7 @@ impl Worker {
             // First of all whether the work may go on.
             biased;
             () = self.keep(&lease, asked) => {
+                self.store.metrics().lease_lost();
                 // Fenced or out of time: not a single write more. Dropping the turn kills its work.
                 stop.cancel();
                 tracing::warn!(session_id = %lease.session_id, "the lease was lost; the work stops");
@@ -200,6 +201,7 @@ impl Worker {
             Ok(Ok(())) => {}
             Ok(Err(Stopped::Cancelled)) => self.hand_back(&lease).await,
             Ok(Err(Stopped::Store(store::Error::Fenced))) => {
+                self.store.metrics().lease_lost();
                 tracing::warn!(session_id = %lease.session_id, "another worker has this session");
             }
             Ok(Err(Stopped::Store(error))) => {

@@ -76,6 +76,7 @@ impl Server {
         let vault = Arc::new(open_vault(&config, &data_dir)?);
         let store = open_database(&config, clock).await?;
         check_canary(&store, &vault).await?;
+        store.metrics().set_options(&config.metrics.counted);
 
         let (signals, told) = Signals::new();
         let keys = Keys { box_key: declared.box_key.clone(), master_key: Some(master_key) };
@@ -140,6 +141,7 @@ impl Server {
         }
         self.apply(&declared).await?;
         self.ingest.bounds.set_options(config.limits.clone());
+        self.store.metrics().set_options(&config.metrics.counted);
         self.retention.store(Arc::new(config.retention.clone()));
         self.models.set_options(config.models.clone());
         self.web.set_options(web_options(&config, self.address));

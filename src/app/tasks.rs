@@ -46,6 +46,7 @@ impl Tasks {
         self.every(DISK_INTERVAL, "look at the disk", |tasks| async move {
             if let Some(free) = DataDir::free_bytes(&tasks.data_dir) {
                 tasks.ingest.bounds.set_free_disk(free);
+                tasks.store.metrics().set_free_disk(free);
             }
             Ok(())
         });
@@ -77,6 +78,8 @@ impl Tasks {
             loop {
                 let retention = tasks.retention.load_full();
                 let pruned = tasks.store.prune(&retention).await?;
+                tasks.store.metrics().pruned("bodies", pruned.bodies);
+                tasks.store.metrics().pruned("deliveries", pruned.deliveries);
                 if pruned != Pruned::default() {
                     tracing::info!(
                         bodies = pruned.bodies,

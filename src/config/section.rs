@@ -13,7 +13,7 @@ use super::{
     },
 };
 use crate::{
-    ingest,
+    ingest, metrics,
     model::{self, OpenAiApi, Price},
     store, web, worker,
 };
@@ -29,11 +29,12 @@ pub struct Projects {
     pub roots: Vec<PathBuf>,
 }
 
-/// Who may read `/metrics`.
+/// Who may read `/metrics`, and what it counts apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
     /// Without a key; else with one of scope `read`.
     pub public: bool,
+    pub counted: metrics::Options,
 }
 
 /// What is shown to people and programs.
@@ -266,7 +267,17 @@ pub(super) fn projects(reader: &mut Reader<'_>) -> Projects {
 }
 
 pub(super) fn metrics(reader: &mut Reader<'_>) -> Metrics {
-    Metrics { public: reader.get("metrics.public", Metrics::default().public, boolean) }
+    let default = Metrics::default();
+    Metrics {
+        public: reader.get("metrics.public", default.public, boolean),
+        counted: metrics::Options {
+            names_max: reader.get(
+                "metrics.names_max",
+                default.counted.names_max,
+                number(1..=100_000, "names"),
+            ),
+        },
+    }
 }
 
 pub(super) fn web(reader: &mut Reader<'_>) -> Web {

@@ -153,6 +153,7 @@ fn every_key_of_every_section_has_a_variable() {
         ("BELLPULL_PROJECTS__ROOTS", "/srv/a:/srv/b"),
         ("BELLPULL_METRICS__PUBLIC", "true"),
         ("BELLPULL_WEB__STREAMS_MAX", "10"),
+        ("BELLPULL_METRICS__NAMES_MAX", "12"),
         ("BELLPULL_LOG__FORMAT", "json"),
         ("BELLPULL_LOG__FILTER", "warn,bellpull=debug"),
     ];

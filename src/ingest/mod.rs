@@ -33,9 +33,10 @@ pub use route::check_key_template;
 use gate::Look;
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     domain::source::OnRedelivery,
     id::{AgentId, DeliveryId, EventId, Id, RefusalId, SessionId, WebhookRequestId},
+    metrics::{Received, SourceCounters},
     store::{
         self, Accepted, Body, MessageBody, NewDelivery, Refusal, Refused, Route, Store, Verdict,
     },
@@ -98,6 +99,8 @@ pub struct Ingest {
     store: Store,
     clock: Clock,
     refusals: tokio::sync::mpsc::Sender<Refusal>,
+    /// Requests to agents, and to sources, that do not exist.
+    unknown: [SourceCounters; 2],
 }
 
 /// Refused attempts that may wait to be written; more are dropped rather than slow anybody down.
@@ -113,7 +116,8 @@ impl Ingest {
         let (refusals, notes) = tokio::sync::mpsc::channel(REFUSALS_WAITING);
         let clock = store.clock().clone();
         let bounds = Bounds::new(options);
-        (Arc::new(Ingest { registry, bounds, store, clock, refusals }), notes)
+        let unknown = [true, false].map(|is_agent| store.metrics().unknown_source(is_agent));
+        (Arc::new(Ingest { registry, bounds, store, clock, refusals, unknown }), notes)
     }
 
     /// Takes a request. `read_body` is called once nothing but the body can decide, or not at all.
@@ -122,10 +126,29 @@ impl Ingest {
         head: Head,
         read_body: impl AsyncFnOnce(Permit) -> Result<(Bytes, Permit), Reject>,
     ) -> Result<Answer, Reject> {
-        let received_at = self.clock.now();
         let snapshot = self.registry.snapshot();
+        let (counters, is_agent) = match &head.endpoint {
+            Endpoint::Agent(name) => (snapshot.agent_source(name), true),
+            Endpoint::Source(name) => (snapshot.named_source(name), false),
+        };
+        let counters = match counters {
+            Some(entry) => entry.counters(self.store.metrics()),
+            None => &self.unknown[usize::from(!is_agent)],
+        };
+        let result = self.take(&snapshot, head, read_body).await;
+        counters.count(received(&result));
+        result
+    }
+
+    async fn take(
+        &self,
+        snapshot: &Snapshot,
+        head: Head,
+        read_body: impl AsyncFnOnce(Permit) -> Result<(Bytes, Permit), Reject>,
+    ) -> Result<Answer, Reject> {
+        let received_at = self.clock.now();
         let refuse = |refused| self.refuse(&head, refused, received_at);
-        let (entry, sender, look) = gate::look(&snapshot, &head, received_at).map_err(refuse)?;
+        let (entry, sender, look) = gate::look(snapshot, &head, received_at).map_err(refuse)?;
         let (body, _permit, _passed) = match look {
             Look::Passed(passed) => {
                 self.bounds.check(entry)?;
@@ -202,7 +225,7 @@ impl Ingest {
         }
     }
 
-    fn refuse(&self, head: &Head, refused: gate::Refused, at: crate::clock::Timestamp) -> Reject {
+    fn refuse(&self, head: &Head, refused: gate::Refused, at: Timestamp) -> Reject {
         let (Endpoint::Agent(name) | Endpoint::Source(name)) = &head.endpoint;
         let refusal = Refusal {
             id: RefusalId::new(at),
@@ -217,6 +240,24 @@ impl Ingest {
     }
 }
 
+/// As it is counted.
+fn received(result: &Result<Answer, Reject>) -> Received {
+    match result {
+        Ok(answer) => match answer.verdict {
+            Verdict::Accepted => Received::Accepted,
+            Verdict::Duplicate => Received::Duplicate,
+            Verdict::Filtered => Received::Filtered,
+            Verdict::Held => Received::Held,
+        },
+        Err(Reject::Unauthorized | Reject::UnknownName) => Received::Refused,
+        Err(Reject::TooLarge { .. }) => Received::TooLarge,
+        Err(Reject::BodyIncomplete(_)) => Received::Incomplete,
+        Err(Reject::Busy(_)) => Received::Busy,
+        Err(Reject::Processing) => Received::Processing,
+        Err(Reject::Failed(_)) => Received::Failed,
+    }
+}
+
 fn reject(error: store::Error) -> Reject {
     match error {
         store::Error::CommitUnknown(_) => Reject::Processing,
@@ -225,7 +266,7 @@ fn reject(error: store::Error) -> Reject {
 }
 
 /// A new id for a message, and the private part that goes with it: the nonce of its fence.
-pub fn new_message_id(at: crate::clock::Timestamp) -> (EventId, String) {
+pub fn new_message_id(at: Timestamp) -> (EventId, String) {
     let nonce = crate::vault::hex(&crate::vault::random::<8>());
     (EventId::new(at), format!("{{\"nonce\":\"{nonce}\"}}"))
 }

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use crate::{
         source::{Source, SourceKind},
     },
     id::{AgentId, EnvironmentId, Id, SourceId},
+    metrics::{Metrics, SourceCounters},
     store::{Change, SecretInfo, Store},
     vault::{Place, Vault, hash, unhex},
 };
@@ -91,9 +92,20 @@ pub struct Entry {
     pub waiting: Waiting,
     /// The room that its callers take before they have proved themselves.
     pub lane: Lane,
+    /// Looked up with the first request: sources that nobody calls take no label.
+    counters: OnceLock<SourceCounters>,
 }
 
 impl Entry {
+    pub(super) fn counters(&self, metrics: &Metrics) -> &SourceCounters {
+        self.counters.get_or_init(|| metrics.source(&self.source.kind, &self.source.name))
+    }
+
+    /// Whether anybody has called it since this process started, or waits in it.
+    pub fn is_in_use(&self) -> bool {
+        self.counters.get().is_some() || self.waiting.count() > 0
+    }
+
     /// What people and agents know it by: an agent's own source goes by the agent's name.
     pub fn display_name(&self) -> &str {
         match (&self.source.kind, &self.agent) {
@@ -436,9 +448,10 @@ fn resolve(source: Source, snapshot: &Snapshot, before: &Snapshot) -> Entry {
         SourceKind::Agent(_) => before.of_agents.get(&source.name),
         SourceKind::Named => before.named.get(&source.name),
     };
-    let (waiting, lane) =
-        known.map(|entry| (entry.waiting.clone(), entry.lane.clone())).unwrap_or_default();
-    Entry { source, secrets, sender, agent, environment, waiting, lane }
+    let (waiting, lane, counters) = known
+        .map(|entry| (entry.waiting.clone(), entry.lane.clone(), entry.counters.clone()))
+        .unwrap_or_default();
+    Entry { source, secrets, sender, agent, environment, waiting, lane, counters }
 }
 
 /// The name of the secret that a source's verifier uses.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Runtime, Stopped, host};
 use crate::{
     agent::{self, Command, ToolKind, Transcript},
+    clock::Timestamp,
     domain::{
         conversation::{Completion, Request, Stop, ToolSpec, ToolUse},
         cost::Spent,
@@ -39,10 +40,21 @@ impl Runtime {
         let started = self.clock.monotonic();
         let running = self.event(EventBody::StatusRunning);
         let taken = self.store.begin_turn(lease, TurnId::new(self.clock.now()), running).await?;
+        let _running = self.store.metrics().turn_runs();
+        let now = self.clock.now();
+        for message in &taken.messages {
+            self.store.metrics().taken(now.since(message.received_at));
+        }
         self.signals.changed(&lease.session_id);
         let session = self.store.session(&lease.session_id).await?;
-        let mut turn =
-            Turn { runtime: self, lease, cancel, started, transcript: self.fold(lease).await? };
+        let mut turn = Turn {
+            runtime: self,
+            lease,
+            cancel,
+            begun_at: taken.started_at,
+            started,
+            transcript: self.fold(lease).await?,
+        };
         if taken.resumes > i64::from(self.options.resumes_max) {
             let message =
                 format!("the turn was resumed {} times and got no further", taken.resumes - 1);
@@ -73,10 +85,14 @@ impl Runtime {
 
     /// Ends the turn of a worker that panicked: the bug is said, and the session is idle again.
     pub async fn give_up(&self, lease: &Lease) -> Result<(), Stopped> {
-        let cancel = CancellationToken::new();
-        let started = self.clock.monotonic();
-        let transcript = Transcript::default();
-        let mut turn = Turn { runtime: self, lease, cancel: &cancel, started, transcript };
+        let mut turn = Turn {
+            runtime: self,
+            lease,
+            cancel: &CancellationToken::new(),
+            begun_at: self.clock.now(),
+            started: self.clock.monotonic(),
+            transcript: Transcript::default(),
+        };
         turn.fail("unknown_error", "a bug in this server ended the turn".to_owned()).await
     }
 
@@ -125,6 +141,9 @@ struct Turn<'a> {
     runtime: &'a Runtime,
     lease: &'a Lease,
     cancel: &'a CancellationToken,
+    /// When the turn began, perhaps in an earlier life.
+    begun_at: Timestamp,
+    /// When the work on it began here.
     started: Instant,
     transcript: Transcript,
 }
@@ -193,7 +212,15 @@ impl Turn<'_> {
         let model = &session.agent.model;
         let asked = self.runtime.clock.monotonic();
         let asking = self.runtime.models.complete(model, &request, &mut previewer);
-        match self.act(asking).await? {
+        let result = self.act(asking).await;
+        let (word, spent) = match &result {
+            Ok(Ok(completion)) => ("ok", completion.spent),
+            Ok(Err(error)) => (error.kind.as_str(), error.spent),
+            Err(_) => ("cancelled", Spent::default()),
+        };
+        let took = self.runtime.clock.monotonic() - asked;
+        self.runtime.store.metrics().model_asked(&model.id, word, took, &spent);
+        match result? {
             Ok(completion) => {
                 self.journal(start_id, message_id, &model.id, completion).await?;
                 Ok(ControlFlow::Continue(()))
@@ -282,6 +309,7 @@ impl Turn<'_> {
         let events = vec![end, self.runtime.event(EventBody::SessionError { error }), rescheduled];
         let active = self.active();
         self.runtime.store.reschedule(self.lease, events, spent, pause, active).await?;
+        self.runtime.store.metrics().turn_put_off();
         self.runtime.signals.changed(&self.lease.session_id);
         // Not now, but perhaps before the worker would look by itself.
         self.runtime.signals.due();
@@ -342,6 +370,8 @@ impl Turn<'_> {
         }));
         let active = self.active();
         self.runtime.store.finish(self.lease, end, events, active).await?;
+        let duration = self.runtime.clock.now().since(self.begun_at);
+        self.runtime.store.metrics().turn_ended(end, duration);
         self.runtime.signals.changed(&self.lease.session_id);
         // Messages may have come meanwhile.
         self.runtime.signals.due();

@@ -31,6 +31,23 @@ pub struct LastDelivery {
 }
 
 impl Store {
+    /// For each source with deliveries that no turn has taken yet: when the oldest of them came.
+    /// Those that wait longest first, so many at most.
+    pub async fn oldest_waiting(&self, limit: usize) -> Result<Vec<(SourceId, Timestamp)>> {
+        self.driver
+            .read(move |tx| {
+                // One look into the index for each source, however many deliveries wait.
+                let sql = "select w.id, w.came from (select r.id, (select d.received_at \
+                           from deliveries d where d.source_id = r.id and d.outcome = 'pending' \
+                           order by d.id limit 1) as came from sources r) w \
+                           where w.came is not null order by w.came limit $1";
+                let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+                let rows = tx.query(sql, &super::driver::params![limit])?;
+                rows.into_iter().map(|mut row| Ok((row.id(0)?, row.time(1)?))).collect()
+            })
+            .await
+    }
+
     /// Agents that never had a session are not among the answers.
     pub async fn last_sessions(&self, agents: Vec<AgentId>) -> Result<Vec<LastSession>> {
         let values: Vec<Value> = agents.iter().map(Value::from).collect();

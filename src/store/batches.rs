@@ -70,6 +70,7 @@ async fn write_batches(driver: Driver, queue: Arc<Mutex<Receiver>>) {
         if queue.lock().await.recv_many(&mut batch, BATCH_MAX).await == 0 {
             return;
         }
+        driver.metrics().batched(batch.len());
         let (deliveries, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let shared = Arc::new(deliveries);
         let copy = shared.clone();

@@ -62,6 +62,22 @@ impl Error {
         }
     }
 
+    /// What failed, in a word, if it was no fault of the caller and no loss of a race.
+    pub(crate) fn failure(&self) -> Option<&'static str> {
+        match self {
+            Error::Unavailable(_) => Some("unavailable"),
+            Error::CommitUnknown(_) => Some("commit_unknown"),
+            Error::Corrupt(_) => Some("corrupt"),
+            Error::Bug(_) => Some("bug"),
+            Error::NotFound
+            | Error::Invalid(_)
+            | Error::Conflict(_)
+            | Error::Full(_)
+            | Error::Fenced
+            | Error::Constraint(_) => None,
+        }
+    }
+
     /// The whole chain in one line, for the log.
     pub fn detail(&self) -> String {
         match self {

@@ -41,13 +41,13 @@ pub use events::{EventFilter, LogEnd};
 pub use hints::Hint;
 pub use keys::ApiKey;
 pub use prune::Pruned;
-pub use queue::{Claimed, Lease, Taken};
+pub use queue::{Claimed, Lease, Taken, TakenMessage};
 pub use secrets::{SealedSecret, SecretInfo};
 pub use sessions::{NewMessage, NewSession, SessionFilter};
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use crate::clock::Clock;
+use crate::{clock::Clock, metrics::Metrics};
 use driver::{Driver, Lane};
 
 /// How the store uses its database.
@@ -110,7 +110,8 @@ pub struct Store {
 impl Store {
     /// Opens the database, making its tables when it is empty.
     pub async fn open(location: &Location, options: &Options, clock: Clock) -> Result<Store> {
-        let driver = Driver::open(location, options, clock.clone()).await?;
+        let metrics = Metrics::new(clock.now());
+        let driver = Driver::open(location, options, clock.clone(), metrics).await?;
         migrate::migrate(&driver).await?;
         let patience = Duration::from_secs(options.statement_seconds_max);
         let batches = batches::Batches::start(&driver, patience);
@@ -119,6 +120,11 @@ impl Store {
 
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// What this process counts: whoever has a store counts into the same numbers.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.driver.metrics()
     }
 
     pub fn is_sqlite(&self) -> bool {

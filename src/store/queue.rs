@@ -18,7 +18,7 @@ use crate::{
         event::{EventBody, NewEvent, Usage},
         turn::TurnEnd,
     },
-    id::{AgentId, EventId, Id, SessionId, TurnId},
+    id::{AgentId, DeliveryId, EventId, Id, SessionId, TurnId},
 };
 
 /// The right to work on a session until `until`, unless it is renewed.
@@ -47,7 +47,18 @@ pub struct Taken {
     pub turn_id: TurnId,
     /// How often this turn was resumed without getting any further.
     pub resumes: i64,
-    pub n_messages: usize,
+    /// When the turn was begun first.
+    pub started_at: Timestamp,
+    /// What was taken from the inbox, in its order; nothing when the turn is resumed.
+    pub messages: Vec<TakenMessage>,
+}
+
+/// A message that a turn took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakenMessage {
+    pub received_at: Timestamp,
+    /// What it came with, if a sender sent it.
+    pub delivery_id: Option<DeliveryId>,
 }
 
 impl Store {
@@ -171,8 +182,8 @@ impl Store {
             .transaction(Lane::Work, move |tx| {
                 let mut held = hold(tx, &lease)?;
                 if let Some(turn_id) = held.turn_id.clone() {
-                    let resumes = resume(tx, &turn_id, held.next_seq)?;
-                    return Ok(Taken { turn_id, resumes, n_messages: 0 });
+                    let (resumes, started_at) = resume(tx, &turn_id, held.next_seq)?;
+                    return Ok(Taken { turn_id, resumes, started_at, messages: Vec::new() });
                 }
                 tx.execute(
                     "insert into turns (id, session_id, status, started_at) \
@@ -181,13 +192,13 @@ impl Store {
                 )?;
                 held.turn_id = Some(fresh.clone());
                 let mut rows = vec![event_row(&held, 0, &opening, at)];
-                let n_messages = take(tx, &held, &fresh, at, &mut rows)?;
+                let messages = take(tx, &held, &fresh, at, &mut rows)?;
                 write(tx, &held, rows, "running", at)?;
                 tx.execute(
                     "update sessions set turn_id = $2, inbox_taken = inbox_taken + $3 where id = $1",
-                    &params![&lease.session_id, &fresh, n_messages as i64],
+                    &params![&lease.session_id, &fresh, messages.len() as i64],
                 )?;
-                Ok(Taken { turn_id: fresh, resumes: 0, n_messages })
+                Ok(Taken { turn_id: fresh, resumes: 0, started_at: at, messages })
             })
             .await
     }
@@ -353,31 +364,33 @@ fn hold(tx: &mut Tx<'_>, lease: &Lease) -> Result<Held> {
 }
 
 /// Counts a resumption that found the log where the last one found it.
-fn resume(tx: &mut Tx<'_>, turn: &TurnId, next_seq: i64) -> Result<i64> {
+fn resume(tx: &mut Tx<'_>, turn: &TurnId, next_seq: i64) -> Result<(i64, Timestamp)> {
     let row = tx.first(
         "update turns set resumes = case when resumed_seq = $2 then resumes + 1 else 1 end, \
-         resumed_seq = $2 where id = $1 returning resumes",
+         resumed_seq = $2 where id = $1 returning resumes, started_at",
         &params![turn, next_seq],
     )?;
-    row.ok_or(Error::Bug("an unfinished turn without a row"))?.int(0)
+    let mut row = row.ok_or(Error::Bug("an unfinished turn without a row"))?;
+    Ok((row.int(0)?, row.time(1)?))
 }
 
-/// Moves what waits from the inbox into the rows that will be appended; answers how many messages.
+/// Moves what waits from the inbox into the rows that will be appended; answers what that was.
 fn take(
     tx: &mut Tx<'_>,
     held: &Held,
     turn: &TurnId,
     at: Timestamp,
     rows: &mut Vec<Vec<Value>>,
-) -> Result<usize> {
+) -> Result<Vec<TakenMessage>> {
     let waiting = tx.query(
-        "select position, event_id, body, n_chunks, private from inbox \
+        "select position, event_id, body, n_chunks, private, received_at, delivery_id from inbox \
          where session_id = $1 order by position limit $2",
         &params![&held.session_id, TAKE_MAX],
     )?;
-    let (n_messages, mut last) = (waiting.len(), 0);
+    let (mut messages, mut last) = (Vec::with_capacity(waiting.len()), 0);
     for mut row in waiting {
         last = row.int(0)?;
+        messages.push(TakenMessage { received_at: row.time(5)?, delivery_id: row.id_or_null(6)? });
         rows.push(
             params![
                 &held.session_id,
@@ -402,7 +415,7 @@ fn take(
         "delete from inbox where session_id = $1 and position <= $2",
         &params![&held.session_id, last],
     )?;
-    Ok(n_messages)
+    Ok(messages)
 }
 
 fn append_rows(

@@ -44,7 +44,8 @@ fn text(name: Name, request: &Request) -> String {
 }
 
 async fn receive(app: App, endpoint: Endpoint, request: Request) -> Response {
-    let id = WebhookRequestId::new(app.store.clock().now());
+    let clock = app.store.clock().clone();
+    let (id, started) = (WebhookRequestId::new(clock.now()), clock.monotonic());
     let agent_id = match &endpoint {
         Endpoint::Agent(name) => Some(name.clone()),
         Endpoint::Source(_) => None,
@@ -67,6 +68,7 @@ async fn receive(app: App, endpoint: Endpoint, request: Request) -> Response {
             {
                 app.ring(session);
             }
+            app.store.metrics().answered(clock.monotonic() - started);
             (StatusCode::ACCEPTED, Json(shown(&answer, &id))).into_response()
         }
         Err(Reject::Processing) => processing(agent_id.as_deref(), &id),

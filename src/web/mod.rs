@@ -14,6 +14,7 @@ mod hooks;
 mod input;
 mod intake;
 mod managed;
+mod metrics;
 mod query;
 mod stream;
 mod ui;
@@ -81,6 +82,8 @@ pub struct Parts {
     pub shutdown: CancellationToken,
     ready: health::Ready,
     streams: stream::Streams,
+    /// What waits, as it was last looked up for `/metrics`.
+    oldest: metrics::Oldest,
     /// Who is signed in to the pages.
     visitors: ui::Visitors,
 }
@@ -105,6 +108,7 @@ impl App {
         let options = ArcSwap::from_pointee(options);
         let (ready, visitors) = (health::Ready::default(), ui::Visitors::default());
         let streams = stream::Streams::default();
+        let oldest = metrics::Oldest::default();
         App(Arc::new(Parts {
             store,
             ingest,
@@ -114,6 +118,7 @@ impl App {
             shutdown,
             ready,
             streams,
+            oldest,
             visitors,
         }))
     }
@@ -160,6 +165,7 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), auth::require));
     Router::new()
         .merge(health::routes())
+        .merge(metrics::routes())
         .merge(hooks::routes())
         .merge(api)
         .merge(ui::routes(&app))

@@ -41,6 +41,7 @@ use super::{
 use crate::{
     domain::Problem,
     id::SessionId,
+    metrics::{Metrics, Running},
     preview::{Listener, Preview},
     signal::Changes,
     store,
@@ -69,19 +70,22 @@ pub(super) struct Streams(Arc<AtomicUsize>);
 
 /// One of them; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Slot(Streams);
+pub(super) struct Slot {
+    all: Streams,
+    _counted: Running,
+}
 
 impl Streams {
     /// `None` when as many are open as may be.
-    pub(super) fn enter(&self, max: usize) -> Option<Slot> {
-        let slot = Slot(self.clone());
+    pub(super) fn enter(&self, max: usize, metrics: &Metrics) -> Option<Slot> {
+        let slot = Slot { all: self.clone(), _counted: metrics.stream_opens() };
         (self.0.fetch_add(1, Ordering::Relaxed) < max).then_some(slot)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.all.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -107,7 +111,7 @@ pub(super) async fn follow(
     let deltas = Deltas::new(query)?;
     let max = app.options().streams_max;
     let full = || Error::new(Kind::Overloaded, too_many(max));
-    let slot = app.streams.enter(max).ok_or_else(full)?;
+    let slot = app.streams.enter(max, app.store.metrics()).ok_or_else(full)?;
     // Registered before the look, so that nothing happens unseen in between.
     let (changes, previews) = (app.signals.watch(&id), app.previews.listen(&id));
     let end = app.store.end_of_log(&id).await.map_err(Error::missing("session"))?;

@@ -12,13 +12,14 @@ pub(crate) mod postgres;
 pub(crate) mod sqlite;
 mod value;
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 pub(crate) use value::{Row, Value, params};
 
 use crate::{
     clock::{Clock, Timestamp},
-    store::{Options, Result},
+    metrics::Metrics,
+    store::{Error, Options, Result},
 };
 
 /// Where the data lives.
@@ -48,13 +49,14 @@ impl Driver {
         location: &Location,
         options: &Options,
         clock: Clock,
+        metrics: Arc<Metrics>,
     ) -> Result<Driver> {
         match location {
             Location::Sqlite(path) => {
-                sqlite::Sqlite::open(path, options, clock).map(Driver::Sqlite)
+                sqlite::Sqlite::open(path, options, clock, metrics).map(Driver::Sqlite)
             }
             Location::Postgres(url) => {
-                postgres::Postgres::open(url, options).await.map(Driver::Postgres)
+                postgres::Postgres::open(url, options, clock, metrics).await.map(Driver::Postgres)
             }
         }
     }
@@ -64,10 +66,10 @@ impl Driver {
         &self,
         work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        match self {
+        self.counted(match self {
             Driver::Sqlite(sqlite) => sqlite.read(work).await,
             Driver::Postgres(postgres) => postgres.read(work).await,
-        }
+        })
     }
 
     /// Runs a closure as one transaction. It goes on to its end when the caller stops waiting.
@@ -76,10 +78,24 @@ impl Driver {
         lane: Lane,
         work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        match self {
+        self.counted(match self {
             Driver::Sqlite(sqlite) => sqlite.transaction(lane, work).await,
             Driver::Postgres(postgres) => postgres.transaction(lane, work).await,
+        })
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        match self {
+            Driver::Sqlite(sqlite) => sqlite.metrics(),
+            Driver::Postgres(postgres) => postgres.metrics(),
         }
+    }
+
+    fn counted<T>(&self, result: Result<T>) -> Result<T> {
+        if let Some(kind) = result.as_ref().err().and_then(Error::failure) {
+            self.metrics().store_failed(kind);
+        }
+        result
     }
 
     /// Finishes what waits and closes the connections.

@@ -21,7 +21,8 @@ use super::{
     value::{Dialect, Value, rewrite},
 };
 use crate::{
-    clock::Timestamp,
+    clock::{Clock, Timestamp},
+    metrics::Metrics,
     store::{Error, Options, Result},
 };
 
@@ -35,6 +36,8 @@ pub(crate) struct Postgres {
     ingest: Pool,
     statement_timeout: Duration,
     url: Arc<str>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
 }
 
 impl fmt::Debug for Postgres {
@@ -73,12 +76,19 @@ pub(crate) fn config(url: &str) -> Result<Config> {
 }
 
 impl Postgres {
-    pub(crate) async fn open(url: &str, options: &Options) -> Result<Postgres> {
+    pub(crate) async fn open(
+        url: &str,
+        options: &Options,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Postgres> {
         let config = config(url)?;
         let timeout = Duration::from_secs(options.statement_seconds_max);
         let pool = open_pool(&config, options.postgres_connections_max, timeout)?;
         let ingest = open_pool(&config, INGEST_CONNECTIONS, timeout)?;
-        let postgres = Postgres { pool, ingest, statement_timeout: timeout, url: url.into() };
+        let statement_timeout = timeout;
+        let postgres =
+            Postgres { pool, ingest, statement_timeout, url: url.into(), clock, metrics };
         // Fails now, with a reason, rather than at the first delivery.
         postgres.read(|tx| tx.query("select 1", &[])).await?;
         Ok(postgres)
@@ -86,6 +96,10 @@ impl Postgres {
 
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     pub(crate) async fn read<T: Send + 'static>(
@@ -104,14 +118,20 @@ impl Postgres {
             Lane::Ingest => &self.ingest,
             Lane::Work => &self.pool,
         };
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
         blocking(pool, self.statement_timeout, move |tx| {
+            let started = clock.monotonic();
             simple(tx, "begin")?;
             match work(tx) {
-                Ok(value) => simple(tx, "commit").map(|()| value).map_err(|error| match error {
-                    // The server said no: nothing was committed. Anything else: who knows.
-                    Error::Constraint(_) | Error::Conflict(_) => error,
-                    other => Error::CommitUnknown(anyhow::anyhow!(other.detail())),
-                }),
+                Ok(value) => {
+                    simple(tx, "commit").map_err(|error| match error {
+                        // The server said no: nothing was committed. Anything else: who knows.
+                        Error::Constraint(_) | Error::Conflict(_) => error,
+                        other => Error::CommitUnknown(anyhow::anyhow!(other.detail())),
+                    })?;
+                    metrics.committed(clock.monotonic() - started);
+                    Ok(value)
+                }
                 Err(error) => {
                     // Where this fails, the connection is given up, and the reason is the first one.
                     let _ = simple(tx, "rollback");

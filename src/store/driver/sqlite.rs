@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Timestamp},
+    metrics::Metrics,
     store::{Error, Options, Result},
 };
 
@@ -52,6 +53,7 @@ struct Shared {
     writes: Arc<Queue>,
     reads: Arc<Queue>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Drop for Shared {
@@ -62,7 +64,12 @@ impl Drop for Shared {
 }
 
 impl Sqlite {
-    pub(crate) fn open(path: &Path, options: &Options, clock: Clock) -> Result<Sqlite> {
+    pub(crate) fn open(
+        path: &Path,
+        options: &Options,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Sqlite> {
         let writer = open_writer(path)?;
         let (writes, reads) = (Arc::new(Queue::default()), Arc::new(Queue::default()));
         let mut threads = Vec::new();
@@ -80,17 +87,21 @@ impl Sqlite {
                 }
             })?);
         }
-        let queue = writes.clone();
+        let (queue, counters) = (writes.clone(), metrics.clone());
         threads.push(spawn("sqlite-write", move || {
             let mut connection = Prepared::new(writer);
             while let Some(batch) = queue.take(BATCH_INGEST_MAX, BATCH_WORK_MAX) {
-                commit(&mut connection, batch, &clock);
+                commit(&mut connection, batch, &clock, &counters);
             }
             // Leaves a file that needs no recovery when it is opened again.
             let _ = connection.connection.execute_batch("pragma wal_checkpoint(truncate)");
         })?);
         let threads = Mutex::new(threads);
-        Ok(Sqlite { shared: Arc::new(Shared { writes, reads, threads }) })
+        Ok(Sqlite { shared: Arc::new(Shared { writes, reads, threads, metrics }) })
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
     }
 
     pub(crate) async fn read<T: Send + 'static>(
@@ -260,7 +271,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// One batch: begin, each operation in a savepoint, commit, answer.
-fn commit(connection: &mut Prepared, batch: Vec<Boxed>, clock: &Clock) {
+fn commit(connection: &mut Prepared, batch: Vec<Boxed>, clock: &Clock, metrics: &Metrics) {
+    let started = clock.monotonic();
     if let Err(error) = connection.batch("begin immediate") {
         return fail(batch, &error);
     }
@@ -286,7 +298,10 @@ fn commit(connection: &mut Prepared, batch: Vec<Boxed>, clock: &Clock) {
         return done.into_iter().for_each(|operation| operation.answer(None));
     }
     match connection.batch("commit") {
-        Ok(()) => done.into_iter().for_each(|operation| operation.answer(None)),
+        Ok(()) => {
+            metrics.committed(clock.monotonic() - started);
+            done.into_iter().for_each(|operation| operation.answer(None));
+        }
         Err(error) => {
             connection.roll_back();
             fail(done, &error);

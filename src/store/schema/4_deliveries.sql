@@ -36,6 +36,9 @@ create index deliveries_by_session on deliveries (session_id, id) where session_
 create index deliveries_held on deliveries (id) where status = 'held';
 create index deliveries_failed on deliveries (id) where outcome in ('failed', 'in_doubt');
 
+-- How long the oldest delivery of a source has waited for its turn.
+create index deliveries_pending on deliveries (source_id, id) where outcome = 'pending';
+
 -- The second and further requests for a delivery.
 create table attempts (
   delivery_id text {c} not null,

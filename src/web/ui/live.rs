@@ -64,7 +64,8 @@ pub(super) async fn stream(
 ) -> Result<Response, Fault> {
     let id: SessionId = id.parse().map_err(|_| Fault::not_found("There is no such session."))?;
     let max = app.options().streams_max;
-    let slot = app.streams.enter(max).ok_or_else(|| Fault::full(too_many(max)))?;
+    let slot =
+        app.streams.enter(max, app.store.metrics()).ok_or_else(|| Fault::full(too_many(max)))?;
     let (changes, previews) = (app.signals.watch(&id), app.previews.listen(&id));
     // Whether there is one, before there is a stream.
     let session = app.store.session(&id).await?;

@@ -207,7 +207,7 @@ async fn one_delivery_of(bench: &Bench, answers: Vec<Accepted>, n: i64) {
 
     let lease = bench.claim_one().await;
     assert_eq!(Some(&lease.session_id), first.session_id.as_ref());
-    assert_eq!(bench.begin(&lease).await.n_messages, 1);
+    assert_eq!(bench.begin(&lease).await.messages.len(), 1);
     assert_eq!(messages(&bench.log(&lease.session_id).await).len(), 1);
 }
 

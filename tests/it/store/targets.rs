@@ -143,7 +143,7 @@ async fn nodes_that_meet_at_the_same_keys_do_not_stop_each_other_on_postgres() {
             assert_eq!((answers.len(), sessions.len()), (2 * N_KEYS, N_KEYS));
         }
         for claimed in bench.claim().await {
-            assert_eq!(bench.begin(&claimed.lease).await.n_messages, 4);
+            assert_eq!(bench.begin(&claimed.lease).await.messages.len(), 4);
             bench.finish(&claimed.lease, TurnEnd::EndTurn).await;
         }
     }
@@ -187,7 +187,7 @@ async fn one_session_of(bench: &Bench, answers: &[Accepted]) {
     assert_eq!(sessions.len(), 1, "{answers:?}");
     let lease = bench.claim_one().await;
     let waiting = messages(&bench.waiting(&lease.session_id).await);
-    assert_eq!(bench.begin(&lease).await.n_messages, answers.len());
+    assert_eq!(bench.begin(&lease).await.messages.len(), answers.len());
     assert_eq!(messages(&bench.log(&lease.session_id).await), waiting);
     for answer in answers {
         let delivery = bench.store.delivery(&answer.delivery_id).await.unwrap();

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bellpull::{
+    clock::Timestamp,
     domain::{
         cost::{Cost, MicroUsd, Spent},
         delivery::Outcome,
@@ -42,7 +43,12 @@ async fn a_turn_takes_what_waits_and_numbers_it(bench: Bench) {
     let (turn_id, opening) = (bench.id::<TurnId>(), bench.running());
     let taken = bench.store.begin_turn(&lease, turn_id.clone(), opening.clone()).await.unwrap();
     let begun = bench.clock.now();
-    assert_eq!(taken, Taken { turn_id: turn_id.clone(), resumes: 0, n_messages: 3 });
+    let waited: Vec<Timestamp> = taken.messages.iter().map(|it| it.received_at).collect();
+    assert!(waited.is_sorted() && begun.since(waited[0]) >= HOUR / 2, "{waited:?} {begun}");
+    let deliveries = taken.messages.iter().map(|it| it.delivery_id.clone());
+    let expected = [Some(first.delivery_id.clone()), None, Some(second.delivery_id.clone())];
+    assert_eq!(deliveries.collect::<Vec<_>>(), expected);
+    assert_eq!((&taken.turn_id, taken.resumes, taken.started_at), (&turn_id, 0, begun));
     let log = bench.log(&session).await;
     assert_eq!(log[0].id, opening.id);
     assert_eq!(messages(&log), ["message one", "typed", "message two"]);
@@ -93,7 +99,7 @@ async fn a_message_that_comes_during_a_turn_is_for_the_next_one(bench: Bench) {
     let session = first.session_id.unwrap();
     let lease = bench.claim_one().await;
     bench.accept(bench.draft("before the turn").for_key("k")).await;
-    assert_eq!(bench.begin(&lease).await.n_messages, 2);
+    assert_eq!(bench.begin(&lease).await.messages.len(), 2);
     bench.accept(bench.draft("during").for_key("k")).await;
     bench.send(&session, "typed").await;
     bench.append(&lease, "working").await;
@@ -102,7 +108,7 @@ async fn a_message_that_comes_during_a_turn_is_for_the_next_one(bench: Bench) {
     bench.finish(&lease, TurnEnd::EndTurn).await;
 
     let lease = bench.claim_one().await;
-    assert_eq!(bench.begin(&lease).await.n_messages, 2);
+    assert_eq!(bench.begin(&lease).await.messages.len(), 2);
     bench.finish(&lease, TurnEnd::EndTurn).await;
     let wanted = ["message one", "message before the turn", "message during", "typed"];
     assert_eq!(messages(&bench.log(&session).await), wanted);
@@ -116,7 +122,7 @@ async fn a_turn_takes_five_hundred_messages_at_most(bench: Bench) {
     bench.store.send(&session, many, 2000).await.unwrap();
     for n_messages in [500, 500, 3] {
         let lease = bench.claim_one().await;
-        assert_eq!(bench.begin(&lease).await.n_messages, n_messages);
+        assert_eq!(bench.begin(&lease).await.messages.len(), n_messages);
         bench.finish(&lease, TurnEnd::EndTurn).await;
     }
     assert_eq!(bench.claim().await, []);
@@ -127,7 +133,7 @@ async fn an_unfinished_turn_goes_on(bench: Bench) {
     let accepted = bench.accept(bench.draft("one").for_key("k")).await;
     let session = accepted.session_id.unwrap();
     let lease = bench.claim_as("node:1", Duration::ZERO).await.remove(0).lease;
-    let turn_id = bench.begin(&lease).await.turn_id;
+    let Taken { turn_id, started_at, .. } = bench.begin(&lease).await;
     bench.append(&lease, "half").await;
     let before = bench.log(&session).await;
     bench.accept(bench.draft("late").for_key("k")).await;
@@ -136,7 +142,8 @@ async fn an_unfinished_turn_goes_on(bench: Bench) {
     assert_eq!(claimed.unfinished.as_ref(), Some(&turn_id));
     // The same turn, nothing new in the log, and what came meanwhile waits for the next one.
     let taken = bench.begin(&claimed.lease).await;
-    assert_eq!(taken, Taken { turn_id: turn_id.clone(), resumes: 1, n_messages: 0 });
+    let none = Vec::new();
+    assert_eq!(taken, Taken { turn_id: turn_id.clone(), resumes: 1, started_at, messages: none });
     assert_eq!(bench.log(&session).await, before);
     bench.append(&claimed.lease, "whole").await;
     bench.finish(&claimed.lease, TurnEnd::EndTurn).await;
@@ -334,7 +341,7 @@ async fn race_finish(
         let claimed = bench.claim().await;
         assert_eq!(claimed.len(), 1, "round {round}: {} wait and nobody looks", found.n_waiting);
         lease = claimed.into_iter().next().unwrap().lease;
-        assert_eq!(bench.begin(&lease).await.n_messages, 1);
+        assert_eq!(bench.begin(&lease).await.messages.len(), 1);
     }
     bench.finish(&lease, TurnEnd::EndTurn).await;
     assert_eq!(messages(&bench.log(session).await), wanted);

@@ -7,6 +7,7 @@ mod contract;
 mod frame;
 mod hooks;
 mod managed;
+mod metrics;
 mod own;
 pub mod server;
 mod sessions;
