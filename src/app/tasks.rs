@@ -2,7 +2,13 @@
 //! refused callers, tells other nodes. Each is a loop with a named interval; each may fail and tries
 //! again; none is needed for correctness at any single moment.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -57,15 +63,22 @@ impl Tasks {
             }
             Ok(())
         });
-        self.every(GAUGES_INTERVAL, "count waiting sessions", |tasks| async move {
-            let snapshot = tasks.ingest.registry.snapshot();
-            let max = tasks.ingest.bounds.options().waiting_sessions_max;
-            for (source, waiting) in ingest::gauges(&snapshot) {
-                if waiting.count() > 0 {
-                    waiting.set(tasks.store.waiting_sessions(&source, max).await?);
+        let all_counted = Arc::new(AtomicBool::new(false));
+        self.every(GAUGES_INTERVAL, "count waiting sessions", move |tasks| {
+            let all_counted = all_counted.clone();
+            async move {
+                let snapshot = tasks.ingest.registry.snapshot();
+                let max = tasks.ingest.bounds.options().waiting_sessions_max;
+                // What waited before this process came is known to the database only.
+                let all = !all_counted.load(Ordering::Relaxed);
+                for (source, waiting) in ingest::gauges(&snapshot) {
+                    if all || waiting.count() > 0 {
+                        waiting.set(tasks.store.waiting_sessions(&source, max).await?);
+                    }
                 }
+                all_counted.store(true, Ordering::Relaxed);
+                Ok(())
             }
-            Ok(())
         });
         self.every(SWEEP_INTERVAL, "sweep orphaned pieces of bodies", |tasks| async move {
             let n = tasks.store.sweep_orphans().await?;

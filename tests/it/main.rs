@@ -13,6 +13,7 @@
 mod cli;
 mod crash;
 mod model;
+mod observe;
 mod process;
 mod senders;
 mod store;
