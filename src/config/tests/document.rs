@@ -105,6 +105,53 @@ fn the_docs_show_every_default() {
     }
 }
 
+/// The unit and the values of a setting, as its own refusal of nonsense names them.
+fn wanted(key: &str) -> Option<String> {
+    let variable = format!("BELLPULL_{}", key.replace('.', "__").to_ascii_uppercase());
+    let problems = toml("", &[(&variable, "\u{1}nonsense")]).load().err()?;
+    let message = &problems.0.iter().find(|problem| problem.key == variable)?.message;
+    if let Some(range) = message.strip_prefix("must be a whole number from ") {
+        let (range, unit) = range.strip_suffix(')')?.split_once(" (")?;
+        return Some(format!("| {unit} | {}", range.replace('_', ",")));
+    }
+    let choice = match message.as_str() {
+        "must be true or false" => "`true`, `false`".to_owned(),
+        other => other.strip_prefix("must be `")?.replace(" or ", ", ").replacen("", "`", 1),
+    };
+    Some(format!("| {choice} |"))
+}
+
+#[test]
+fn the_docs_show_every_range() {
+    // What these take is said in words.
+    let in_words = ["log.filter", "projects.roots"];
+    let settings = load_toml("").settings;
+    for Setting { key, .. } in settings.iter().filter(|setting| setting.key.contains('.')) {
+        let row = DOCS.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+        let row = row.unwrap_or_else(|| panic!("`{key}` has no row"));
+        match wanted(key) {
+            Some(wanted) => {
+                let rest = row.split_once(&wanted).map(|(_, rest)| rest);
+                let whole = |rest: &str| wanted.ends_with('|') || rest.starts_with([',', ' ']);
+                assert!(rest.is_some_and(whole), "{row}\nshould have: {wanted}");
+            }
+            None => assert!(in_words.contains(&key.as_str()), "what does `{key}` take?"),
+        }
+    }
+}
+
+#[test]
+fn the_docs_show_no_key_that_is_gone() {
+    let known = known_keys();
+    for row in DOCS.lines() {
+        let Some(key) = row.strip_prefix("| `").and_then(|row| row.split('`').next()) else {
+            continue;
+        };
+        let is_key = key.contains('.') && !key.contains(' ');
+        assert!(!is_key || known.iter().any(|known| known == key), "{row}");
+    }
+}
+
 fn with_commas(digits: &str) -> String {
     let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
     groups.collect::<Vec<_>>().join(",")
