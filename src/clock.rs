@@ -1,9 +1,13 @@
-//! Time: the wall clock, as milliseconds since the epoch, the monotonic clock, and one between them.
+//! Time: the wall clock, as milliseconds since the epoch, the monotonic clock, one between them, and
+//! waiting.
 //!
-//! Invariant: nothing else in the crate asks what time it is, so a test or a simulation that holds
-//! a [`Clock::manual`] decides every timestamp. Formatting for people and for JSON is here as well,
-//! so that one format is used everywhere. Waiting (`tokio::time::sleep`) is not: it is not a
-//! question about the time of day.
+//! Invariant: nothing else in the crate asks what time it is, so a test that holds a
+//! [`Clock::manual`] decides every timestamp. The worker, the runtime and the models wait here as
+//! well, so that under a [`Clock::simulated`] hours of their work pass in no time, and the same way
+//! each time. Formatting for people and for JSON is here too, so that one format is used everywhere.
+//! Left out: the waits of whoever serves sockets, which happen in real time.
+
+mod simulated;
 
 use std::{
     fmt,
@@ -17,6 +21,8 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio::time::Instant;
+
+use simulated::Simulated;
 
 /// Wall-clock time in milliseconds since 1970-01-01T00:00:00Z. `bigint` in SQL, RFC 3339 in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,7 +88,17 @@ enum Kind {
         at: Instant,
     },
     Manual(Arc<AtomicI64>),
+    Simulated {
+        start: Timestamp,
+        monotonic: Instant,
+        clock: Arc<Simulated>,
+    },
 }
+
+/// A wait was longer than it was allowed to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it took too long")]
+pub struct Elapsed;
 
 impl Clock {
     /// The machine's own clock.
@@ -90,15 +106,21 @@ impl Clock {
         Clock(Kind::System { wall: wall(), at: monotonic() })
     }
 
-    /// A clock that stands still until [`Clock::advance`] moves it.
+    /// A wall clock that stands still until [`Clock::advance`] moves it. Waits take as long as ever.
     pub fn manual(start: Timestamp) -> Clock {
         Clock(Kind::Manual(Arc::new(AtomicI64::new(start.0))))
+    }
+
+    /// A clock of which everything stands still until [`Clock::advance`] moves it, waits included.
+    pub fn simulated(start: Timestamp) -> Clock {
+        Clock(Kind::Simulated { start, monotonic: monotonic(), clock: Arc::default() })
     }
 
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Kind::System { .. } => wall(),
             Kind::Manual(ms) => Timestamp(ms.load(Ordering::SeqCst)),
+            Kind::Simulated { start, clock, .. } => start.plus(clock.elapsed()),
         }
     }
 
@@ -107,21 +129,78 @@ impl Clock {
     pub fn steady(&self) -> Timestamp {
         match &self.0 {
             Kind::System { wall, at } => wall.plus(self.monotonic() - *at),
-            Kind::Manual(_) => self.now(),
+            Kind::Manual(_) | Kind::Simulated { .. } => self.now(),
         }
     }
 
-    /// Moves a manual clock; does nothing to the system clock.
+    /// Moves a manual or a simulated clock; does nothing to the system clock.
     pub fn advance(&self, by: Duration) {
-        if let Kind::Manual(ms) = &self.0 {
-            ms.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+        match &self.0 {
+            Kind::System { .. } => {}
+            Kind::Manual(ms) => {
+                ms.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+            }
+            Kind::Simulated { clock, .. } => clock.advance(by),
+        }
+    }
+
+    /// How far a simulated clock must be moved until somebody who waits on it may go on.
+    pub fn next_wait(&self) -> Option<Duration> {
+        match &self.0 {
+            Kind::System { .. } | Kind::Manual(_) => None,
+            Kind::Simulated { clock, .. } => clock.next_wait(),
         }
     }
 
     /// Monotonic time for measuring durations and for self-fencing: it does not jump when the wall
-    /// clock is set. Follows tokio's clock, which a paused runtime advances by itself.
+    /// clock is set.
     pub fn monotonic(&self) -> Instant {
-        monotonic()
+        match &self.0 {
+            Kind::System { .. } | Kind::Manual(_) => monotonic(),
+            Kind::Simulated { monotonic, clock, .. } => *monotonic + clock.elapsed(),
+        }
+    }
+
+    pub async fn sleep(&self, duration: Duration) {
+        match &self.0 {
+            Kind::System { .. } | Kind::Manual(_) => tokio::time::sleep(duration).await,
+            Kind::Simulated { clock, .. } => clock.wait(clock.elapsed() + duration).await,
+        }
+    }
+
+    pub async fn sleep_until(&self, deadline: Instant) {
+        match &self.0 {
+            Kind::System { .. } | Kind::Manual(_) => tokio::time::sleep_until(deadline).await,
+            Kind::Simulated { monotonic, clock, .. } => {
+                clock.wait(deadline.saturating_duration_since(*monotonic)).await;
+            }
+        }
+    }
+
+    /// Waits for a piece of work, and drops it when it takes longer.
+    pub async fn timeout<T>(
+        &self,
+        duration: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Elapsed> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.sleep(duration) => Err(Elapsed),
+        }
+    }
+
+    /// As [`Clock::timeout`], until a point in monotonic time.
+    pub async fn timeout_at<T>(
+        &self,
+        deadline: Instant,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Elapsed> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.sleep_until(deadline) => Err(Elapsed),
+        }
     }
 }
 
@@ -140,6 +219,8 @@ fn monotonic() -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
 
     #[test]
@@ -171,5 +252,34 @@ mod tests {
             std::hint::spin_loop();
         }
         assert!(clock.steady().since(steady) >= Duration::from_millis(4));
+    }
+
+    /// A future that is polled by calling.
+    fn by_hand<T>(future: impl Future<Output = T>) -> impl FnMut() -> Poll<T> {
+        let mut future = Box::pin(future);
+        move || future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn waits_on_a_simulated_clock_are_over_when_it_is_moved_there() {
+        let clock = Clock::simulated(Timestamp(10));
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        let started = clock.monotonic();
+        let mut sleeping = by_hand(clock.timeout(minute, clock.sleep(second)));
+        assert!(sleeping().is_pending());
+        assert_eq!(clock.next_wait(), Some(second));
+        clock.advance(second / 2);
+        assert!(sleeping().is_pending());
+        clock.advance(second / 2);
+        assert_eq!(sleeping(), Poll::Ready(Ok(())));
+        assert_eq!((clock.now(), clock.monotonic() - started), (Timestamp(1010), second));
+
+        let mut late = by_hand(clock.timeout_at(started + minute, std::future::pending::<()>()));
+        assert!(late().is_pending());
+        assert_eq!(clock.next_wait(), Some(minute - second));
+        clock.advance(minute);
+        assert_eq!(late(), Poll::Ready(Err(Elapsed)));
+        drop((sleeping, late));
+        assert_eq!(clock.next_wait(), None, "whoever does not wait any more is forgotten");
     }
 }

@@ -97,12 +97,14 @@ impl Worker {
             let n = self.claim(&slots, &turns, &hand_back, &mut after).await;
             if n == 0 {
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => {}
                     () = self.signals.wait_due() => {}
                     () = self.pause() => {}
                 }
             } else if slots.available_permits() == 0 {
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => {}
                     _ = slots.acquire() => {}
                 }
@@ -110,7 +112,7 @@ impl Worker {
         }
         turns.close();
         let drain = Duration::from_secs(self.options.drain_seconds);
-        if tokio::time::timeout(drain, turns.wait()).await.is_err() {
+        if self.clock.timeout(drain, turns.wait()).await.is_err() {
             tracing::info!(turns = turns.len(), "handing back turns that did not end in time");
             hand_back.cancel();
             turns.wait().await;
@@ -134,7 +136,7 @@ impl Worker {
         let due = self.store.next_due().await.ok().flatten();
         let wait = due.map_or(poll, |due| due.min(poll));
         // Sessions of this node's own running turns are due at the end of their lease: not before.
-        tokio::time::sleep(wait.max(Duration::from_millis(20).min(poll))).await;
+        self.clock.sleep(wait.max(Duration::from_millis(20).min(poll))).await;
     }
 
     async fn claim(
@@ -162,7 +164,7 @@ impl Worker {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::warn!(error = %error.detail(), "no session could be claimed");
-                tokio::time::sleep(FAILED_PAUSE).await;
+                self.clock.sleep(FAILED_PAUSE).await;
                 return 0;
             }
         };
@@ -227,7 +229,7 @@ impl Worker {
         let length = self.options.lease();
         let mut ask_at = renewed + length / 3;
         loop {
-            tokio::time::sleep_until(ask_at).await;
+            self.clock.sleep_until(ask_at).await;
             let deadline = renewed + length * 2 / 3;
             let asked = self.clock.monotonic();
             // This process slept: whose lease it is by now is not for it to renew.
@@ -235,7 +237,7 @@ impl Worker {
                 return;
             }
             let renewing = self.store.renew(lease, length);
-            match tokio::time::timeout_at(deadline, renewing).await {
+            match self.clock.timeout_at(deadline, renewing).await {
                 Ok(Ok(())) => {
                     renewed = asked;
                     ask_at = renewed + length / 3;

@@ -91,7 +91,7 @@ pub(super) async fn ask(
     let key = call.key.clone();
     let asking = exchange(client, call, &mut *answer, on_text, options, clock);
     let whole = Duration::from_secs(options.timeout_seconds);
-    let result = match tokio::time::timeout(whole, asking).await {
+    let result = match clock.timeout(whole, asking).await {
         Ok(Ok(())) => answer.finish(),
         Ok(Err(error)) => Err(error),
         Err(_) => {
@@ -117,7 +117,7 @@ async fn exchange(
     let first = Duration::from_secs(options.first_seconds);
     let idle = Duration::from_secs(options.idle_seconds);
     let request = client.post(&call.url).headers(call.headers).json(&call.body);
-    let response = match tokio::time::timeout(first, request.send()).await {
+    let response = match clock.timeout(first, request.send()).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(unreachable(&call.url, &error)),
         Err(_) => return Err(silence(options.first_seconds)),
@@ -126,13 +126,13 @@ async fn exchange(
         return Err(refusal(response, &call.url, idle, clock).await);
     }
     if let Some(error) = not_a_stream(&response) {
-        let body = read_error(response, idle).await;
+        let body = read_error(response, idle, clock).await;
         return Err(match serde_json::from_str::<Value>(&body) {
             Ok(body) if body.get("error").is_some() => Error::in_stream(&body),
             _ => error,
         });
     }
-    read(response, answer, on_text, options).await
+    read(response, answer, on_text, options, clock).await
 }
 
 async fn read(
@@ -140,12 +140,13 @@ async fn read(
     answer: &mut dyn Fold,
     on_text: &mut dyn OnText,
     options: &Options,
+    clock: &Clock,
 ) -> Result<(), Error> {
     let (mut decoder, mut n_bytes) = (Decoder::default(), 0);
     loop {
         // A model may be loaded, and may think, before the first piece of its answer.
         let seconds = if answer.has_begun() { options.idle_seconds } else { options.first_seconds };
-        let chunk = tokio::time::timeout(Duration::from_secs(seconds), response.chunk()).await;
+        let chunk = clock.timeout(Duration::from_secs(seconds), response.chunk()).await;
         let chunk = match chunk {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => {
@@ -167,7 +168,7 @@ async fn read(
             answer.take(&data, on_text)?;
         }
         if answer.is_done() {
-            let _ = tokio::time::timeout(DRAIN, response.chunk()).await;
+            let _ = clock.timeout(DRAIN, response.chunk()).await;
             return Ok(());
         }
     }
@@ -208,7 +209,7 @@ fn origin(url: &str) -> &str {
 /// Why the server did not even begin to answer.
 async fn refusal(response: Response, url: &str, idle: Duration, clock: &Clock) -> Error {
     let (status, headers) = (response.status(), response.headers().clone());
-    let mut error = Error::of_status(status.as_u16(), &read_error(response, idle).await);
+    let mut error = Error::of_status(status.as_u16(), &read_error(response, idle, clock).await);
     if let Some(again) = retry::should_retry(&headers) {
         error.retry = if again { Retry::Later(None) } else { Retry::Never };
     }
@@ -225,10 +226,10 @@ async fn refusal(response: Response, url: &str, idle: Duration, clock: &Clock) -
     error
 }
 
-async fn read_error(mut response: Response, idle: Duration) -> String {
+async fn read_error(mut response: Response, idle: Duration, clock: &Clock) -> String {
     let mut body = Vec::new();
     while body.len() < ERROR_BYTES_MAX
-        && let Ok(Ok(Some(chunk))) = tokio::time::timeout(idle, response.chunk()).await
+        && let Ok(Ok(Some(chunk))) = clock.timeout(idle, response.chunk()).await
     {
         body.extend_from_slice(&chunk);
     }

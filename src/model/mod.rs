@@ -178,7 +178,9 @@ impl Models {
         let options = &reach.options;
         let reference = ModelRef::parse(&model.id, options.openai_is_set_up());
         let (call, mut answer): (http::Call, Box<dyn wire::Fold>) = match reference.provider {
-            Provider::Rehearsal => return Ok(rehearsal::complete(request, on_text).await),
+            Provider::Rehearsal => {
+                return Ok(rehearsal::complete(request, on_text, &self.clock).await);
+            }
             Provider::Anthropic => {
                 let body = anthropic::body(&reference.id, model, request, options.max_tokens);
                 (anthropic_call(options, model, body)?, Box::<anthropic::Answer>::default())

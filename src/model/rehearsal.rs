@@ -10,11 +10,14 @@ use std::{fmt::Write, time::Duration};
 use serde_json::{Value, json};
 
 use super::OnText;
-use crate::domain::{
-    conversation::{Completion, Message, Request, Stop, UserPart},
-    cost::{MicroUsd, Spent},
-    event::{Block, Usage, plain_text},
-    text::first_chars,
+use crate::{
+    clock::Clock,
+    domain::{
+        conversation::{Completion, Message, Request, Stop, UserPart},
+        cost::{MicroUsd, Spent},
+        event::{Block, Usage, plain_text},
+        text::first_chars,
+    },
 };
 
 /// Pause between two pieces of text, so that streaming can be seen.
@@ -41,7 +44,11 @@ const FREE: Spent = Spent {
     cost: Some(MicroUsd(0)),
 };
 
-pub(super) async fn complete(request: &Request, on_text: &mut dyn OnText) -> Completion {
+pub(super) async fn complete(
+    request: &Request,
+    on_text: &mut dyn OnText,
+    clock: &Clock,
+) -> Completion {
     let input = Input::of(request);
     if let Some(delivery) = input.wants_reading() {
         let call = json!({"delivery_id": delivery, "start": 0, "length": READ_BYTES});
@@ -60,7 +67,7 @@ pub(super) async fn complete(request: &Request, on_text: &mut dyn OnText) -> Com
         let (piece, _) = first_chars(rest, PIECE_CHARS);
         on_text.text(0, piece);
         rest = &rest[piece.len()..];
-        tokio::time::sleep(PIECE_PAUSE).await;
+        clock.sleep(PIECE_PAUSE).await;
     }
     Completion {
         content: vec![Block::text(text)],
@@ -338,7 +345,7 @@ mod tests {
     async fn answer(messages: Vec<Message>) -> (Completion, String) {
         let request = Request { system: None, messages, tools: Vec::new() };
         let mut streamed = Collected(String::new());
-        let completion = complete(&request, &mut streamed).await;
+        let completion = complete(&request, &mut streamed, &Clock::system()).await;
         (completion, streamed.0)
     }
 

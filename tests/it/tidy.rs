@@ -227,6 +227,18 @@ fn the_time_is_asked_in_clock() {
     );
 }
 
+/// What the simulation runs, in time that it makes itself.
+const SIMULATED: &[&str] = &["worker", "runtime", "agent", "model", "tool"];
+
+#[test]
+fn whatever_is_simulated_waits_on_the_clock() {
+    let krate = library();
+    let files = krate.files.iter().filter(|file| SIMULATED.contains(&file.top()));
+    let findings: Vec<Finding> =
+        files.flat_map(|file| matches(&file.path, &file.tokens(), wait)).collect();
+    none(&findings, "wait with `Clock::sleep` and `Clock::timeout`, which a simulation can move.");
+}
+
 fn sql(tokens: &[Token]) -> Option<String> {
     let words = text::words(tokens[0].string()?);
     let one_of = |at: usize, wanted: &str| words.get(at).is_some_and(|word| word == wanted);
@@ -272,6 +284,13 @@ fn time(tokens: &[Token]) -> Option<String> {
     (clock && asks).then(|| format!("{}::now", tokens[0].text))
 }
 
+fn wait(tokens: &[Token]) -> Option<String> {
+    let waits = ["sleep", "sleep_until", "timeout", "timeout_at", "interval", "interval_at"];
+    let [module, colons, what, ..] = tokens else { return None };
+    let own = module.text == "time" && colons.text == "::" && waits.contains(&what.text.as_str());
+    own.then(|| format!("time::{}", what.text))
+}
+
 /// Each rule finds what it is for and nothing beside it.
 #[test]
 fn the_rules_bite() {
@@ -294,4 +313,5 @@ fn the_rules_bite() {
     check(environment, "use std::env; fn f() { env!(\"CARGO_PKG_VERSION\"); agent.env() }", 1);
     check(time, "use std::time::{Instant, SystemTime}; fn f() { Instant::now() }", 2);
     check(time, "fn f(t: Instant) { clock.now(); jiff::Timestamp::now() }", 1);
+    check(wait, "use tokio::time::Instant; fn f() { clock.sleep(a); tokio::time::sleep(a) }", 1);
 }
