@@ -220,9 +220,9 @@ impl Models {
         error: &Error,
         n_failures: u32,
         lost: Duration,
-        random: f64,
+        jitter: f64,
     ) -> Result<Duration, GivenUp> {
-        retry::pause(&self.reach.load().options, error, n_failures, lost, random)
+        retry::pause(&self.reach.load().options, error, n_failures, lost, jitter)
     }
 }
 

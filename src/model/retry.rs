@@ -1,5 +1,5 @@
 //! When to ask again: a pure function of the error, of how often it went wrong and for how long, and
-//! of a random number.
+//! of a number that is another one for each session.
 //!
 //! Exponential back-off with full jitter, so that sessions which failed together do not come back
 //! together. A provider that names a time is taken at its word, up to a bound. Both the tries and the
@@ -32,26 +32,26 @@ pub enum GivenUp {
 }
 
 /// The pause before the next try. `n_failures` counts this failure and those right before it, `lost`
-/// is what failed requests and their pauses took from the turn so far; `random` is from 0 to 1.
+/// is what failed requests and their pauses took from the turn so far; `jitter` is from 0 to 1.
 pub(super) fn pause(
     options: &Options,
     error: &Error,
     n_failures: u32,
     lost: Duration,
-    random: f64,
+    jitter: f64,
 ) -> Result<Duration, GivenUp> {
     let Retry::Later(named) = error.retry else { return Err(GivenUp::Useless) };
     if n_failures > options.retries_max {
         return Err(GivenUp::Tries(options.retries_max));
     }
     let longest = Duration::from_secs(options.retry_seconds_max);
-    let random = random.clamp(0.0, 1.0);
+    let jitter = jitter.clamp(0.0, 1.0);
     let pause = match named {
-        Some(named) => named.min(longest).mul_f64(1.0 + SPREAD * random),
+        Some(named) => named.min(longest).mul_f64(1.0 + SPREAD * jitter),
         None => {
             let first = Duration::from_millis(options.retry_first_ms);
             let doubled = first.saturating_mul(2_u32.saturating_pow(n_failures.saturating_sub(1)));
-            doubled.min(longest).mul_f64(random)
+            doubled.min(longest).mul_f64(jitter)
         }
     };
     if lost + pause > Duration::from_secs(options.retry_total_seconds_max) {
@@ -106,7 +106,7 @@ mod tests {
         let options = Options { retries_max: 20, ..options() };
         let error = Error::passing("cut");
         let ms =
-            |n, random| pause(&options, &error, n, Duration::ZERO, random).unwrap().as_millis();
+            |n, jitter| pause(&options, &error, n, Duration::ZERO, jitter).unwrap().as_millis();
         assert_eq!((1..=4).map(|n| ms(n, 1.0)).collect::<Vec<_>>(), [500, 1000, 2000, 4000]);
         assert_eq!(ms(20, 1.0), 60_000);
         assert_eq!((ms(4, 0.0), ms(4, 0.25)), (0, 1000));
@@ -141,8 +141,8 @@ mod tests {
             retry: Retry::Later(Some(Duration::from_secs(seconds))),
             ..Error::passing("busy")
         };
-        let seconds = |named, random| {
-            let pause = pause(&options(), &after(named), 1, Duration::ZERO, random);
+        let seconds = |named, jitter| {
+            let pause = pause(&options(), &after(named), 1, Duration::ZERO, jitter);
             pause.unwrap().as_secs_f64()
         };
         assert_eq!(seconds(7, 0.0), 7.0);

@@ -1,6 +1,10 @@
 //! The built-in loop.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::ControlFlow,
+    time::Duration,
+};
 
 use serde_json::json;
 use tokio::time::Instant;
@@ -17,12 +21,11 @@ use crate::{
         session::Session,
         turn::TurnEnd,
     },
-    id::{EventId, Id, TurnId},
+    id::{EventId, Id, SessionId, TurnId},
     model::{self, OnText},
     preview::Preview,
     store::Lease,
     tool::{self, Host},
-    vault,
 };
 
 /// Events read at once when a log is folded.
@@ -284,8 +287,9 @@ impl Turn<'_> {
         let end = self.request_end(start_id, Some(true), error.spent);
         let n_failures = self.transcript.n_failures + 1;
         let lost = self.transcript.lost + took;
-        let pause = self.runtime.models.pause(&error, n_failures, lost, random_fraction());
         let session_id = &self.lease.session_id;
+        let jitter = jitter(session_id, n_failures);
+        let pause = self.runtime.models.pause(&error, n_failures, lost, jitter);
         tracing::warn!(%session_id, error = %error, n_failures, ?pause, "a model request failed");
         let (kind, mut message, spent) = (error.kind.as_str(), error.message, error.spent);
         let pause = match pause {
@@ -379,9 +383,12 @@ impl Turn<'_> {
     }
 }
 
-/// From 0 to 1.
-fn random_fraction() -> f64 {
-    f64::from(u32::from_le_bytes(vault::random())) / f64::from(u32::MAX)
+/// From 0 to 1, another one for each session and each failure. It follows from them, so that the same
+/// log waits for the same time wherever it is worked on.
+fn jitter(session: &SessionId, n_failures: u32) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    (session, n_failures).hash(&mut hasher);
+    (hasher.finish() >> 32) as f64 / f64::from(u32::MAX)
 }
 
 fn whole_ms(duration: Duration) -> u64 {
@@ -423,5 +430,24 @@ impl OnText for Previewer<'_> {
         }
         let text = Preview::Text { event_id, index, text: piece.to_owned() };
         previews.send(&self.session.session_id, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn sessions_that_fail_together_come_back_apart() {
+        let sessions: Vec<_> = (0..1000).map(|n| SessionId::new(Timestamp(n))).collect();
+        let mut tenths = [0; 10];
+        for session in &sessions {
+            let fraction = jitter(session, 1);
+            assert_eq!(fraction, jitter(session, 1));
+            assert_ne!(fraction, jitter(session, 2));
+            tenths[((fraction * 10.0) as usize).min(9)] += 1;
+        }
+        assert!(tenths.iter().all(|n| (50..200).contains(n)), "{tenths:?}");
     }
 }
