@@ -13,12 +13,14 @@ use super::{
     accept::{Answer, NewDelivery, accept_all},
     driver::{Driver, Lane},
 };
+use crate::clock::Clock;
 
 #[derive(Clone, Debug)]
 pub(super) struct Batches {
     queue: mpsc::Sender<(NewDelivery, oneshot::Sender<Answer>)>,
     /// How long a caller waits, wherever its delivery is by then.
     patience: Duration,
+    clock: Clock,
 }
 
 /// Accepts that share a transaction at most.
@@ -32,13 +34,13 @@ impl Batches {
         clippy::disallowed_methods,
         reason = "ends by itself when the store is dropped; every caller waits for its answer"
     )]
-    pub(super) fn start(driver: &Driver, patience: Duration) -> Batches {
+    pub(super) fn start(driver: &Driver, patience: Duration, clock: Clock) -> Batches {
         let (queue, receiver) = mpsc::channel(4 * BATCH_MAX);
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..WRITERS {
             tokio::spawn(write_batches(driver.clone(), receiver.clone()));
         }
-        Batches { queue, patience }
+        Batches { queue, patience, clock }
     }
 
     pub(super) async fn accept(&self, delivery: NewDelivery) -> Answer {
@@ -50,7 +52,7 @@ impl Batches {
             queued = true;
             answer.await.map_err(|_| closed())?
         };
-        match tokio::time::timeout(self.patience, waiting).await {
+        match self.clock.timeout(self.patience, waiting).await {
             Ok(answer) => answer,
             // It may still be written, some time.
             Err(_) if queued => {

@@ -35,7 +35,7 @@ pub use activity::{LastDelivery, LastSession};
 pub use audit::{AuditEntry, Change};
 pub use backup::{BackupReport, backup, rehearse};
 pub use deliveries::{Attempt, DeliveryFilter, Refusal, StoredBody};
-pub use driver::Location;
+pub use driver::{Hands, Location};
 pub use error::{Error, Result};
 pub use events::{EventFilter, LogEnd};
 pub use hints::Hint;
@@ -45,10 +45,10 @@ pub use queue::{Claimed, Lease, Taken, TakenMessage};
 pub use secrets::{SealedSecret, SecretInfo};
 pub use sessions::{NewMessage, NewSession, SessionFilter};
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use crate::{clock::Clock, metrics::Metrics};
-use driver::{Driver, Lane};
+use driver::{Driver, Lane, sqlite::Sqlite};
 
 /// How the store uses its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,12 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options { readers: 3, postgres_connections_max: 16, statement_seconds_max: 15 }
+    }
+}
+
+impl Options {
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.statement_seconds_max)
     }
 }
 
@@ -112,9 +118,24 @@ impl Store {
     pub async fn open(location: &Location, options: &Options, clock: Clock) -> Result<Store> {
         let metrics = Metrics::new(clock.now());
         let driver = Driver::open(location, options, clock.clone(), metrics).await?;
+        Store::ready(driver, options.patience(), clock).await
+    }
+
+    /// Opens a file of SQLite without giving it threads: whatever is asked of the store, from its
+    /// opening on, waits until the caller moves the hands.
+    pub fn by_hand(
+        path: &Path,
+        options: &Options,
+        clock: Clock,
+    ) -> Result<(impl Future<Output = Result<Store>> + use<>, Hands)> {
+        let metrics = Metrics::new(clock.now());
+        let (sqlite, hands) = Sqlite::open(path, options, &clock, metrics)?;
+        Ok((Store::ready(Driver::Sqlite(sqlite), options.patience(), clock), hands))
+    }
+
+    async fn ready(driver: Driver, patience: Duration, clock: Clock) -> Result<Store> {
         migrate::migrate(&driver).await?;
-        let patience = Duration::from_secs(options.statement_seconds_max);
-        let batches = batches::Batches::start(&driver, patience);
+        let batches = batches::Batches::start(&driver, patience, clock.clone());
         Ok(Store { driver, batches, clock })
     }
 

@@ -14,6 +14,7 @@ mod value;
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
+pub use sqlite::Hands;
 pub(crate) use value::{Row, Value, params};
 
 use crate::{
@@ -53,7 +54,9 @@ impl Driver {
     ) -> Result<Driver> {
         match location {
             Location::Sqlite(path) => {
-                sqlite::Sqlite::open(path, options, clock, metrics).map(Driver::Sqlite)
+                let (sqlite, hands) = sqlite::Sqlite::open(path, options, &clock, metrics)?;
+                sqlite.employ(hands)?;
+                Ok(Driver::Sqlite(sqlite))
             }
             Location::Postgres(url) => {
                 postgres::Postgres::open(url, options, clock, metrics).await.map(Driver::Postgres)

@@ -1,0 +1,229 @@
+//! A connection: how it is opened, and how a transaction speaks through it.
+
+use std::{collections::HashMap, fmt, path::Path, sync::Arc};
+
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, ToSql,
+    types::{ToSqlOutput, ValueRef},
+};
+
+use super::{
+    super::value::{Dialect, Value, rewrite},
+    Row,
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    store::{Error, Result},
+};
+
+/// Statements kept prepared on each connection; the crate has about a hundred texts.
+const STATEMENTS_CACHED: usize = 256;
+
+pub(super) fn open_writer(path: &Path) -> Result<Connection> {
+    // One thread has it, so it needs no lock of its own.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(from_sqlite)?;
+    // The first two take effect only before the first table.
+    let pragmas = "
+        pragma page_size = 8192;
+        pragma auto_vacuum = incremental;
+        pragma journal_mode = wal;
+        pragma synchronous = full;
+        pragma busy_timeout = 5000;
+        pragma temp_store = memory;
+        pragma cache_size = -32768;
+        pragma journal_size_limit = 67108864;
+    ";
+    connection.execute_batch(pragmas).map_err(from_sqlite)?;
+    Ok(connection)
+}
+
+pub(super) fn open_reader(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(from_sqlite)?;
+    let pragmas = "pragma busy_timeout = 5000; pragma cache_size = -8192;";
+    connection.execute_batch(pragmas).map_err(from_sqlite)?;
+    Ok(connection)
+}
+
+/// A connection and the texts that were already put into SQLite's words.
+pub(super) struct Prepared {
+    connection: Connection,
+    texts: HashMap<String, Arc<str>>,
+}
+
+impl Prepared {
+    pub(super) fn new(connection: Connection) -> Prepared {
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        Prepared { connection, texts: HashMap::new() }
+    }
+
+    fn text(&mut self, sql: &str) -> Arc<str> {
+        if let Some(text) = self.texts.get(sql) {
+            return text.clone();
+        }
+        let text: Arc<str> = rewrite(sql, Dialect::Sqlite).into();
+        self.texts.insert(sql.to_owned(), text.clone());
+        text
+    }
+
+    pub(super) fn batch(&self, sql: &str) -> Result<()> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(from_sqlite)?;
+        statement.raw_execute().map(|_| ()).map_err(from_sqlite)
+    }
+
+    /// Whether no transaction is open.
+    pub(super) fn is_autocommit(&self) -> bool {
+        self.connection.is_autocommit()
+    }
+
+    pub(super) fn checkpoint(&self) -> Result<()> {
+        let pragma = "pragma wal_checkpoint(truncate)";
+        self.connection.execute_batch(pragma).map_err(from_sqlite)
+    }
+
+    pub(super) fn roll_back(&self) {
+        if !self.connection.is_autocommit() {
+            // If even this fails, the next `begin` will, and say so.
+            let _ = self.connection.execute_batch("rollback");
+        }
+    }
+}
+
+pub(crate) struct Tx<'a> {
+    prepared: &'a mut Prepared,
+    clock: &'a Clock,
+}
+
+impl<'a> Tx<'a> {
+    pub(super) fn new(prepared: &'a mut Prepared, clock: &'a Clock) -> Tx<'a> {
+        Tx { prepared, clock }
+    }
+}
+
+impl fmt::Debug for Tx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").finish_non_exhaustive()
+    }
+}
+
+impl Tx<'_> {
+    pub(in crate::store::driver) fn query(
+        &mut self,
+        sql: &str,
+        params: &[Value],
+    ) -> Result<Vec<Row>> {
+        let text = self.prepared.text(sql);
+        let mut statement = self.prepared.connection.prepare_cached(&text).map_err(from_sqlite)?;
+        let mut out = Vec::new();
+        collect(&mut statement, params, &mut out)?;
+        Ok(out)
+    }
+
+    pub(in crate::store::driver) fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
+        let text = self.prepared.text(sql);
+        let mut statement = self.prepared.connection.prepare_cached(&text).map_err(from_sqlite)?;
+        let n = statement.execute(rusqlite::params_from_iter(params)).map_err(from_sqlite)?;
+        Ok(n as u64)
+    }
+
+    /// Tells of each row whether it went in. Not by `returning`: that makes SQLite build a table of
+    /// its own for every row.
+    pub(in crate::store::driver) fn insert(
+        &mut self,
+        sql: &str,
+        rows: &[Vec<Value>],
+    ) -> Result<Vec<bool>> {
+        let text = self.prepared.text(sql);
+        let mut statement = self.prepared.connection.prepare_cached(&text).map_err(from_sqlite)?;
+        let insert = |row: &Vec<Value>| {
+            let n = statement.execute(rusqlite::params_from_iter(row)).map_err(from_sqlite)?;
+            Ok(n == 1)
+        };
+        rows.iter().map(insert).collect()
+    }
+
+    pub(in crate::store::driver) fn script(&mut self, sql: &str) -> Result<()> {
+        let text = rewrite(sql, Dialect::Sqlite);
+        self.prepared.connection.execute_batch(&text).map_err(from_sqlite)
+    }
+
+    pub(in crate::store::driver) fn now(&self) -> Timestamp {
+        self.clock.steady()
+    }
+}
+
+fn collect(
+    statement: &mut rusqlite::Statement<'_>,
+    params: &[Value],
+    out: &mut Vec<Row>,
+) -> Result<()> {
+    let n_columns = statement.column_count();
+    let mut rows = statement.query(rusqlite::params_from_iter(params)).map_err(from_sqlite)?;
+    while let Some(row) = rows.next().map_err(from_sqlite)? {
+        let mut values = Vec::with_capacity(n_columns);
+        for index in 0..n_columns {
+            values.push(match row.get_ref(index).map_err(from_sqlite)? {
+                ValueRef::Null => Value::Null,
+                ValueRef::Integer(int) => Value::Int(int),
+                ValueRef::Text(text) => {
+                    Value::Text(String::from_utf8(text.to_vec()).map_err(Error::corrupt)?)
+                }
+                ValueRef::Blob(bytes) => Value::Bytes(bytes.to_vec().into()),
+                ValueRef::Real(_) => {
+                    return Err(Error::corrupt(anyhow::anyhow!("a column holds a real number")));
+                }
+            });
+        }
+        out.push(Row(values));
+    }
+    Ok(())
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Value::Null => ValueRef::Null,
+            Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            Value::Int(int) => ValueRef::Integer(*int),
+            Value::Bytes(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+/// What an error of SQLite means to a caller.
+fn from_sqlite(error: rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation) => Error::Constraint(error.to_string()),
+        Some(
+            ErrorCode::DiskFull
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::CannotOpen
+            | ErrorCode::ReadOnly
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::OutOfMemory,
+        ) => Error::unavailable(error),
+        Some(_) | None => Error::corrupt(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No kill of the process can tell whether a commit was synced; only a cut of the power could.
+    #[test]
+    fn commits_are_synced() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = open_writer(&directory.path().join("bellpull.db")).unwrap();
+        let pragma = |name: &str| {
+            connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+        };
+        // 2 is `full`: the log is synced with every commit.
+        assert_eq!(pragma("synchronous").unwrap(), 2.into());
+        assert_eq!(pragma("journal_mode").unwrap(), "wal".to_owned().into());
+    }
+}

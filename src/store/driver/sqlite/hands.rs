@@ -1,0 +1,205 @@
+//! Whoever does the work that is queued: one writer and some readers, each with its connection.
+//!
+//! A server gives each of them a thread. Moved by hand, they do what they are told when they are told:
+//! that is how a simulation tries the orders in which things can happen.
+
+use std::{fmt, path::Path, sync::Arc, thread};
+
+use super::{
+    AnyTx, Shared,
+    connection::{self, Prepared, Tx},
+    queue::{Boxed, Operation, Queue},
+};
+use crate::{
+    clock::Clock,
+    metrics::Metrics,
+    store::{Error, Result},
+};
+
+/// Operations that go into one commit at most, by lane. Enough to spread a sync over many callers,
+/// few enough that the first of them does not wait long for the last.
+const BATCH_INGEST_MAX: usize = 512;
+const BATCH_WORK_MAX: usize = 128;
+
+/// The hands of a store on a file of SQLite. Without them, what is asked of the store waits.
+pub struct Hands {
+    writer: Writer,
+    readers: Vec<Reader>,
+}
+
+struct Writer {
+    connection: Prepared,
+    queue: Arc<Queue>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+struct Reader {
+    connection: Prepared,
+    queue: Arc<Queue>,
+    clock: Clock,
+}
+
+impl fmt::Debug for Hands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hands")
+            .field("waiting_writes", &self.waiting_writes())
+            .field("waiting_reads", &self.waiting_reads())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Hands {
+    pub(super) fn open(
+        path: &Path,
+        n_readers: usize,
+        clock: &Clock,
+        shared: &Shared,
+    ) -> Result<Hands> {
+        let writer = Writer {
+            connection: Prepared::new(connection::open_writer(path)?),
+            queue: shared.writes.clone(),
+            clock: clock.clone(),
+            metrics: shared.metrics.clone(),
+        };
+        let reader = |_| {
+            let connection = Prepared::new(connection::open_reader(path)?);
+            Ok(Reader { connection, queue: shared.reads.clone(), clock: clock.clone() })
+        };
+        let readers = (0..n_readers.max(1)).map(reader).collect::<Result<_>>()?;
+        Ok(Hands { writer, readers })
+    }
+
+    /// Writes that nobody has done yet.
+    pub fn waiting_writes(&self) -> usize {
+        self.writer.queue.len()
+    }
+
+    /// Reads that nobody has done yet.
+    pub fn waiting_reads(&self) -> usize {
+        self.readers.first().map_or(0, |reader| reader.queue.len())
+    }
+
+    /// Does up to so many of the waiting writes, in one commit, and answers them.
+    pub fn write(&mut self, max: usize) {
+        let batch = self.writer.queue.take_now(max);
+        if !batch.is_empty() {
+            self.writer.commit(batch);
+        }
+    }
+
+    /// Does one of the waiting reads, and answers it.
+    pub fn read(&mut self) {
+        if let Some(reader) = self.readers.first_mut() {
+            reader.queue.take_now(1).into_iter().for_each(|operation| reader.run(operation));
+        }
+    }
+
+    /// Gives each of them a thread, which ends when its queue is closed and empty.
+    pub(super) fn work(self) -> Result<Vec<thread::JoinHandle<()>>> {
+        let mut threads = Vec::new();
+        for (index, mut reader) in self.readers.into_iter().enumerate() {
+            threads.push(spawn(&format!("sqlite-read-{index}"), move || {
+                while let Some(operations) = reader.queue.take(1, 1) {
+                    operations.into_iter().for_each(|operation| reader.run(operation));
+                }
+            })?);
+        }
+        let mut writer = self.writer;
+        threads.push(spawn("sqlite-write", move || {
+            while let Some(batch) = writer.queue.take(BATCH_INGEST_MAX, BATCH_WORK_MAX) {
+                writer.commit(batch);
+            }
+            // Leaves a file that needs no recovery when it is opened again.
+            let _ = writer.connection.checkpoint();
+        })?);
+        Ok(threads)
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>> {
+    let builder = thread::Builder::new().name(name.to_owned());
+    builder.spawn(work).map_err(Error::unavailable)
+}
+
+impl Reader {
+    fn run(&mut self, mut operation: Boxed) {
+        let mut tx = AnyTx::Sqlite(Tx::new(&mut self.connection, &self.clock));
+        operation.run(&mut tx);
+        operation.answer(None);
+    }
+}
+
+impl Writer {
+    /// One batch: begin, run the operations, commit, answer.
+    fn commit(&mut self, batch: Vec<Boxed>) {
+        let started = self.clock.monotonic();
+        if let Err(error) = self.connection.batch("begin immediate") {
+            return fail(batch, &error);
+        }
+        let alone = batch.len() == 1;
+        let mut done = Vec::with_capacity(batch.len());
+        let mut waiting = batch.into_iter();
+        while let Some(mut operation) = waiting.next() {
+            let result = if alone {
+                self.transaction(operation.as_mut())
+            } else {
+                self.savepoint(operation.as_mut())
+            };
+            done.push(operation);
+            if let Err(error) = result {
+                // The transaction is gone, and with it what the others wrote.
+                self.connection.roll_back();
+                done.extend(waiting);
+                return fail(done, &error);
+            }
+        }
+        // An operation that was alone and failed has undone everything already.
+        if self.connection.is_autocommit() {
+            return done.into_iter().for_each(|operation| operation.answer(None));
+        }
+        match self.connection.batch("commit") {
+            Ok(()) => {
+                self.metrics.committed(self.clock.monotonic() - started);
+                done.into_iter().for_each(|operation| operation.answer(None));
+            }
+            Err(error) => {
+                self.connection.roll_back();
+                fail(done, &error);
+            }
+        }
+    }
+
+    /// Runs the only operation of a batch. It needs no savepoint, for which SQLite would copy every
+    /// page that is touched. An error from here means that SQLite has ended the transaction.
+    fn transaction(&mut self, operation: &mut dyn Operation) -> Result<()> {
+        if self.run(operation)? { Ok(()) } else { self.connection.batch("rollback") }
+    }
+
+    /// Runs an operation so that its failure undoes its own writes only. An error from here means
+    /// that the whole transaction has ended.
+    fn savepoint(&mut self, operation: &mut dyn Operation) -> Result<()> {
+        self.connection.batch("savepoint operation")?;
+        if !self.run(operation)? {
+            self.connection.batch("rollback to operation")?;
+        }
+        self.connection.batch("release operation")
+    }
+
+    /// Tells whether the operation came to a good end.
+    fn run(&mut self, operation: &mut dyn Operation) -> Result<bool> {
+        let tx = Tx::new(&mut self.connection, &self.clock);
+        let ok = operation.run(&mut AnyTx::Sqlite(tx));
+        if self.connection.is_autocommit() {
+            return Err(Error::unavailable(anyhow::anyhow!("SQLite ended the transaction")));
+        }
+        Ok(ok)
+    }
+}
+
+fn fail(batch: Vec<Boxed>, error: &Error) {
+    tracing::error!(error = %error, operations = batch.len(), "a commit failed");
+    for operation in batch {
+        operation.answer(Some(error.again()));
+    }
+}

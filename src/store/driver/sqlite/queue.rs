@@ -1,0 +1,133 @@
+//! What waits for a connection: operations, in two first-in-first-out lanes.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use super::{AnyTx, Lane};
+use crate::store::{Error, Result};
+
+/// A piece of work, and whoever waits for it.
+pub(super) trait Operation: Send {
+    /// Runs the closure and keeps its result; tells whether it was `Ok`.
+    fn run(&mut self, tx: &mut AnyTx<'_>) -> bool;
+    /// Sends the result, or the error that befell the whole batch.
+    fn answer(self: Box<Self>, failure: Option<Error>);
+}
+
+struct Waiting<T, F> {
+    work: Option<F>,
+    result: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T: Send, F: FnOnce(&mut AnyTx<'_>) -> Result<T> + Send> Operation for Waiting<T, F> {
+    fn run(&mut self, tx: &mut AnyTx<'_>) -> bool {
+        let Some(work) = self.work.take() else { return false };
+        // A bug in one operation must not take the writer down, and with it everybody else's.
+        let result = catch_unwind(AssertUnwindSafe(|| work(tx)))
+            .unwrap_or_else(|_| Err(Error::Bug("an operation panicked")));
+        let ok = result.is_ok();
+        self.result = Some(result);
+        ok
+    }
+
+    fn answer(self: Box<Self>, failure: Option<Error>) {
+        let result = match (self.result, failure) {
+            (Some(Ok(_)), Some(failure)) => Err(failure),
+            (Some(result), _) => result,
+            (None, failure) => Err(failure.unwrap_or(Error::Bug("an operation was not run"))),
+        };
+        // The caller may have gone away; the work is done all the same.
+        let _ = self.reply.send(result);
+    }
+}
+
+pub(super) type Boxed = Box<dyn Operation>;
+
+pub(super) async fn submit<T: Send + 'static>(
+    queue: &Queue,
+    lane: Lane,
+    work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (reply, answer) = oneshot::channel();
+    let waiting = Waiting { work: Some(work), result: None, reply };
+    queue.push(lane, Box::new(waiting))?;
+    answer.await.unwrap_or(Err(Error::Bug("the database thread has ended")))
+}
+
+/// Two first-in-first-out lanes and a bell.
+#[derive(Default)]
+pub(super) struct Queue {
+    lanes: Mutex<Lanes>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct Lanes {
+    ingest: VecDeque<Boxed>,
+    work: VecDeque<Boxed>,
+    closed: bool,
+}
+
+impl Lanes {
+    fn drain(&mut self, ingest_max: usize, work_max: usize) -> Vec<Boxed> {
+        let (n_ingest, n_work) = (self.ingest.len().min(ingest_max), self.work.len().min(work_max));
+        let mut batch = Vec::with_capacity(n_ingest + n_work);
+        batch.extend(self.ingest.drain(..n_ingest));
+        batch.extend(self.work.drain(..n_work));
+        batch
+    }
+}
+
+impl Queue {
+    fn push(&self, lane: Lane, operation: Boxed) -> Result<()> {
+        let mut lanes = lock(&self.lanes);
+        if lanes.closed {
+            return Err(Error::unavailable(anyhow::anyhow!("the store is closed")));
+        }
+        match lane {
+            Lane::Ingest => lanes.ingest.push_back(operation),
+            Lane::Work => lanes.work.push_back(operation),
+        }
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// Waits for operations and takes up to so many of each lane; `None` when closed and empty.
+    pub(super) fn take(&self, ingest_max: usize, work_max: usize) -> Option<Vec<Boxed>> {
+        let mut lanes = lock(&self.lanes);
+        while lanes.ingest.is_empty() && lanes.work.is_empty() {
+            if lanes.closed {
+                return None;
+            }
+            lanes = self.bell.wait(lanes).unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(lanes.drain(ingest_max, work_max))
+    }
+
+    /// Takes up to so many, without waiting for any.
+    pub(super) fn take_now(&self, max: usize) -> Vec<Boxed> {
+        let mut lanes = lock(&self.lanes);
+        let n_work = max.saturating_sub(lanes.ingest.len());
+        lanes.drain(max, n_work)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        let lanes = lock(&self.lanes);
+        lanes.ingest.len() + lanes.work.len()
+    }
+
+    pub(super) fn close(&self) {
+        lock(&self.lanes).closed = true;
+        self.bell.notify_all();
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
