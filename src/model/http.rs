@@ -6,8 +6,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
-use reqwest::Response;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
+use reqwest::{Client, Request, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
@@ -36,9 +37,21 @@ const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// connection can be used again.
 const DRAIN: Duration = Duration::from_millis(200);
 
+/// The way to model servers. A [`Client`] is one; another one may play back what was recorded.
+pub trait Carrier: Send + Sync {
+    /// Sends a request and answers when the head of the response is there.
+    fn carry(&self, request: Request) -> BoxFuture<'_, reqwest::Result<Response>>;
+}
+
+impl Carrier for Client {
+    fn carry(&self, request: Request) -> BoxFuture<'_, reqwest::Result<Response>> {
+        Box::pin(self.execute(request))
+    }
+}
+
 /// The client of all requests. It reads no environment: a proxy is an option.
-pub(super) fn client(options: &Options) -> Result<reqwest::Client, reqwest::Error> {
-    let mut client = reqwest::Client::builder()
+pub(super) fn client(options: &Options) -> reqwest::Result<Client> {
+    let mut client = Client::builder()
         .tls_backend_preconfigured(tls())
         .user_agent(concat!("bellpull/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -79,9 +92,25 @@ pub(super) struct Call {
     pub(super) key: Option<SecretString>,
 }
 
+impl Call {
+    pub(super) fn request(&self) -> Result<Request, Error> {
+        let url = Url::parse(&self.url).map_err(|error| {
+            // Its path may hold what is secret.
+            let origin = origin(&self.url);
+            Error::never(format!("the model server's URL begins with `{origin}`: {error}"))
+        })?;
+        let mut request = Request::new(Method::POST, url);
+        request.headers_mut().extend(self.headers.clone());
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(CONTENT_TYPE, json);
+        *request.body_mut() = Some(self.body.to_string().into());
+        Ok(request)
+    }
+}
+
 /// Asks once. The error tells what the provider had counted until then.
 pub(super) async fn ask(
-    client: &reqwest::Client,
+    carrier: &dyn Carrier,
     call: Call,
     answer: &mut dyn Fold,
     on_text: &mut dyn OnText,
@@ -89,7 +118,7 @@ pub(super) async fn ask(
     clock: &Clock,
 ) -> Result<Completion, Error> {
     let key = call.key.clone();
-    let asking = exchange(client, call, &mut *answer, on_text, options, clock);
+    let asking = exchange(carrier, call, &mut *answer, on_text, options, clock);
     let whole = Duration::from_secs(options.timeout_seconds);
     let result = match clock.timeout(whole, asking).await {
         Ok(Ok(())) => answer.finish(),
@@ -107,7 +136,7 @@ pub(super) async fn ask(
 }
 
 async fn exchange(
-    client: &reqwest::Client,
+    carrier: &dyn Carrier,
     call: Call,
     answer: &mut dyn Fold,
     on_text: &mut dyn OnText,
@@ -116,8 +145,8 @@ async fn exchange(
 ) -> Result<(), Error> {
     let first = Duration::from_secs(options.first_seconds);
     let idle = Duration::from_secs(options.idle_seconds);
-    let request = client.post(&call.url).headers(call.headers).json(&call.body);
-    let response = match clock.timeout(first, request.send()).await {
+    let request = call.request()?;
+    let response = match clock.timeout(first, carrier.carry(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(unreachable(&call.url, &error)),
         Err(_) => return Err(silence(options.first_seconds)),

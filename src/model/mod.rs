@@ -35,6 +35,7 @@ use crate::{
 };
 
 pub use error::{Error, Kind, Retry};
+pub use http::Carrier;
 pub use price::Price;
 pub use retry::GivenUp;
 
@@ -141,12 +142,14 @@ pub trait OnText: Send {
 pub struct Models {
     reach: Arc<ArcSwap<Reach>>,
     clock: Clock,
+    /// Instead of a client of our own.
+    carrier: Option<Arc<dyn Carrier>>,
 }
 
 /// One state of the options, and the client that goes with it.
 struct Reach {
     options: Options,
-    client: Result<reqwest::Client, String>,
+    carrier: Result<Arc<dyn Carrier>, String>,
 }
 
 impl fmt::Debug for Models {
@@ -159,12 +162,22 @@ impl fmt::Debug for Models {
 
 impl Models {
     pub fn new(options: Options, clock: Clock) -> Models {
-        Models { reach: Arc::new(ArcSwap::from_pointee(Reach::new(options))), clock }
+        Models::reached(options, clock, None)
+    }
+
+    /// Models that are reached in the caller's way.
+    pub fn carried(carrier: Arc<dyn Carrier>, options: Options, clock: Clock) -> Models {
+        Models::reached(options, clock, Some(carrier))
+    }
+
+    fn reached(options: Options, clock: Clock, carrier: Option<Arc<dyn Carrier>>) -> Models {
+        let reach = Reach::new(options, carrier.as_ref());
+        Models { reach: Arc::new(ArcSwap::from_pointee(reach)), clock, carrier }
     }
 
     /// Takes over other options; requests that are under way keep theirs.
     pub fn set_options(&self, options: Options) {
-        self.reach.store(Arc::new(Reach::new(options)));
+        self.reach.store(Arc::new(Reach::new(options, self.carrier.as_ref())));
     }
 
     /// Asks a model, once. Dropping the future cancels the request.
@@ -200,14 +213,14 @@ impl Models {
                 (call, Box::<chat::Answer>::default())
             }
         };
-        let client = reach.client.as_ref().map_err(|error| Error::never(error.clone()))?;
+        let carrier = reach.carrier.as_deref().map_err(|error| Error::never(error.clone()))?;
         let price = price::find(&options.prices, &model.id, &reference);
         // What was not counted is not known to be free.
         let priced = |spent: Spent| {
             let price = price.filter(|_| spent.usage != Usage::default());
             Spent { cost: price.map(|price| price.of(&spent.usage)), ..spent }
         };
-        match http::ask(client, call, answer.as_mut(), on_text, options, &self.clock).await {
+        match http::ask(carrier, call, answer.as_mut(), on_text, options, &self.clock).await {
             Ok(completion) => Ok(Completion { spent: priced(completion.spent), ..completion }),
             Err(error) => Err(Error { spent: priced(error.spent), ..error }),
         }
@@ -227,7 +240,10 @@ impl Models {
 }
 
 impl Reach {
-    fn new(options: Options) -> Reach {
+    fn new(options: Options, carrier: Option<&Arc<dyn Carrier>>) -> Reach {
+        if let Some(carrier) = carrier {
+            return Reach { options, carrier: Ok(carrier.clone()) };
+        }
         let client = http::client(&options).map_err(|error| {
             // The proxy's URL may hold a password.
             let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -237,7 +253,8 @@ impl Reach {
         if let Err(error) = &client {
             tracing::warn!(error, "no model server can be reached");
         }
-        Reach { options, client }
+        let carrier = client.map(|client| Arc::new(client) as Arc<dyn Carrier>);
+        Reach { options, carrier }
     }
 }
 

@@ -37,6 +37,16 @@ fn urls_follow_the_custom_of_their_provider() {
 }
 
 #[test]
+fn a_base_url_that_is_none_is_said_without_its_path() {
+    let options = Options { openai_base_url: Some("gate way/secret".to_owned()), ..options() };
+    let call = openai_call(&options, &model(), "responses", Value::Null).unwrap();
+    let error = call.request().unwrap_err();
+    assert_eq!(error.retry, Retry::Never);
+    assert!(error.message.contains("`gate way`"), "{}", error.message);
+    assert!(!error.message.contains("secret"), "{}", error.message);
+}
+
+#[test]
 fn a_key_may_be_absent_where_a_base_url_is_set_and_is_never_shown() {
     let none = Options::default();
     let error = openai_call(&none, &model(), "responses", Value::Null).unwrap_err();
@@ -92,7 +102,7 @@ fn the_default_model_is_the_first_that_has_a_key() {
 fn a_proxy_that_is_none_stops_nothing_but_requests() {
     let options = Options { https_proxy: Some("::s3cret::".into()), ..options() };
     let models = Models::new(options, Clock::system());
-    let error = models.reach.load().client.as_ref().err().cloned().unwrap();
+    let error = models.reach.load().carrier.as_ref().err().cloned().unwrap();
     assert!(error.contains("HTTPS_PROXY") && !error.contains("s3cret"), "{error}");
 }
 
