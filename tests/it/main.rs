@@ -16,6 +16,7 @@ mod model;
 mod observe;
 mod process;
 mod senders;
+mod simulation;
 mod store;
 mod support;
 mod tidy;

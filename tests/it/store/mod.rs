@@ -32,7 +32,7 @@ macro_rules! assert_fails {
 }
 
 mod accept;
-mod bench;
+pub mod bench;
 mod bodies;
 mod configuration;
 mod differential;

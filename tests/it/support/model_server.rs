@@ -7,6 +7,7 @@
 
 mod check;
 mod http;
+mod played;
 mod render;
 
 use std::{
@@ -250,6 +251,11 @@ impl Captured {
             Format::Anthropic | Format::Responses => &tool["name"],
         };
         tools.iter().map(|tool| name(tool).as_str().expect("a name")).collect()
+    }
+
+    /// Everything that is wrong with it.
+    pub fn problems(&self) -> Vec<String> {
+        check::problems(self, &[])
     }
 
     /// Everything that the user's side said, results included.

@@ -1,0 +1,221 @@
+//! The end of a world: what was promised is compared with what is in the database.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{
+    model::marks_in,
+    referee::{Entry, Referee},
+    senders::Said,
+    world::World,
+};
+
+pub fn balance(world: &World) {
+    let mut watch = world.watch.lock().unwrap();
+    let mut books = Books { referee: &watch.referee, problems: Vec::new() };
+    books.deliveries(world);
+    books.speeches(world);
+    let turns = books.turns();
+    for session in watch_sessions(books.referee) {
+        books.session(&session, &turns);
+    }
+    books.outcomes(&turns);
+    let problems = books.problems;
+    watch.referee.violations.extend(problems);
+}
+
+fn watch_sessions(referee: &Referee) -> Vec<String> {
+    referee.sessions.keys().cloned().collect()
+}
+
+struct Books<'a> {
+    referee: &'a Referee,
+    problems: Vec<String>,
+}
+
+/// A turn's row: its session, its status and how it ended.
+struct Turn {
+    session: String,
+    status: String,
+    end: String,
+}
+
+impl Books<'_> {
+    fn must(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.problems.push(what());
+        }
+    }
+
+    /// Everything that a sender was told is there, once, and nothing else is.
+    fn deliveries(&mut self, world: &World) {
+        let referee = self.referee;
+        let said = said(referee);
+        let mut identities = BTreeSet::new();
+        for (id, row) in &referee.deliveries {
+            let fresh = identities.insert((&row.source, &row.key));
+            self.must(fresh, || format!("{} is there twice", row.key));
+            let number: usize = row.key.rsplit(' ').next().unwrap().parse().unwrap();
+            let expected = match row.status.as_str() {
+                "accepted" => 1 + referee.reruns.get(id).copied().unwrap_or(0),
+                _ => 0,
+            };
+            let places = said.get(&format!("d{number}")).map_or(&[][..], Vec::as_slice);
+            self.must(places.len() == expected, || {
+                format!("{id} was to be said {expected} times: {places:?} {row:?}")
+            });
+            let session = row.session.as_deref().unwrap_or_default();
+            self.must(places.iter().all(|place| place == session), || {
+                format!("{id} was said in {places:?} and belongs to {session}")
+            });
+        }
+        for number in 0..world.events.len() {
+            let told = world.ledger.deliveries.get(&number).map_or(&[][..], Vec::as_slice);
+            self.must(!told.is_empty(), || format!("event {number} got no answer"));
+            for accepted in told {
+                let row = referee.deliveries.get(accepted.delivery_id.to_string().as_str());
+                let key = row.map(|row| row.key.as_str());
+                self.must(key == Some(&format!("event {number}")), || {
+                    format!("event {number} was promised as {accepted:?}: {row:?}")
+                });
+                let session = accepted.session_id.as_ref().map(ToString::to_string);
+                self.must(row.is_none_or(|row| row.session == session), || {
+                    format!("event {number} was promised in another session: {accepted:?} {row:?}")
+                });
+            }
+            let attempts: BTreeSet<i64> = told.iter().map(|accepted| accepted.attempt).collect();
+            self.must(attempts.len() == told.len(), || format!("two requests were one: {told:?}"));
+        }
+    }
+
+    /// What a person was told is said, once; what he was refused is not.
+    fn speeches(&mut self, world: &World) {
+        let said = said(self.referee);
+        for (marks, heard) in &world.ledger.speeches {
+            let counts: Vec<usize> =
+                marks.iter().map(|mark| said.get(mark).map_or(0, Vec::len)).collect();
+            let all = counts.iter().all(|n| *n == 1);
+            let none = counts.iter().all(|n| *n == 0);
+            let right = match heard {
+                Said::Yes => all,
+                Said::No => none,
+                Said::Perhaps => all || none,
+            };
+            self.must(right, || format!("{marks:?} {heard:?}: said {counts:?} times"));
+        }
+    }
+
+    fn turns(&mut self) -> BTreeMap<String, Turn> {
+        let sql = "select id, session_id, status, coalesce(stop_reason, '') from turns";
+        let rows = self.referee.rows(sql).into_iter();
+        let turns: BTreeMap<String, Turn> = rows
+            .map(|row| {
+                let row: Option<Vec<String>> = row.into_iter().collect();
+                let [id, session, status, end] =
+                    row.expect("no nulls").try_into().expect("four columns");
+                (id, Turn { session, status, end })
+            })
+            .collect();
+        for (id, turn) in &turns {
+            self.must(turn.status == "done", || format!("{id} of {} never ended", turn.session));
+        }
+        turns
+    }
+
+    /// A log is a row of whole turns, in the order of the inbox, and its session is what it says.
+    fn session(&mut self, id: &str, turns: &BTreeMap<String, Turn>) {
+        let referee = self.referee;
+        let row = &referee.sessions[id];
+        let log = referee.logs.get(id).map_or(&[][..], Vec::as_slice);
+        let user: Vec<&String> =
+            log.iter().filter(|it| it.kind == "user.message").map(|it| &it.id).collect();
+        let committed: Vec<&String> = referee.inbox.get(id).into_iter().flatten().collect();
+        self.must(user == committed, || format!("{id}: committed {committed:?}, worked {user:?}"));
+        let at_rest = row.owner.is_none() && row.turn.is_none() && row.taken == row.given;
+        self.must(at_rest && row.status == "idle", || format!("{id} is not at rest: {row:?}"));
+        self.must(row.taken == user.len() as i64, || {
+            format!("{id}: {} messages, {row:?}", user.len())
+        });
+        let tokens =
+            log.iter().filter_map(usage).fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+        self.must(row.tokens == tokens, || format!("{id}: {tokens:?} were used, {row:?}"));
+
+        let mut ended = BTreeSet::new();
+        for part in log.chunk_by(|one, next| one.turn == next.turn) {
+            let Some(turn) = part[0].turn.as_ref().filter(|turn| turns.contains_key(*turn)) else {
+                self.problems.push(format!("{id}: {:?} belongs to no turn", part[0]));
+                continue;
+            };
+            self.must(ended.insert(turn), || format!("{id}: {turn} comes twice"));
+            self.must(turns[turn].session == id, || format!("{turn} is not of {id}"));
+            self.turn(id, part, &turns[turn].end);
+        }
+        let own = turns.values().filter(|turn| turn.session == id).count();
+        self.must(own == ended.len(), || format!("{id}: {own} turns, {} in the log", ended.len()));
+    }
+
+    /// One turn: begins with what was said, ends once, and everything that was begun in between was
+    /// ended.
+    fn turn(&mut self, id: &str, part: &[Entry], end: &str) {
+        let kinds: Vec<&str> = part.iter().map(|entry| entry.kind.as_str()).collect();
+        let what = || format!("{id}: {end} {kinds:?}");
+        let n = |kind: &str| kinds.iter().filter(|it| **it == kind).count();
+        let takes = kinds.iter().skip(1).take_while(|kind| **kind == "user.message").count();
+        self.must(kinds[0] == "session.status_running" && takes > 0, what);
+        self.must(takes == n("user.message"), what);
+        self.must(kinds.last() == Some(&"session.status_idle"), what);
+        self.must(n("session.status_idle") == 1, what);
+        self.must(n("span.model_request_start") == n("span.model_request_end"), what);
+        self.must(n("session.status_rescheduled") + 1 == n("session.status_running"), what);
+        let failed = n("session.error") > n("session.status_rescheduled");
+        self.must(failed == ["retries_exhausted", "failed"].contains(&end), what);
+        let field = |entry: &Entry, field: &str| {
+            let body: Value = serde_json::from_str(&entry.body).expect("JSON");
+            body[field].as_str().map(str::to_owned)
+        };
+        let of = |kind: &'static str| part.iter().filter(move |entry| entry.kind == kind);
+        let called: Vec<String> = of("agent.tool_use").map(|entry| entry.id.clone()).collect();
+        let results: Vec<String> =
+            of("agent.tool_result").filter_map(|entry| field(entry, "tool_use_id")).collect();
+        self.must(called == results, || format!("{id}: called {called:?}, answered {results:?}"));
+        let begun: Vec<String> = of("span.model_request_start").map(|it| it.id.clone()).collect();
+        let over: Vec<String> = of("span.model_request_end")
+            .filter_map(|entry| field(entry, "model_request_start_id"))
+            .collect();
+        self.must(begun == over, || format!("{id}: begun {begun:?}, ended {over:?}"));
+    }
+
+    /// What came of a delivery is how its turn ended.
+    fn outcomes(&mut self, turns: &BTreeMap<String, Turn>) {
+        for (id, row) in &self.referee.deliveries {
+            let turn = row.turn.as_ref().and_then(|turn| turns.get(turn));
+            let expected =
+                turn.map(|turn| if turn.end == "end_turn" { "succeeded" } else { "failed" });
+            self.must(row.outcome.as_deref() == expected, || format!("{id}: {expected:?} {row:?}"));
+            let same = turn.is_none_or(|turn| Some(&turn.session) == row.session.as_ref());
+            self.must(same, || format!("{id}: its turn is of another session: {row:?}"));
+            let is_accepted = row.status == "accepted";
+            self.must(is_accepted == row.outcome.is_some(), || format!("{id}: {row:?}"));
+        }
+    }
+}
+
+/// Where each mark was said.
+fn said(referee: &Referee) -> BTreeMap<String, Vec<String>> {
+    let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (session, log) in &referee.logs {
+        for entry in log.iter().filter(|entry| entry.kind == "user.message") {
+            for mark in marks_in(&entry.body) {
+                said.entry(mark).or_default().push(session.clone());
+            }
+        }
+    }
+    said
+}
+
+fn usage(entry: &Entry) -> Option<(i64, i64)> {
+    let body: Value = serde_json::from_str(&entry.body).ok()?;
+    let count = |key: &str| body["model_usage"][key].as_i64();
+    Some((count("input_tokens")?, count("output_tokens")?))
+}

@@ -1,0 +1,246 @@
+//! What comes over a world from outside: requests and speeches, and what goes wrong.
+
+use std::time::Duration;
+
+use bellpull::{
+    domain::{Metadata, event::Event as Message},
+    store::{self, NewSession, Store},
+};
+
+use super::{
+    plan::{Happening, Shop},
+    senders::{About, Answer, Heard, Said},
+    world::World,
+};
+use crate::store::bench::change;
+
+/// Kinds of writes that the database may refuse for a while, and how: the statement alone fails, or
+/// SQLite ends the whole commit.
+const BREAKAGES: [&str; 5] = [
+    // Renewals are lost.
+    "before update of lease_until on sessions when new.epoch = old.epoch \
+     and new.lease_until > old.lease_until begin select raise(abort, 'renewals fail'); end",
+    "before update of lease_until on sessions when new.epoch = old.epoch \
+     and new.lease_until > old.lease_until begin select raise(rollback, 'renewals fail'); end",
+    "before insert on events when new.type = 'agent.message' \
+     begin select raise(abort, 'answers fail'); end",
+    "before update on turns begin select raise(rollback, 'ends of turns fail'); end",
+    "before insert on deliveries begin select raise(rollback, 'accepts fail'); end",
+];
+
+impl World {
+    pub fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Request { event } => self.request(event),
+            Happening::Speech { n_messages, fresh } => self.speak(n_messages, fresh),
+            Happening::Pause { agent, paused } => self.pause(agent, paused),
+            Happening::Archive { session } => {
+                let session = self.names.fixed[session].clone();
+                self.ask(About::Change, move |store| async move {
+                    Answer::Done(store.archive_session(&session).await.map(drop))
+                });
+            }
+            Happening::Start { node } => self.start(node),
+            Happening::Bell { node } => {
+                if let Some(process) = &mut self.nodes[node].process {
+                    process.bells.due_elsewhere();
+                    process.touch();
+                }
+            }
+            Happening::GoOn { node } => {
+                self.nodes[node].process.iter_mut().for_each(super::node::Process::touch);
+            }
+            Happening::Mend => self.mend(),
+            Happening::Quiet => self.calm_down(),
+        }
+    }
+
+    fn request(&mut self, number: usize) {
+        let event = self.events[number].clone();
+        let shop: Shop = self.shape.sources[event.shop];
+        let (waiting_max, at) = (self.shape.waiting_max, self.clock.now());
+        let delivery = self.names.request(number, &event, shop, waiting_max, at);
+        let asked = self.ask(About::Event(number), move |store| async move {
+            Answer::Delivery(store.accept(delivery).await)
+        });
+        if !asked {
+            self.request_again(number);
+        }
+    }
+
+    fn request_again(&mut self, event: usize) {
+        let pause = self.random.ms(100..3000);
+        self.after(pause, Happening::Request { event });
+    }
+
+    /// A person says something, in a new session or in one that he sees.
+    fn speak(&mut self, n_messages: u64, fresh: bool) {
+        let sessions: Vec<String> =
+            self.watch.lock().unwrap().referee.sessions.keys().cloned().collect();
+        let number = self.ledger.speeches.len();
+        let numbers = (0..n_messages as usize).map(|n| 10 * number + n);
+        let messages: Vec<_> = numbers.clone().map(|n| self.names.message(n)).collect();
+        let marks = numbers.map(|n| format!("p{n}")).collect();
+        let new = NewSession {
+            id: self.names.id(),
+            agent_id: self.names.agents[0].id.clone(),
+            agent_version: 1,
+            overrides: None,
+            environment_id: self.names.agents[0].environment.clone(),
+            title: None,
+            metadata: Metadata::new(),
+            messages: messages.clone(),
+        };
+        let session = sessions[self.random.index(sessions.len())].parse().expect("an id");
+        let waiting_max = self.shape.waiting_max;
+        let asked = self.ask(About::Speech(number), move |store| async move {
+            Answer::Done(if fresh {
+                store.create_session(new).await.map(drop)
+            } else {
+                let sent: store::Result<Vec<Message>> =
+                    store.send(&session, messages, waiting_max).await;
+                sent.map(drop)
+            })
+        });
+        let said = if asked { Said::Perhaps } else { Said::No };
+        self.ledger.speeches.push((marks, said));
+    }
+
+    fn pause(&mut self, agent: usize, paused: bool) {
+        let id = self.names.agents[agent].id.clone();
+        let asked = self.ask(About::Change, move |store| async move {
+            Answer::Done(store.pause_agent(&id, paused, change("agent.pause")).await.map(drop))
+        });
+        if !asked && !paused {
+            self.after(Duration::from_secs(1), Happening::Pause { agent, paused });
+        }
+    }
+
+    /// Asks one of the nodes that there are, and tells whether there was one.
+    fn ask<F>(&mut self, about: About, work: impl FnOnce(Store) -> F) -> bool
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let there: Vec<usize> =
+            (0..self.nodes.len()).filter(|node| self.nodes[*node].process.is_some()).collect();
+        if there.is_empty() {
+            return false;
+        }
+        let node = self.random.pick(&there);
+        self.n_questions += 1;
+        let question = self.n_questions;
+        self.in_flight.insert(question, (node, about));
+        let heard = self.heard.0.clone();
+        let process = self.nodes[node].process.as_mut().expect("it is there");
+        let work = work(process.store.clone());
+        process.spawn(async move {
+            let answer = work.await;
+            let _ = heard.send(Heard { question, answer });
+        });
+        true
+    }
+
+    /// Takes in what was answered.
+    pub fn hear(&mut self) {
+        while let Ok(Heard { question, answer }) = self.heard.1.try_recv() {
+            let (node, about) = self.in_flight.remove(&question).expect("it was asked");
+            self.note(|| format!("{about:?}: {answer:?}"));
+            match (about, answer) {
+                (About::Event(event), Answer::Delivery(Ok(Ok(accepted)))) => {
+                    self.ledger.deliveries.entry(event).or_default().push(accepted);
+                    self.wake(node, true);
+                }
+                (About::Event(event), _) => self.request_again(event),
+                (About::Speech(number), Answer::Done(result)) => {
+                    let said = if result.is_ok() { Said::Yes } else { Said::No };
+                    self.ledger.speeches[number].1 = said;
+                    self.wake(node, true);
+                }
+                (About::Change, _) => self.wake(node, true),
+                (About::Speech(_), Answer::Delivery(_)) => unreachable!("people get no verdict"),
+            }
+        }
+    }
+
+    /// What this node was asked nobody will answer any more.
+    pub fn lose(&mut self, node: usize) {
+        self.hear();
+        let lost: Vec<u64> = self
+            .in_flight
+            .iter()
+            .filter(|(_, (at, _))| *at == node)
+            .map(|(question, _)| *question)
+            .collect();
+        for question in lost {
+            if let Some((_, About::Event(event))) = self.in_flight.remove(&question) {
+                self.request_again(event);
+            }
+        }
+    }
+
+    /// After something has happened at a node: perhaps something goes wrong there.
+    pub fn suffer(&mut self, node: usize) {
+        if self.crashes_at.contains(&self.n_acts) && self.nodes[node].process.is_some() {
+            self.crashes_at.retain(|at| *at != self.n_acts);
+            return self.crash(node);
+        }
+        if self.quiet || self.nodes[node].process.is_none() || !self.random.chance(4) {
+            return;
+        }
+        let lease = self.shape.lease().as_millis() as u64;
+        let long = self.random.ms(20..3 * lease);
+        let until = self.elapsed() + long;
+        let take = |left: &mut u64| std::mem::replace(left, left.saturating_sub(1)) > 0;
+        match self.random.below(5) {
+            0 if take(&mut self.troubles.crashes) => self.crash(node),
+            1 if take(&mut self.troubles.stops) => {
+                self.note(|| format!("node{node} is stopped for {long:?}"));
+                self.nodes[node].stopped_until = until;
+                self.at(until, Happening::GoOn { node });
+            }
+            2 if take(&mut self.troubles.hangs) => {
+                self.note(|| format!("node{node}'s database hangs for {long:?}"));
+                self.nodes[node].hangs_until = until;
+                self.at(until, Happening::GoOn { node });
+            }
+            3 if !self.broken && take(&mut self.troubles.breaks) => {
+                let breakage = self.random.pick(&BREAKAGES);
+                self.note(|| format!("for {long:?}: {breakage}"));
+                let script = format!("create trigger broken {breakage}");
+                self.watch.lock().unwrap().referee.script(&script);
+                self.broken = true;
+                self.at(until, Happening::Mend);
+            }
+            4 if take(&mut self.troubles.drains) => {
+                self.note(|| format!("node{node} is told to end"));
+                let process = self.nodes[node].process.as_mut().expect("looked at above");
+                process.stop.cancel();
+                process.touch();
+            }
+            _ => {}
+        }
+    }
+
+    fn mend(&mut self) {
+        self.watch.lock().unwrap().referee.script("drop trigger if exists broken");
+        self.broken = false;
+    }
+
+    /// From now on nothing goes wrong any more, and everything is there.
+    fn calm_down(&mut self) {
+        self.quiet = true;
+        self.troubles = super::world::Troubles::default();
+        self.mend();
+        self.watch.lock().unwrap().failures = 0;
+        for node in 0..self.nodes.len() {
+            self.nodes[node].stopped_until = Duration::ZERO;
+            self.nodes[node].hangs_until = Duration::ZERO;
+            self.nodes[node].process.iter_mut().for_each(super::node::Process::touch);
+            self.start(node);
+        }
+        for agent in 0..self.names.agents.len() {
+            // What was asked before comes first.
+            self.after(Duration::from_secs(1), Happening::Pause { agent, paused: false });
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Worlds that live and die by a seed: the real store on real SQLite, real workers and runtimes, a
+//! model behind the real client, in time that is made here.
+//!
+//! Everything that happens follows from the seed, so the same one always makes the same world. Nodes
+//! die at any await, stand still, lose wakes and leases; senders repeat themselves; models fail. A
+//! referee looks at the database after every commit, and in the end the books are balanced. A failure
+//! prints its seed, and the command that lives that world again and tells all that happened in it.
+
+mod books;
+mod happen;
+mod model;
+mod node;
+mod plan;
+mod random;
+mod referee;
+mod senders;
+mod setup;
+mod steps;
+mod world;
+
+use plan::{CALM, CRASHES, MODELS, STANDSTILLS, STORMS, Weather};
+use world::World;
+
+use crate::support::{full, seeds};
+
+#[test]
+fn wakes_are_lost_and_nothing_else_fails() {
+    live_through(&CALM);
+}
+
+#[test]
+fn processes_die() {
+    live_through(&CRASHES);
+}
+
+#[test]
+fn processes_and_databases_stand_still() {
+    live_through(&STANDSTILLS);
+}
+
+#[test]
+fn models_fail() {
+    live_through(&MODELS);
+}
+
+#[test]
+fn everything_goes_wrong_at_once() {
+    live_through(&STORMS);
+}
+
+#[test]
+fn the_same_seed_makes_the_same_world() {
+    for weather in [&CALM, &CRASHES, &STANDSTILLS, &MODELS, &STORMS] {
+        for seed in 0..2 {
+            let (once, again) = (live(seed, weather), live(seed, weather));
+            assert_eq!(once, again, "{} {seed}", weather.name);
+        }
+        assert_ne!(live(1, weather).trace, live(2, weather).trace);
+    }
+}
+
+/// Worlds of each weather.
+fn n_worlds() -> u64 {
+    if full() { 1000 } else { 40 }
+}
+
+/// Lives through many worlds of one weather.
+fn live_through(weather: &Weather) {
+    let seeds = seeds().unwrap_or(0..n_worlds());
+    let (mut n_steps, mut n_asked) = (0, 0);
+    for seed in seeds.clone() {
+        let life = live(seed, weather);
+        n_steps += life.n_steps;
+        n_asked += life.n_asked;
+    }
+    println!("{} {seeds:?}: {n_steps} steps, {n_asked} questions to models", weather.name);
+}
+
+fn live(seed: u64, weather: &Weather) -> Life {
+    let mut told = Told { seed, weather: weather.name, world: World::new(seed, weather) };
+    if seeds() == Some(seed..seed + 1) {
+        told.world.remember_all();
+    }
+    told.world.live();
+    Life::of(&told.world)
+}
+
+/// What there is to say about a world that came to its end.
+#[derive(Debug, PartialEq)]
+struct Life {
+    trace: u64,
+    n_steps: u64,
+    n_asked: u64,
+}
+
+impl Life {
+    fn of(world: &World) -> Life {
+        let n_asked = world.watch.lock().unwrap().n_asked;
+        Life { trace: world.trace_hash(), n_steps: world.n_steps, n_asked }
+    }
+}
+
+/// Says at a failure which world it was.
+struct Told {
+    seed: u64,
+    weather: &'static str,
+    world: World,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Told { seed, weather, world } = self;
+            eprintln!("{:#?}\n{}", world.shape, world.last_lines());
+            eprintln!(
+                "seed {seed}; once more, with all that happened: BELLPULL_TEST_SEED={seed} \
+                 cargo nextest run -E 'test({weather})'"
+            );
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Senders and people: what they ask a node to take, and what they were told.
+
+use std::collections::BTreeMap;
+
+use bellpull::{
+    domain::{
+        delivery::Identity,
+        event::{Block, EventBody, Origin},
+    },
+    id::{AgentId, DeliveryId, EnvironmentId, EventId, SessionId, SourceId, WebhookRequestId},
+    store::{
+        self, Accepted, Body, Dispatch, MessageBody, NewDelivery, NewMessage, Refused, Route,
+        RouteTarget,
+    },
+};
+
+use super::plan::{Event, Shop, Target};
+
+/// An agent and what belongs to it.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    pub id: AgentId,
+    pub environment: EnvironmentId,
+}
+
+/// The names of what is in a world. New ids are counted, so that they are the same each time.
+#[derive(Debug, Default)]
+pub struct Names {
+    pub agents: Vec<Agent>,
+    pub sources: Vec<SourceId>,
+    /// Sessions that exist from the start.
+    pub fixed: Vec<SessionId>,
+    n_ids: u64,
+}
+
+impl Names {
+    pub fn id<T: bellpull::id::Id>(&mut self) -> T {
+        self.n_ids += 1;
+        format!("{}{:026}", T::PREFIX, self.n_ids).parse().expect("an id")
+    }
+
+    /// A request for an event: the same identity and the same words each time, and new ids.
+    pub fn request(
+        &mut self,
+        number: usize,
+        event: &Event,
+        shop: Shop,
+        waiting_max: i64,
+        at: bellpull::clock::Timestamp,
+    ) -> NewDelivery {
+        let (id, request_id) = (self.id::<DeliveryId>(), self.id::<WebhookRequestId>());
+        let payload = format!("{{\"number\":{number}}}").into_bytes();
+        let message = EventBody::UserMessage {
+            content: vec![Block::text(format!("#d{number}#"))],
+            origin: Some(Origin {
+                source: "shop".to_owned(),
+                source_id: self.sources[event.shop].clone(),
+                delivery_id: id.clone(),
+                event_type: None,
+                content_type: None,
+                bytes: payload.len() as i64,
+                cut: event.cut,
+                rerun: None,
+            }),
+        };
+        NewDelivery {
+            source_id: self.sources[event.shop].clone(),
+            identity: Identity {
+                key: format!("event {number}"),
+                field: "x-event".to_owned(),
+                weak: false,
+            },
+            identity_before: None,
+            id,
+            route: self.route(event, shop, &message),
+            event_type: None,
+            request_id,
+            received_at: at,
+            content_type: Some("application/json".to_owned()),
+            headers: "{}".to_owned(),
+            body_bytes: payload.len(),
+            body: Body::Inline(payload.into()),
+            rerun_failed: shop.rerun_failed,
+            waiting_max,
+        }
+    }
+
+    fn route(&mut self, event: &Event, shop: Shop, message: &EventBody) -> Route {
+        let agent = self.agents[shop.agent].clone();
+        let target = match &event.target {
+            Target::NewSession => RouteTarget::New(self.id()),
+            Target::Key(key) => RouteTarget::Key { key: format!("key {key}"), fresh: self.id() },
+            Target::Fixed(at) => RouteTarget::Session(self.fixed[*at].clone()),
+            Target::Missing => RouteTarget::Session(self.id()),
+            Target::Held => {
+                return Route::Held { agent_id: Some(agent.id), reason: "paused".to_owned() };
+            }
+            Target::Filtered => {
+                return Route::Filtered { agent_id: Some(agent.id), reason: "noise".to_owned() };
+            }
+        };
+        Route::To(Box::new(Dispatch {
+            agent_id: agent.id,
+            agent_version: 1,
+            environment_id: agent.environment,
+            target,
+            title: "shop".to_owned(),
+            event_id: self.id::<EventId>(),
+            message: MessageBody::Inline(message.to_text()),
+            private: "{\"nonce\":\"0123456789abcdef\"}".to_owned(),
+        }))
+    }
+
+    /// Something that a person says.
+    pub fn message(&mut self, number: usize) -> NewMessage {
+        NewMessage {
+            event_id: self.id(),
+            body: EventBody::UserMessage {
+                content: vec![Block::text(format!("#p{number}#"))],
+                origin: None,
+            },
+            private: "{}".to_owned(),
+        }
+    }
+}
+
+/// What somebody who asked was told.
+#[derive(Debug)]
+pub struct Heard {
+    pub question: u64,
+    pub answer: Answer,
+}
+
+#[derive(Debug)]
+pub enum Answer {
+    Delivery(store::Result<Result<Accepted, Refused>>),
+    /// To a person, or to whoever changed the configuration.
+    Done(store::Result<()>),
+}
+
+/// What nobody has answered yet: at which node, and what it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    Event(usize),
+    Speech(usize),
+    Change,
+}
+
+/// What a person knows about what he said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Nobody answered, or nobody yet.
+    Perhaps,
+    Yes,
+    No,
+}
+
+/// What was promised to whom.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// By event, all that its sender was told.
+    pub deliveries: BTreeMap<usize, Vec<Accepted>>,
+    /// By message, in the order in which they were said.
+    pub speeches: Vec<(Vec<String>, Said)>,
+}

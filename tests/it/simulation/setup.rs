@@ -1,0 +1,87 @@
+//! What is there before a world begins: agents, environments, sources and some sessions.
+
+use std::path::Path;
+
+use bellpull::{
+    clock::Clock,
+    domain::{
+        ManagedBy, Metadata,
+        agent::AgentSpec,
+        environment::{EnvironmentConfig, Workspace},
+        source::{Source, SourceKind},
+        verifier::Verifier,
+    },
+    id::AgentId,
+    store::{NewSession, Store},
+};
+use tempfile::TempDir;
+
+use super::{
+    node::Process,
+    plan::Shape,
+    senders::{Agent, Names},
+};
+use crate::store::bench::{change, environment, source};
+
+/// A directory in memory, where there is one: hundreds of worlds wait for each of their commits.
+pub fn directory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a temporary directory can be made")
+}
+
+/// Puts into a new file what all nodes find there.
+pub fn furnish(file: &Path, clock: &Clock, shape: &Shape) -> Names {
+    let mut process = Process::open(file, clock, "setup:1".to_owned());
+    let (mut names, store) = (Names::default(), process.store.clone());
+    process.finish(async {
+        fill(&mut names, &store, shape).await;
+    });
+    names
+}
+
+async fn fill(names: &mut Names, store: &Store, shape: &Shape) {
+    let clock = store.clock();
+    let mut usual = environment(clock, "default");
+    let mut project = environment(clock, "project");
+    (usual.id, project.id) = (names.id(), names.id());
+    project.config = EnvironmentConfig::Local {
+        project: "/srv/project".to_owned(),
+        workspace: Workspace::Shared,
+    };
+    for made in [&usual, &project] {
+        store.create_environment(made.clone(), change("setup")).await.expect("a new name");
+    }
+    for (number, model) in shape.models.iter().enumerate() {
+        let id: AgentId = names.id();
+        let spec = AgentSpec::new(&format!("agent{number}"), model);
+        let own = Source::of_agent(&id, ManagedBy::Api, None, clock.now());
+        let made = store.create_agent(id.clone(), spec, ManagedBy::Api, own, change("setup"));
+        made.await.expect("a new name");
+        for environment in [&usual, &project] {
+            let session = NewSession {
+                id: names.id(),
+                agent_id: id.clone(),
+                agent_version: 1,
+                overrides: None,
+                environment_id: environment.id.clone(),
+                title: None,
+                metadata: Metadata::new(),
+                messages: Vec::new(),
+            };
+            names.fixed.push(session.id.clone());
+            store.create_session(session).await.expect("it is all there");
+        }
+        // One of the agents works in the project whatever it is asked.
+        let environment = if number == 1 { &project } else { &usual };
+        names.agents.push(Agent { id, environment: environment.id.clone() });
+    }
+    for number in 0..shape.sources.len() {
+        let name = format!("shop{number}");
+        let mut source = source(clock, &name, Verifier::Bearer {});
+        source.id = names.id();
+        source.kind = SourceKind::Named;
+        names.sources.push(source.id.clone());
+        store.put_source(source, change("setup")).await.expect("a new name");
+    }
+}
