@@ -28,12 +28,49 @@ pub enum Verifier {
     /// The box key (`apiKey` of the config file) or a key of scope `ingest:<name>`, as a bearer
     /// token. If the source has a secret, that must come in `X-Webhook-Secret` too.
     Box {},
+    /// The secret as a parameter of the query. It is stored nowhere.
+    Query { parameter: String },
+    /// The secret at a place of the body; where that is in a list, at each of them.
+    BodyField { field: Pointer },
     /// A header holds an HMAC, and the secret is its key.
     Hmac(Box<Signature>),
+    /// A header holds a signature, and the secret is the public key: hexadecimal, base64 or PEM.
+    Ed25519(Box<Signature>),
+    /// The same with ECDSA on P-256 and SHA-256; the signature is DER.
+    EcdsaP256(Box<Signature>),
+    /// The body itself holds an HMAC over some of its fields.
+    BodyHmac(Box<BodyHmac>),
+    /// A header holds a JSON Web Token that is signed with the secret.
+    Jwt(Jwt),
+    /// The first of several that fits the secret and the request.
+    OneOf { one_of: Vec<Alternative> },
+}
+
+/// One of several ways.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alternative {
+    /// It is the way of secrets that begin so, and not as another one says that says more.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub when_secret: String,
+    pub verifier: Verifier,
 }
 
 /// The words for `type`.
-const TYPES: [&str; 5] = ["bearer", "basic", "header", "box", "hmac"];
+const TYPES: [&str; 12] = [
+    "bearer",
+    "basic",
+    "header",
+    "box",
+    "query",
+    "body_field",
+    "hmac",
+    "ed25519",
+    "ecdsa_p256",
+    "body_hmac",
+    "jwt",
+    "one_of",
+];
 
 /// A signature in a header, over a text that is made of the request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +80,9 @@ pub struct Signature {
     pub header: Names,
     #[serde(default, skip_serializing_if = "is_default")]
     pub algorithm: Digest,
+    /// How the secret goes into the signature.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keyed: Keyed,
     #[serde(default, skip_serializing_if = "is_default")]
     pub encoding: Encoding,
     /// What stands before the signature, such as `sha256=`.
@@ -52,7 +92,7 @@ pub struct Signature {
     #[serde(default, skip_serializing_if = "is_default")]
     pub separator: Option<Separator>,
     /// The entries that count, by their name: the sender's newest scheme and no older one. An entry
-    /// is `name=signature` or `name,signature`.
+    /// is `name=signature`, and `name,signature` in a list with spaces.
     #[serde(default, skip_serializing_if = "is_default")]
     pub scheme: Option<String>,
     /// What is signed.
@@ -85,6 +125,16 @@ pub enum Digest {
     #[default]
     Sha256,
     Sha512,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keyed {
+    #[default]
+    Hmac,
+    /// The plain hash of the secret and then the rest, as HubSpot once did. Whoever sees one can
+    /// make another for the same body with more behind it: for senders that know nothing better.
+    Prefix,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +174,50 @@ impl Separator {
             Separator::Space => ' ',
         }
     }
+}
+
+/// A signature inside of the body, over some of its fields.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BodyHmac {
+    /// Where the signed things are: the first of these that the body has, and all that are there.
+    /// Empty: the body itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub items: Vec<Pointer>,
+    /// Places of a signed thing.
+    pub signature: Pointer,
+    /// What is signed, in this order; one that is not there is an empty text.
+    pub fields: Vec<Pointer>,
+    /// What stands between the fields.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub joint: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub algorithm: Digest,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub encoding: Encoding,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub secret_encoding: SecretEncoding,
+    /// Only one in the body.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timestamp: Option<Stamp>,
+}
+
+/// A token that says who signed it, and with `body_hash` which body it belongs to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jwt {
+    /// Where it stands, behind `Bearer` or alone.
+    pub header: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub algorithm: Digest,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub secret_encoding: SecretEncoding,
+    /// What the claim `iss` must be.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub issuer: Option<String>,
+    /// The claim that holds the SHA-256 of the body, in hexadecimal.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub body_hash: Option<String>,
 }
 
 /// When the request was made, and how old it may be.
@@ -209,21 +303,10 @@ impl Verifier {
         !matches!(self, Verifier::Box {})
     }
 
-    /// The word for `type`.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Verifier::Bearer {} => "bearer",
-            Verifier::Basic { .. } => "basic",
-            Verifier::Header { .. } => "header",
-            Verifier::Box {} => "box",
-            Verifier::Hmac(_) => "hmac",
-        }
-    }
-
     /// What the types do not say.
     fn check(&self) -> Result<(), Problem> {
         match self {
-            Verifier::Bearer {} | Verifier::Box {} => Ok(()),
+            Verifier::Bearer {} | Verifier::Box {} | Verifier::BodyField { .. } => Ok(()),
             Verifier::Basic { username } => {
                 let is_odd = |char: char| char == ':' || char.is_control();
                 if username.is_empty() || username.contains(is_odd) {
@@ -232,7 +315,60 @@ impl Verifier {
                 Ok(())
             }
             Verifier::Header { header } => check_header("header", header),
+            Verifier::Query { parameter } if is_header_name(parameter) => Ok(()),
+            Verifier::Query { .. } => Err(Problem::new("parameter", "is not a plain name")),
             Verifier::Hmac(signature) => signature.check(),
+            Verifier::Ed25519(signature) | Verifier::EcdsaP256(signature) => {
+                signature.check()?;
+                let hmac = [
+                    ("algorithm", signature.algorithm == Digest::default()),
+                    ("keyed", signature.keyed == Keyed::default()),
+                    ("secret_encoding", signature.secret_encoding == SecretEncoding::default()),
+                ];
+                match hmac.iter().find(|(_, is_absent)| !is_absent) {
+                    Some((field, _)) => Err(Problem::new(*field, "belongs to `hmac`")),
+                    None => Ok(()),
+                }
+            }
+            Verifier::BodyHmac(rule) => rule.check(),
+            Verifier::Jwt(rule) => check_header("header", &rule.header),
+            Verifier::OneOf { one_of } => {
+                if !(1..=ALTERNATIVES_MAX).contains(&one_of.len()) {
+                    let message = format!("must have 1 to {ALTERNATIVES_MAX} alternatives");
+                    return Err(Problem::new("one_of", message));
+                }
+                for (n, Alternative { verifier, .. }) in one_of.iter().enumerate() {
+                    let at = |problem: Problem| {
+                        let field = problem.field;
+                        Problem::new(format!("one_of[{n}].{field}"), problem.message)
+                    };
+                    if let Verifier::OneOf { .. } | Verifier::Box {} = verifier {
+                        return Err(at(Problem::new("type", "cannot be an alternative")));
+                    }
+                    verifier.check().map_err(at)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+const ALTERNATIVES_MAX: usize = 4;
+
+/// Fields that make one signature.
+const FIELDS_MAX: usize = 16;
+
+impl BodyHmac {
+    fn check(&self) -> Result<(), Problem> {
+        if self.fields.is_empty() || self.fields.len() > FIELDS_MAX {
+            return Err(Problem::new("fields", format!("must have 1 to {FIELDS_MAX} places")));
+        }
+        match &self.timestamp {
+            Some(Stamp { body: None, .. }) => {
+                Err(Problem::new("timestamp", "must be one of the body"))
+            }
+            Some(stamp) => stamp.check(false),
+            None => Ok(()),
         }
     }
 }
@@ -366,13 +502,22 @@ mod tests {
                 "timestamp": {"entry": "t"}}),
             json!({"type": "hmac", "header": "X", "timestamp": {"body": "/t", "tolerance_seconds": 0}}),
             json!({"type": "hmac", "header": "X", "url": "bell.example"}),
+            json!({"type": "query", "parameter": "a b"}),
+            json!({"type": "ed25519", "header": "X", "algorithm": "sha1"}),
+            json!({"type": "body_hmac", "signature": "/s", "fields": []}),
+            json!({"type": "body_hmac", "signature": "/s", "fields": ["/a"],
+                "timestamp": {"header": "X"}}),
+            json!({"type": "jwt", "header": "X Y"}),
+            json!({"type": "one_of", "one_of": []}),
+            json!({"type": "one_of", "one_of": [{"verifier": {"type": "box"}}]}),
+            json!({"type": "one_of", "one_of": [{"verifier": {"type": "jwt", "header": "s3cret!"}}]}),
         ];
         let found = wrong.map(|given| Verifier::read(&given).unwrap_err().to_string());
         assert!(!found.join("\n").contains("s3cret"));
         expect![[r#"
             : must be an object with a `type`
-            type: must be one of `bearer`, `basic`, `header`, `box`, `hmac`
-            type: must be one of `bearer`, `basic`, `header`, `box`, `hmac`
+            type: must be one of `bearer`, `basic`, `header`, `box`, `query`, `body_field`, `hmac`, `ed25519`, `ecdsa_p256`, `body_hmac`, `jwt`, `one_of`
+            type: must be one of `bearer`, `basic`, `header`, `box`, `query`, `body_field`, `hmac`, `ed25519`, `ecdsa_p256`, `body_hmac`, `jwt`, `one_of`
             x: is not a field of this verifier
             username: is required
             username: must not be empty, nor contain `:`
@@ -391,7 +536,15 @@ mod tests {
             : is not a JSON pointer
             timestamp.entry: needs a `separator`, which makes entries of the header
             timestamp.tolerance_seconds: must be from 1 to 2592000
-            url: must be an http or https URL"#]].assert_eq(&found.join("\n"));
+            url: must be an http or https URL
+            parameter: is not a plain name
+            algorithm: belongs to `hmac`
+            fields: must have 1 to 16 places
+            timestamp: must be one of the body
+            header: is not a header name
+            one_of: must have 1 to 4 alternatives
+            one_of[0].type: cannot be an alternative
+            one_of[0].header: is not a header name"#]].assert_eq(&found.join("\n"));
     }
 
     #[test]

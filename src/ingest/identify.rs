@@ -186,11 +186,14 @@ pub(super) fn redacted(sender: &Sender, headers: &HeaderMap) -> String {
 }
 
 fn is_sensitive(sender: &Sender, name: &HeaderName) -> bool {
-    let own = match &sender.verifier {
+    let is_own = |verifier: &Verifier| match verifier {
         Verifier::Header { header } => header.eq_ignore_ascii_case(name.as_str()),
-        Verifier::Bearer {} | Verifier::Basic { .. } | Verifier::Box {} | Verifier::Hmac(_) => {
-            false
-        }
+        Verifier::Jwt(rule) => rule.header.eq_ignore_ascii_case(name.as_str()),
+        _ => false,
+    };
+    let own = match &sender.verifier {
+        Verifier::OneOf { one_of } => one_of.iter().any(|it| is_own(&it.verifier)),
+        verifier => is_own(verifier),
     };
     // Names are short: comparing beats preparing a search.
     let contains = |part: &str| {

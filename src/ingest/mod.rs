@@ -23,7 +23,7 @@ use http::{HeaderMap, Method};
 pub use bounds::{Bounds, Lane, Options, Permit};
 pub use gate::{Caller, bearer};
 pub use payload::Payload;
-pub use presets::{Preset, Sender, all as presets};
+pub use presets::{Evidence, Preset, Sender, all as presets};
 pub use registry::{
     Entry, Keys, Registry, Secrets, Snapshot, gauges, project_is_allowed, secret_key,
 };
@@ -149,22 +149,22 @@ impl Ingest {
         let received_at = self.clock.now();
         let refuse = |refused| self.refuse(&head, refused, received_at);
         let (entry, sender, look) = gate::look(snapshot, &head, received_at).map_err(refuse)?;
-        let (body, _permit, _passed) = match look {
+        let (payload, _permit, _passed) = match look {
             Look::Passed(passed) => {
                 self.bounds.check(entry)?;
                 let (body, permit) = read_body(Permit::default()).await?;
-                (body, permit, passed)
+                (Payload::new(&head.headers, body), permit, passed)
             }
             Look::NeedsBody => {
                 let (body, permit) = read_body(self.bounds.unverified(&entry.lane)).await?;
-                let passed =
-                    gate::verify(entry, sender, &head, &body, received_at).map_err(refuse)?;
+                let payload = Payload::new(&head.headers, body);
+                let passed = gate::verify(entry, sender, &head, &payload, received_at);
+                let passed = passed.map_err(refuse)?;
                 self.bounds.check(entry)?;
-                (body, permit.verified(), passed)
+                (payload, permit.verified(), passed)
             }
         };
 
-        let payload = Payload::new(&head.headers, body);
         let identity = identify::identify(sender, &head, &payload, received_at);
         let event_type = identify::event_type(sender, &head, &payload);
         let id = DeliveryId::new(received_at);

@@ -90,28 +90,9 @@ impl Payload {
             // One value needs no tree of all the others.
             return scalar(&pointer::find(self.utf8()?, pointer)?);
         }
-        let mut found = vec![self.tree()?];
-        let mut is_list = false;
-        for word in pointer.split('/').skip(1) {
-            let word = word.replace("~1", "/").replace("~0", "~");
-            let mut below = Vec::new();
-            for value in found {
-                match value {
-                    Value::Array(list) if word == "*" => {
-                        is_list = true;
-                        below.extend(list);
-                    }
-                    Value::Array(list) => {
-                        let at = pointer::index(&word).and_then(|n| list.get(n));
-                        below.extend(at);
-                    }
-                    Value::Object(map) => below.extend(map.get(&word)),
-                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-                }
-            }
-            found = below;
-        }
-        if is_list {
+        let tree = self.tree()?;
+        let found = find(tree, pointer);
+        if pointer.contains('*') && tree.pointer(pointer).is_none() {
             let texts: Vec<String> = found.into_iter().filter_map(scalar).collect();
             return (!texts.is_empty()).then(|| Value::from(texts).to_string());
         }
@@ -119,8 +100,30 @@ impl Payload {
     }
 }
 
+/// The values at a JSON pointer, in which `*` stands for every element of a list.
+pub(super) fn find<'a>(tree: &'a Value, pointer: &str) -> Vec<&'a Value> {
+    let mut found = vec![tree];
+    for word in pointer.split('/').skip(1) {
+        let word = word.replace("~1", "/").replace("~0", "~");
+        let mut below = Vec::new();
+        for value in found {
+            match value {
+                Value::Array(list) if word == "*" => below.extend(list),
+                Value::Array(list) => {
+                    let at = pointer::index(&word).and_then(|n| list.get(n));
+                    below.extend(at);
+                }
+                Value::Object(map) => below.extend(map.get(&word)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+        found = below;
+    }
+    found
+}
+
 /// The text of a value that is one.
-fn scalar(value: &Value) -> Option<String> {
+pub(super) fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(clean(text).into_owned()),
         Value::Number(number) => Some(number.to_string()),

@@ -66,6 +66,12 @@ impl Secrets {
         !self.values.is_empty()
     }
 
+    /// Those whose value is fit for something.
+    pub(super) fn filtered(&self, fits: impl Fn(&str) -> bool) -> Secrets {
+        let values = self.values.iter().filter(|it| fits(it.value.expose_secret())).cloned();
+        Secrets { wanted: self.wanted, values: values.collect() }
+    }
+
     pub(super) fn live(&self, now: Timestamp) -> impl Iterator<Item = &LiveSecret> {
         self.values.iter().filter(move |it| it.until.is_none_or(|until| until > now))
     }

@@ -6,20 +6,27 @@
 //! whatever is compared; the master key and admin keys pass no webhook. What a refused caller did
 //! wrong is noted for the operator and never said to the caller. Left out: anything but yes or no.
 
+mod inside;
+mod jwt;
 mod key;
+mod mac;
 mod signature;
 mod stamp;
 mod url;
 
-use bytes::Bytes;
 use http::{HeaderMap, header::AUTHORIZATION};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{Endpoint, Entry, Head, Reject, Secrets, Sender, Snapshot};
+use self::signature::Proof;
+use super::{Endpoint, Entry, Head, Payload, Reject, Secrets, Sender, Snapshot, identify};
 use crate::{
     clock::Timestamp,
-    domain::{key::Scopes, secret::SecretName, verifier::Verifier},
+    domain::{
+        key::Scopes,
+        secret::SecretName,
+        verifier::{Alternative, Verifier},
+    },
     id::SourceId,
     vault::hash,
 };
@@ -89,14 +96,23 @@ pub(super) fn look<'a>(
     };
     let Some(entry) = found else {
         // The work that a real one costs, for the clock's sake.
-        let _ = check(&Verifier::Bearer {}, &Secrets::nobody(), snapshot, "", head, now);
+        let _ = look_at(&Verifier::Bearer {}, &Secrets::nobody(), head, now);
         return Err(unknown(snapshot, &head.headers));
     };
-    let sender = entry.sender.as_ref().map_err(|reason| refused(entry, reason.clone()))?;
-    let name = &entry.source.name;
-    check(&sender.verifier, &entry.secrets, snapshot, name, head, now)
-        .map(|look| (entry, sender, look))
-        .map_err(|reason| refused(entry, reason))
+    let refused = |reason| refused(entry, reason);
+    let sender = entry.sender.as_ref().map_err(|reason| refused(reason.clone()))?;
+    let secrets = &entry.secrets;
+    let look = match &sender.verifier {
+        Verifier::Box {} => {
+            pass_box(secrets, snapshot, &entry.source.name, head, now).map(Look::Passed)
+        }
+        _ if !secrets.is_set() => Err(NO_SECRET.to_owned()),
+        Verifier::OneOf { one_of } => {
+            first(one_of, secrets, |verifier, secrets| look_at(verifier, secrets, head, now))
+        }
+        verifier => look_at(verifier, secrets, head, now),
+    };
+    look.map(|look| (entry, sender, look)).map_err(refused)
 }
 
 /// Decides with the body, after [`look`] has asked for it.
@@ -104,18 +120,50 @@ pub(super) fn verify(
     entry: &Entry,
     sender: &Sender,
     head: &Head,
-    body: &Bytes,
+    payload: &Payload,
     now: Timestamp,
 ) -> Result<Passed, Refused> {
     let passed = match &sender.verifier {
-        Verifier::Hmac(rule) => signature::verify(rule, head, body, &entry.secrets, now),
-        Verifier::Bearer {}
-        | Verifier::Basic { .. }
-        | Verifier::Header { .. }
-        | Verifier::Box {} => Err("this gate does not look at bodies".to_owned()),
+        Verifier::OneOf { one_of } => first(one_of, &entry.secrets, |verifier, secrets| {
+            match look_at(verifier, secrets, head, now)? {
+                Look::Passed(passed) => Ok(passed),
+                Look::NeedsBody => verify_with(verifier, secrets, head, payload, now),
+            }
+        }),
+        verifier => verify_with(verifier, &entry.secrets, head, payload, now),
     };
     passed.map_err(|reason| refused(entry, reason))
 }
+
+/// Tries alternatives in turn, each with the secrets that are its own: those that begin as it says,
+/// and not as one says that says more.
+fn first<T>(
+    one_of: &[Alternative],
+    secrets: &Secrets,
+    attempt: impl Fn(&Verifier, &Secrets) -> Result<T, String>,
+) -> Result<T, String> {
+    let mut reasons = Vec::new();
+    for alternative in one_of {
+        let is_its = |secret: &str| {
+            let fitting = one_of.iter().map(|it| &it.when_secret);
+            let fitting = fitting.filter(|it| secret.starts_with(it.as_str()));
+            fitting.max_by_key(|it| it.len()).is_some_and(|it| *it == alternative.when_secret)
+        };
+        let own = secrets.filtered(is_its);
+        if own.is_set() {
+            match attempt(&alternative.verifier, &own) {
+                Ok(passed) => return Ok(passed),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+    }
+    match reasons.is_empty() {
+        true => Err("no secret of the source fits its gate".to_owned()),
+        false => Err(reasons.join("; ")),
+    }
+}
+
+const NO_SECRET: &str = "the source's secret has no value in the vault";
 
 fn refused(entry: &Entry, reason: String) -> Refused {
     let reject = Reject::Unauthorized;
@@ -134,11 +182,10 @@ fn unknown(snapshot: &Snapshot, headers: &HeaderMap) -> Refused {
     }
 }
 
-fn check(
+/// What the headers say of one way to pass.
+fn look_at(
     verifier: &Verifier,
     secrets: &Secrets,
-    snapshot: &Snapshot,
-    name: &str,
     head: &Head,
     now: Timestamp,
 ) -> Result<Look, String> {
@@ -156,23 +203,69 @@ fn check(
             passed?
         }
         Verifier::Header { header } => compare(secrets, one(headers, header)?, now)?,
-        Verifier::Box {} => pass_box(secrets, snapshot, name, headers, now)?,
+        Verifier::Query { parameter } => {
+            let value = identify::query(&head.url, parameter)
+                .ok_or_else(|| format!("no single parameter `{parameter}` in the query"))?;
+            compare(secrets, value.as_bytes(), now)?
+        }
         Verifier::Hmac(rule) => {
-            signature::look(rule, head, now)?;
+            signature::look(Proof::Shared, rule, head, now)?;
             return Ok(Look::NeedsBody);
         }
+        Verifier::Ed25519(rule) => {
+            signature::look(Proof::Ed25519, rule, head, now)?;
+            return Ok(Look::NeedsBody);
+        }
+        Verifier::EcdsaP256(rule) => {
+            signature::look(Proof::EcdsaP256, rule, head, now)?;
+            return Ok(Look::NeedsBody);
+        }
+        Verifier::Jwt(rule) => {
+            jwt::look(rule, headers, now)?;
+            return Ok(Look::NeedsBody);
+        }
+        Verifier::BodyField { .. } | Verifier::BodyHmac(_) => return Ok(Look::NeedsBody),
+        Verifier::Box {} | Verifier::OneOf { .. } => return Err(MISPLACED.to_owned()),
     };
     Ok(Look::Passed(passed))
 }
+
+/// What the body says of one way to pass.
+fn verify_with(
+    verifier: &Verifier,
+    secrets: &Secrets,
+    head: &Head,
+    payload: &Payload,
+    now: Timestamp,
+) -> Result<Passed, String> {
+    let signed = |proof, rule| signature::verify(proof, rule, head, payload, secrets, now);
+    match verifier {
+        Verifier::Hmac(rule) => signed(Proof::Shared, rule),
+        Verifier::Ed25519(rule) => signed(Proof::Ed25519, rule),
+        Verifier::EcdsaP256(rule) => signed(Proof::EcdsaP256, rule),
+        Verifier::Jwt(rule) => jwt::verify(rule, &head.headers, &payload.bytes, secrets, now),
+        Verifier::BodyField { field } => inside::field(field, payload, secrets, now),
+        Verifier::BodyHmac(rule) => inside::hmac(rule, payload, secrets, now),
+        Verifier::Bearer {}
+        | Verifier::Basic { .. }
+        | Verifier::Header { .. }
+        | Verifier::Query { .. }
+        | Verifier::Box {}
+        | Verifier::OneOf { .. } => Err(MISPLACED.to_owned()),
+    }
+}
+
+/// A verifier is checked when it is read, so this is never the reason.
+const MISPLACED: &str = "this gate cannot stand here";
 
 fn pass_box(
     secrets: &Secrets,
     snapshot: &Snapshot,
     name: &str,
-    headers: &HeaderMap,
+    head: &Head,
     now: Timestamp,
 ) -> Result<Passed, String> {
-    let passes = match snapshot.caller(bearer_of(headers)?) {
+    let passes = match snapshot.caller(bearer_of(&head.headers)?) {
         Some(Caller::Box) => true,
         Some(Caller::Key { scopes, .. }) => scopes.may_ingest(name),
         Some(Caller::Master) | None => false,
@@ -181,7 +274,7 @@ fn pass_box(
         return Err("the bearer token is neither the box key nor a key for this source".to_owned());
     }
     if secrets.is_wanted() {
-        return compare(secrets, one(headers, "X-Webhook-Secret")?, now);
+        return compare(secrets, one(&head.headers, "X-Webhook-Secret")?, now);
     }
     Ok(Passed { secret: None })
 }
@@ -212,7 +305,7 @@ fn try_each(
     }
     match found {
         Some(secret) => Ok(Passed { secret: Some(secret) }),
-        None if n_tried == 0 => Err("the source's secret has no value in the vault".to_owned()),
+        None if n_tried == 0 => Err(NO_SECRET.to_owned()),
         None => Err(unusable.unwrap_or_else(|| MISMATCH.to_owned())),
     }
 }

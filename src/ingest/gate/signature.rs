@@ -7,21 +7,17 @@
 
 use std::borrow::Cow;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use http::HeaderMap;
-use ring::hmac;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{Passed, key, one, stamp, try_each, url};
+use super::{Passed, key, mac, one, stamp, try_each, url};
 use crate::{
     clock::Timestamp,
     domain::{
         template::Piece,
-        verifier::{Digest, Encoding, Signature},
+        verifier::{Separator, Signature},
     },
-    ingest::{Head, Secrets},
-    vault::unhex,
+    ingest::{Head, Payload, Secrets},
 };
 
 /// Entries of one header that are looked at; more are nobody's rotation.
@@ -35,48 +31,85 @@ struct Claim<'a> {
     id: Option<&'a str>,
 }
 
+/// How a signature is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The secret makes the same one.
+    Shared,
+    /// The secret is the public key.
+    Ed25519,
+    EcdsaP256,
+}
+
 /// What can be said before the body is there.
-pub(super) fn look(rule: &Signature, head: &Head, now: Timestamp) -> Result<(), String> {
-    let claim = claim(rule, &head.headers)?;
-    if let (Some(stamp), Some(text)) = (&rule.timestamp, claim.timestamp) {
-        stamp::check(stamp, text, now)?;
-    }
-    Ok(())
+pub(super) fn look(
+    proof: Proof,
+    rule: &Signature,
+    head: &Head,
+    now: Timestamp,
+) -> Result<(), String> {
+    claim(proof, rule, head, now).map(drop)
 }
 
 pub(super) fn verify(
+    proof: Proof,
     rule: &Signature,
     head: &Head,
-    body: &Bytes,
+    payload: &Payload,
     secrets: &Secrets,
     now: Timestamp,
 ) -> Result<Passed, String> {
-    let claim = claim(rule, &head.headers)?;
-    if let (Some(stamp), Some(text)) = (&rule.timestamp, claim.timestamp) {
-        stamp::check(stamp, text, now)?;
-    }
-    let contents = contents(rule, head, body, &claim)?;
-    // All secrets and all signatures every time, so that time does not tell which one it was.
-    try_each(secrets, now, |secret| {
-        let key = key::shared(rule, secret)?;
-        let mut matches = Choice::from(0);
-        for content in &contents {
-            let expected = sign(rule.algorithm, &key, content);
-            for signature in &claim.signatures {
-                matches |= signature.ct_eq(expected.as_ref());
+    let claim = claim(proof, rule, head, now)?;
+    let contents = contents(rule, head, &payload.bytes, &claim)?;
+    let passed = match proof {
+        // All secrets and all signatures every time, so that time does not tell which one it was.
+        Proof::Shared => try_each(secrets, now, |secret| {
+            let key = key::shared(&rule.secret_prefix, rule.secret_encoding, secret)?;
+            let mut matches = Choice::from(0);
+            for content in &contents {
+                let expected = mac::of(rule.keyed, rule.algorithm, &key, content);
+                for signature in &claim.signatures {
+                    matches |= signature.ct_eq(&expected);
+                }
             }
+            Ok(matches)
+        }),
+        // Nothing here is secret but what the sender keeps.
+        Proof::Ed25519 | Proof::EcdsaP256 => {
+            let contents: Vec<Vec<u8>> = contents.iter().map(|content| content.concat()).collect();
+            try_each(secrets, now, |secret| {
+                let secret = secret.strip_prefix(rule.secret_prefix.as_str()).unwrap_or(secret);
+                let key = key::public(proof, secret)?;
+                let matches = contents.iter().any(|content| {
+                    claim.signatures.iter().any(|it| key.verify(content, it).is_ok())
+                });
+                Ok(Choice::from(u8::from(matches)))
+            })
         }
-        Ok(matches)
-    })
+    }?;
+    // Signed with the body, so one that is not there was not taken out on the way.
+    let in_body = rule.timestamp.as_ref().and_then(|it| Some((it, it.body.as_ref()?)));
+    if let Some((stamp, place)) = in_body
+        && let Some(text) = payload.at(&place.0)
+    {
+        stamp::check(stamp, &text, now)?;
+    }
+    Ok(passed)
 }
 
-fn claim<'a>(rule: &Signature, headers: &'a HeaderMap) -> Result<Claim<'a>, String> {
+fn claim<'a>(
+    proof: Proof,
+    rule: &Signature,
+    head: &'a Head,
+    now: Timestamp,
+) -> Result<Claim<'a>, String> {
+    let headers = &head.headers;
     let mut claim = Claim { signatures: Vec::new(), timestamp: None, id: None };
     let mut missing = true;
     for name in &rule.header.0 {
         if headers.contains_key(name) {
             missing = false;
-            read_header(rule, name, text(headers, name)?, &mut claim)?;
+            read_header(proof, rule, name, text(headers, name)?, &mut claim)?;
         }
     }
     if missing {
@@ -91,6 +124,9 @@ fn claim<'a>(rule: &Signature, headers: &'a HeaderMap) -> Result<Claim<'a>, Stri
             return Err(format!("the `{header}` header has a character that an id cannot have"));
         }
         claim.id = Some(id);
+    }
+    if let (Some(stamp), Some(text)) = (&rule.timestamp, claim.timestamp) {
+        stamp::check(stamp, text, now)?;
     }
     Ok(claim)
 }
@@ -112,6 +148,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, String> {
 
 /// Reads the signatures of one header, and the timestamp if it stands among them.
 fn read_header<'a>(
+    proof: Proof,
     rule: &Signature,
     name: &str,
     value: &'a str,
@@ -125,9 +162,11 @@ fn read_header<'a>(
     if entries.len() > ENTRIES_MAX {
         return Err(format!("the `{name}` header has more than {ENTRIES_MAX} entries"));
     }
+    // Lists with spaces write `name,value`, all others `name=value`.
+    let assign = if rule.separator == Some(Separator::Space) { ',' } else { '=' };
     let mut undecodable = None;
     for entry in entries {
-        let named = entry.split_once(['=', ',']);
+        let named = entry.split_once(assign);
         if let (Some(stamp), Some((entry, value))) = (stamp, named)
             && entry == stamp
         {
@@ -148,7 +187,7 @@ fn read_header<'a>(
             undecodable = Some(format!("the `{name}` header does not begin with `{prefix}`"));
             continue;
         };
-        match decode(rule, signature) {
+        match decode(proof, rule, signature) {
             Ok(signature) => claim.signatures.push(signature),
             Err(reason) => undecodable = Some(format!("the signature in `{name}` {reason}")),
         }
@@ -166,17 +205,18 @@ fn read_header<'a>(
     }
 }
 
-fn decode(rule: &Signature, text: &str) -> Result<Vec<u8>, String> {
-    let (decoded, what) = match rule.encoding {
-        Encoding::Hex => (unhex(text), "hexadecimal"),
-        Encoding::Base64 => (STANDARD.decode(text).ok(), "base64"),
+fn decode(proof: Proof, rule: &Signature, text: &str) -> Result<Vec<u8>, String> {
+    let decoded = mac::decode(rule.encoding, text)?;
+    let n_expected = match proof {
+        Proof::Shared => Some(mac::algorithm(rule.algorithm).digest_algorithm().output_len()),
+        Proof::Ed25519 => Some(64),
+        Proof::EcdsaP256 => None,
     };
-    let decoded = decoded.ok_or_else(|| format!("is not {what}"))?;
-    let n_expected = algorithm(rule.algorithm).digest_algorithm().output_len();
-    if decoded.len() == n_expected {
-        Ok(decoded)
-    } else {
-        Err(format!("has {} bytes in the place of {n_expected}", decoded.len()))
+    match n_expected {
+        Some(n) if n != decoded.len() => {
+            Err(format!("has {} bytes in the place of {n}", decoded.len()))
+        }
+        Some(_) | None => Ok(decoded),
     }
 }
 
@@ -214,20 +254,3 @@ fn contents<'a>(
 }
 
 type Content<'a> = Vec<Cow<'a, [u8]>>;
-
-fn algorithm(digest: Digest) -> hmac::Algorithm {
-    match digest {
-        Digest::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-        Digest::Sha256 => hmac::HMAC_SHA256,
-        Digest::Sha512 => hmac::HMAC_SHA512,
-    }
-}
-
-fn sign(digest: Digest, key: &[u8], content: &[Cow<'_, [u8]>]) -> hmac::Tag {
-    let key = hmac::Key::new(algorithm(digest), key);
-    let mut context = hmac::Context::with_key(&key);
-    for piece in content {
-        context.update(piece);
-    }
-    context.sign()
-}

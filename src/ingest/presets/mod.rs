@@ -19,9 +19,14 @@ use crate::domain::{
 };
 
 /// The files of the table, in the order in which they are shown.
-const FILES: [&str; 4] = [
+const FILES: [&str; 9] = [
     include_str!("code.toml"),
+    include_str!("work.toml"),
+    include_str!("messages.toml"),
+    include_str!("operations.toml"),
     include_str!("payments.toml"),
+    include_str!("shops.toml"),
+    include_str!("clouds.toml"),
     include_str!("standard.toml"),
     include_str!("plain.toml"),
 ];
@@ -43,6 +48,59 @@ pub struct Preset {
     pub event_type: Vec<Field>,
     /// Where to click at the sender.
     pub setup: String,
+    /// The answer that the sender wants, and how fast.
+    pub expects: Option<String>,
+    pub retries: Option<String>,
+    pub notes: Option<String>,
+    /// What the entry rests on; absent where there is no one sender.
+    pub evidence: Option<Evidence>,
+    /// What of it was not found in any document, only in memory.
+    #[serde(default)]
+    pub unverified: Vec<Fact>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The sender's own documentation, SDK or tests.
+    Vendor,
+    /// Documents of others that quote it.
+    Others,
+}
+
+impl Evidence {
+    pub fn text(self) -> &'static str {
+        match self {
+            Evidence::Vendor => "the sender's own documents or code",
+            Evidence::Others => "documents of others",
+        }
+    }
+}
+
+/// A part of an entry that evidence is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fact {
+    Gate,
+    Identity,
+    #[serde(rename = "event type")]
+    EventType,
+    Handshake,
+    Expects,
+    Retries,
+}
+
+impl Fact {
+    pub fn name(self) -> &'static str {
+        match self {
+            Fact::Gate => "gate",
+            Fact::Identity => "identity",
+            Fact::EventType => "event type",
+            Fact::Handshake => "handshake",
+            Fact::Expects => "expects",
+            Fact::Retries => "retries",
+        }
+    }
 }
 
 /// Every preset, by family.

@@ -20,7 +20,7 @@ use crate::{
         source::{Source, SourceDefinition, SourceKind, check_name},
     },
     id::{Id, SourceId},
-    ingest::{self, Entry, Preset, Snapshot, secret_key},
+    ingest::{self, Entry, Evidence, Preset, Snapshot, secret_key},
     store::Refusal,
     web::{
         App,
@@ -216,6 +216,11 @@ async fn presets() -> Json<Value> {
             "body_hash_window_seconds": preset.body_hash_window_seconds,
             "event_type": preset.event_type,
             "setup": preset.setup,
+            "expects": preset.expects,
+            "retries": preset.retries,
+            "notes": preset.notes,
+            "evidence": preset.evidence.map(Evidence::text),
+            "unverified": preset.unverified.iter().map(|fact| fact.name()).collect::<Vec<_>>(),
         })
     };
     whole(ingest::presets().iter().map(show).collect())

@@ -1,4 +1,7 @@
 //! Senders as they are: every preset with requests that others signed.
 
+mod cases;
+mod changed;
+mod page;
 mod published;
 mod unverified;

@@ -11,22 +11,32 @@ use crate::web::server::Server;
 /// again from its own words is not in it.
 const PUBLISHED: &str = include_str!("published.json");
 
-/// The preset of a vector, and what differs from it: senders of the same shape under other names.
-fn preset(vector: &Value) -> Option<(&'static str, Value)> {
+/// The preset of a vector, and what differs from it: senders of the same shape under other names,
+/// and HubSpot's older signatures.
+fn preset(vector: &Value) -> (&str, Value) {
     let scheme = vector["scheme"].as_str().expect("a scheme");
-    Some(match vector["provider"].as_str().expect("a provider") {
-        "github" => ("github", json!({})),
-        "stripe" => ("stripe", json!({})),
-        "standard-webhooks" => ("standard-webhooks", json!({})),
+    match vector["provider"].as_str().expect("a provider") {
+        "bitbucket-server" => ("bitbucket-dc", json!({})),
         "gogs" => ("hmac", json!({"header": "X-Gogs-Signature"})),
         "generic-hmac" => {
             let encoding = if scheme.contains("base64") { "base64" } else { "hex" };
             let header = "X-Convoy-Signature";
             ("hmac", json!({"header": header, "algorithm": "sha512", "encoding": encoding}))
         }
-        _ => return None,
-    })
+        "hubspot" => {
+            let template = if scheme.starts_with("v2") { "{method}{url}{body}" } else { "{body}" };
+            let header = "X-HubSpot-Signature";
+            let older = json!({"header": header, "keyed": "prefix", "encoding": "hex",
+                "template": template, "timestamp": null});
+            ("hubspot", older)
+        }
+        provider => (provider, json!({})),
+    }
 }
+
+/// HTTP message signatures are no shape of the gate: no sender of the table uses them, and the
+/// examples of the RFC do not cover the body, which a gate must insist on.
+const OTHER_SHAPES: [&str; 1] = ["rfc9421"];
 
 #[tokio::test]
 async fn what_senders_publish_is_let_in_and_what_they_call_wrong_is_not() {
@@ -38,7 +48,10 @@ async fn what_senders_publish_is_let_in_and_what_they_call_wrong_is_not() {
     let server = Server::since(Timestamp(start * 1000)).await;
     let mut n_tried = 0;
     for (n, vector) in vectors {
-        let Some((preset, mut verifier)) = preset(vector) else { continue };
+        if OTHER_SHAPES.contains(&vector["provider"].as_str().expect("a provider")) {
+            continue;
+        }
+        let (preset, mut verifier) = preset(vector);
         if let Some(url) = vector["url"].as_str() {
             verifier["url"] = json!(url);
         }
@@ -59,5 +72,5 @@ async fn what_senders_publish_is_let_in_and_what_they_call_wrong_is_not() {
         assert_eq!(answer.status, expected, "vector {n} of {preset}, from {source}");
         n_tried += 1;
     }
-    assert_eq!(n_tried, 16);
+    assert_eq!(n_tried, 60);
 }

@@ -1,0 +1,52 @@
+//! The page about senders is the table: neither says anything that the other does not.
+
+use std::fmt::Write;
+
+use bellpull::ingest::{Preset, presets};
+use expect_test::expect_file;
+
+#[test]
+fn the_page_about_senders_is_the_table() {
+    let mut page = "# Senders\n\n\
+        What the presets know; [webhooks.md](webhooks.md) says how to use one and what the words of a gate mean.\n\
+        This page is made from `src/ingest/presets`: `UPDATE_EXPECT=1 cargo test the_page_about_senders` writes it anew.\n\n\
+        *Rests on* says what an entry was taken from; what is called unverified was found in no document.\n\
+        Nothing here was tried against the sender itself.\n"
+        .to_owned();
+    for preset in presets() {
+        write(&mut page, preset);
+    }
+    expect_file!["../../../docs/senders.md"].assert_eq(&page);
+}
+
+fn write(page: &mut String, preset: &Preset) {
+    let mut line = |text: &str| writeln!(page, "{text}").expect("a text grows");
+    line(&format!("\n## {}\n\n`preset = \"{}\"`\n", preset.title, preset.id));
+    let mut item = |name: &str, text: Option<String>| {
+        if let Some(text) = text {
+            line(&format!("- {name}: {text}"));
+        }
+    };
+    item("Set up", Some(preset.setup.clone()));
+    item("Delivery", places(&preset.identity));
+    let window = preset.body_hash_window_seconds;
+    let equal = format!("equal bodies within {window} s are one, where no id is found");
+    item("Without an id", (window > 0).then_some(equal));
+    item("Event type", places(&preset.event_type));
+    item("Expects", preset.expects.clone());
+    item("Repeats", preset.retries.clone());
+    item("Mind", preset.notes.clone());
+    let unverified: Vec<_> = preset.unverified.iter().map(|fact| fact.name()).collect();
+    let rests = preset.evidence.map(|evidence| match &unverified[..] {
+        [] => evidence.text().to_owned(),
+        facts => format!("{}; unverified: {}", evidence.text(), facts.join(", ")),
+    });
+    item("Rests on", rests);
+    let gate = toml::to_string(&preset.verifier).expect("a verifier is TOML");
+    line(&format!("\n```toml\n{}\n```", gate.trim_end()));
+}
+
+fn places(fields: &[impl ToString]) -> Option<String> {
+    let shown: Vec<_> = fields.iter().map(|field| format!("`{}`", field.to_string())).collect();
+    (!shown.is_empty()).then(|| shown.join(", else "))
+}
