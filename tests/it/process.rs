@@ -227,3 +227,25 @@ async fn the_demo_ends_with_every_transcript_complete() {
     assert_eq!(code, 0, "{out}\n{error}");
     assert!(out.contains("duplicate") && out.matches("Rehearsal: no AI").count() == 3, "{out}");
 }
+
+#[tokio::test]
+async fn only_the_newest_refusals_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("bellpull.toml");
+    let text = "[limits]\nrefusals_max = 2\n\
+                [webhooks.shop]\npreset = \"bearer\"\nsecret = \"s3cret-of-the-shop\"\n";
+    std::fs::write(&config, text).unwrap();
+    let arguments = ["--config", config.to_str().unwrap()];
+    let server = Process::serve(&directory.path().join("data"), &arguments).await;
+    for _ in 0..4 {
+        let wrong = [("authorization", "Bearer wrong")];
+        assert_eq!(ring(&server, "shop", &wrong, "{}").await.0, 401);
+    }
+    assert_eq!(ring(&server, "shop", &[], "{}").await.0, 401);
+    let kept = until("the last one is written down", async || {
+        let list = server.get("/v1/sources/shop/refusals").await["data"].as_array()?.clone();
+        let has_last = list.iter().any(|it| it["reason"].to_string().contains("no single"));
+        has_last.then_some(list)
+    });
+    assert_eq!(kept.await.len(), 2);
+}

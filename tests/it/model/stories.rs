@@ -317,6 +317,46 @@ async fn a_lost_lease_lets_go_of_the_model_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_message_has_a_fence_of_its_own() {
+    let script = [Reply::text(&["One."]), Reply::text(&["Two."])];
+    let story = Story::begin(Format::Anthropic, "", script).await;
+    for body in ["{\"n\":1}", "{\"n\":2}"] {
+        let rung = story.ring(body).await;
+        assert_eq!(story.outcome(&rung).await, "succeeded");
+    }
+    let said = story.models.requests().remove(1).said();
+    let openings = said.match_indices("\n<event-").map(|(at, tag)| &said[at + tag.len()..]);
+    let nonces: Vec<_> = openings.filter_map(|rest| rest.split(' ').next()).collect();
+    assert_eq!(nonces.len(), 2, "{said}");
+    assert_ne!(nonces[0], nonces[1]);
+    for nonce in nonces {
+        // 64 bits that nobody outside has seen.
+        assert!(nonce.len() >= 16 && nonce.bytes().all(|it| it.is_ascii_hexdigit()), "{nonce}");
+        assert_eq!(said.matches(&format!("\n</event-{nonce}>")).count(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_turns_run_at_once_than_may() {
+    let whole = Reply::text(&["At last."]);
+    let stalled = whole.clone().stall_after(whole.n_bytes(Format::Anthropic) * 2 / 3);
+    let script = [stalled, whole.clone(), whole];
+    let story =
+        Story::begin(Format::Anthropic, "idle_seconds = 1\nfirst_seconds = 20", script).await;
+    story.configure(|text| {
+        let text = text.replace("{ key = \"one\" }", "\"new_session\"");
+        text.replace("[worker]\n", "[worker]\nturns_max = 1\n")
+    });
+    let story = story.restart().await;
+    let rungs = [story.ring("1").await, story.ring("2").await];
+    for rung in &rungs {
+        assert_eq!(story.outcome(rung).await, "succeeded");
+    }
+    let (requests, let_go) = (story.models.requests(), story.models.abandoned());
+    assert!(requests[1].at >= let_go[0], "the second one waited for the first one's end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_price_needs_no_restart() {
     let replies = std::iter::repeat_n(Reply::text(&["x"]), 2);
     let story = Story::begin(Format::Chat, "", replies).await;

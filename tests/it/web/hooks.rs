@@ -266,6 +266,24 @@ async fn what_cannot_be_routed_is_held() {
 }
 
 #[tokio::test]
+async fn bounds_are_spoken_of_behind_the_gate_only() {
+    let bounds = Options { waiting_sessions_max: 0, ..Options::default() };
+    let server = Server::with(bounds).await;
+    server.post("/v1/sources").json(json!({"name": "s"})).ok().await;
+    server.token().await;
+    let agent = format!("/api/agents/{}/webhook", server.agent);
+    for path in ["/api/webhook/s", &agent] {
+        let known = server.bare("POST", path).bearer("wrong").body("{}").send().await;
+        let nowhere = server.bare("POST", "/api/webhook/nowhere").bearer("wrong").body("{}");
+        let unknown = nowhere.send().await;
+        assert_eq!((known.status.as_u16(), unknown.status.as_u16()), (401, 401), "{path}");
+        assert_eq!(known.json()["error"], unknown.json()["error"]);
+    }
+    let let_in = server.bare("POST", "/api/webhook/s").bearer(BOX).body("{}");
+    let_in.error(503, "overloaded_error").await;
+}
+
+#[tokio::test]
 async fn a_paused_agent_keeps_accepting() {
     let server = Server::new().await;
     let token = server.token().await;

@@ -284,9 +284,13 @@ async fn text_from_outside_stays_text() {
         assert!(!text.contains("<img") && !text.contains("\" onmouseover"), "{at}: {text}");
         assert!(!text.contains('\u{202e}'), "{at}");
     };
+    // One that is no JSON, and so is shown in one piece.
+    let text = format!("{script}<img src=x onerror=alert(1)>\u{202e}");
+    let plain = server.bare("POST", &path).bearer("t").body(text).status(202).await;
+    let plain = format!("/sessions/{}", plain["session_id"].as_str().unwrap());
     let transcript = format!("/sessions/{session}");
     let webhook = format!("/agents/{agent}/webhook");
-    for path in ["/agents", "/sessions", &transcript, &webhook] {
+    for path in ["/agents", "/sessions", &transcript, &plain, &webhook] {
         check(&browser.get(path).await, path);
     }
     assert!(browser.get(&transcript).await.text.contains("waiting"), "nobody took it yet");
