@@ -13,7 +13,8 @@ use super::{
 
 pub fn balance(world: &World) {
     let mut watch = world.watch.lock().unwrap();
-    let mut books = Books { referee: &watch.referee, problems: Vec::new() };
+    let (referee, calls) = (&watch.referee, &watch.calls);
+    let mut books = Books { referee, calls, problems: Vec::new() };
     books.deliveries(world);
     books.speeches(world);
     let turns = books.turns();
@@ -31,6 +32,8 @@ fn watch_sessions(referee: &Referee) -> Vec<String> {
 
 struct Books<'a> {
     referee: &'a Referee,
+    /// Calls that the model made in its answer to a request.
+    calls: &'a BTreeMap<String, usize>,
     problems: Vec<String>,
 }
 
@@ -184,6 +187,21 @@ impl Books<'_> {
             .filter_map(|entry| field(entry, "model_request_start_id"))
             .collect();
         self.must(begun == over, || format!("{id}: begun {begun:?}, ended {over:?}"));
+        for after in part.split(|entry| entry.kind == "span.model_request_start").skip(1) {
+            let Some(end) = after.iter().find(|entry| entry.kind == "span.model_request_end")
+            else {
+                continue;
+            };
+            let n_calls = after.iter().filter(|entry| entry.kind == "agent.tool_use").count();
+            let body: Value = serde_json::from_str(&end.body).expect("JSON");
+            let start = body["model_request_start_id"].as_str().unwrap_or_default();
+            // The rehearsal answers without being asked.
+            let Some(made) = self.calls.get(start) else { continue };
+            let made = if body["is_error"] == false { *made } else { 0 };
+            self.must(made == n_calls, || {
+                format!("{id}: {n_calls} of {made} calls of one answer {kinds:?}")
+            });
+        }
     }
 
     /// What came of a delivery is how its turn ended.

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::store::bench::change;
 
-/// Kinds of writes that the database may refuse for a while, and how: the statement alone fails, or
-/// SQLite ends the whole commit.
-const BREAKAGES: [&str; 5] = [
+/// Kinds of writes that the database may refuse for a while, and how: the statement alone fails,
+/// SQLite ends the whole transaction, or its commit fails.
+const BREAKAGES: [&str; 7] = [
     // Renewals are lost.
     "before update of lease_until on sessions when new.epoch = old.epoch \
      and new.lease_until > old.lease_until begin select raise(abort, 'renewals fail'); end",
@@ -26,7 +26,15 @@ const BREAKAGES: [&str; 5] = [
      begin select raise(abort, 'answers fail'); end",
     "before update on turns begin select raise(rollback, 'ends of turns fail'); end",
     "before insert on deliveries begin select raise(rollback, 'accepts fail'); end",
+    // Everything goes well until the commit, which fails.
+    "before insert on deliveries begin insert into broken_promises values (1); end",
+    "before insert on events begin insert into broken_promises values (1); end",
 ];
+
+/// What is put into the second one of these must be in the first one at the time of the commit.
+const PROMISES: &str = "create table if not exists promises (id integer primary key); \
+     create table if not exists broken_promises \
+     (promise integer references promises deferrable initially deferred);";
 
 impl World {
     pub fn happen(&mut self, happening: Happening) {
@@ -206,7 +214,7 @@ impl World {
             3 if !self.broken && take(&mut self.troubles.breaks) => {
                 let breakage = self.random.pick(&BREAKAGES);
                 self.note(|| format!("for {long:?}: {breakage}"));
-                let script = format!("create trigger broken {breakage}");
+                let script = format!("{PROMISES} create trigger broken {breakage}");
                 self.watch.lock().unwrap().referee.script(&script);
                 self.broken = true;
                 self.at(until, Happening::Mend);

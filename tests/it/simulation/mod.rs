@@ -18,34 +18,39 @@ mod setup;
 mod steps;
 mod world;
 
-use plan::{CALM, CRASHES, MODELS, STANDSTILLS, STORMS, Weather};
+use plan::{CALM, CRASHES, FLOODS, MODELS, STANDSTILLS, STORMS, Weather};
 use world::World;
 
 use crate::support::{full, seeds};
 
 #[test]
 fn wakes_are_lost_and_nothing_else_fails() {
-    live_through(&CALM);
+    live_through(&CALM, n_worlds());
 }
 
 #[test]
 fn processes_die() {
-    live_through(&CRASHES);
+    live_through(&CRASHES, n_worlds());
 }
 
 #[test]
 fn processes_and_databases_stand_still() {
-    live_through(&STANDSTILLS);
+    live_through(&STANDSTILLS, n_worlds());
 }
 
 #[test]
 fn models_fail() {
-    live_through(&MODELS);
+    live_through(&MODELS, n_worlds());
 }
 
 #[test]
 fn everything_goes_wrong_at_once() {
-    live_through(&STORMS);
+    live_through(&STORMS, n_worlds());
+}
+
+#[test]
+fn events_come_by_the_hundred() {
+    live_through(&FLOODS, n_worlds() / 20);
 }
 
 #[test]
@@ -65,8 +70,8 @@ fn n_worlds() -> u64 {
 }
 
 /// Lives through many worlds of one weather.
-fn live_through(weather: &Weather) {
-    let seeds = seeds().unwrap_or(0..n_worlds());
+fn live_through(weather: &Weather, n_worlds: u64) {
+    let seeds = seeds().unwrap_or(0..n_worlds);
     let (mut n_steps, mut n_asked) = (0, 0);
     for seed in seeds.clone() {
         let life = live(seed, weather);

@@ -28,14 +28,17 @@ pub struct Watch {
     /// Questions that are being answered: of which session, and who asks.
     asking: BTreeMap<u64, (String, String)>,
     pub n_asked: u64,
+    /// Calls in the answer to each journaled request, by the request's event.
+    pub calls: BTreeMap<String, usize>,
     /// Owners of processes that cannot know at this moment what their clock says.
     pub excused: Vec<String>,
 }
 
 impl Watch {
     pub fn new(referee: Referee, random: Random, clock: Clock, failures: u64) -> Watch {
-        let (asking, excused) = (BTreeMap::new(), Vec::new());
-        Watch { referee, random, clock, failures, asking, n_asked: 0, excused }
+        let (asking, calls) = (BTreeMap::new(), BTreeMap::new());
+        let (n_asked, excused) = (0, Vec::new());
+        Watch { referee, random, clock, failures, asking, n_asked, calls, excused }
     }
 
     /// Somebody asks. Answers how long the model thinks and what it says then; nothing for ever, if
@@ -53,8 +56,11 @@ impl Watch {
         }
         let session = session.unwrap_or_default();
         self.referee.notes.push(format!("{owner} asks about {session}"));
+        let (thought, reply, n_calls) = self.reply(request);
+        if let Some(entry) = self.referee.logs.get(&session).and_then(|log| log.last()) {
+            self.calls.insert(entry.id.clone(), n_calls);
+        }
         self.asking.insert(self.n_asked, (session, owner.to_owned()));
-        let (thought, reply) = self.reply(request);
         (self.n_asked, thought, reply)
     }
 
@@ -98,26 +104,30 @@ impl Watch {
         }
     }
 
-    fn reply(&mut self, request: &Captured) -> (Duration, Option<Reply>) {
+    /// How long the model thinks, what it says then, and how many calls are in that.
+    fn reply(&mut self, request: &Captured) -> (Duration, Option<Reply>, usize) {
         let failures = self.failures;
         let random = &mut self.random;
         let thought = random.ms(0..2) * random.pick(&[0, 1, 30, 500, 3000]);
         if random.chance(failures) {
-            return (thought, failure(random));
+            return (thought, failure(random), 0);
         }
         let may_call = !request.tools().is_empty() && random.chance(30);
         let (n_input, n_output) = (random.range(1..500), random.range(1..500));
         let tokens = Tokens { input: n_input, cached: 0, output: n_output };
         let mut reply = Reply::text(&["I have read", " it."]).tokens(tokens);
+        let mut n_calls = 0;
         if may_call {
             let (pointer, delivery) = (json!({"pointer": ""}), json!({}));
             let calls = [("delivery", pointer), ("delivery", delivery), ("shell", json!({}))];
             let from = random.index(calls.len());
             reply = reply.and_calls(&calls[from..]);
+            n_calls = calls.len() - from;
         }
         let pause = random.pick(&[0, 0, 5, 100]);
         let n_bytes = random.pick(&[usize::MAX, 400]);
-        (thought, Some(reply.in_chunks_of(n_bytes).slowly(Duration::from_millis(pause))))
+        let reply = reply.in_chunks_of(n_bytes).slowly(Duration::from_millis(pause));
+        (thought, Some(reply), n_calls)
     }
 
     /// Nobody waits for this answer any more, or it is complete.

@@ -26,6 +26,8 @@ pub struct Weather {
     pub wakes_lost: &'static [u64],
     /// Of a hundred answers of models, how many are none: one of these.
     pub model_failures: &'static [u64],
+    /// Events from outside, from and below.
+    pub events: (u64, u64),
 }
 
 /// Nothing fails, but for wakes: those are hints, and may.
@@ -39,6 +41,7 @@ pub const CALM: Weather = Weather {
     drains: 0,
     wakes_lost: &[0, 30, 100],
     model_failures: &[0],
+    events: (4, 24),
 };
 
 pub const CRASHES: Weather = Weather { name: "processes_die", crashes: 8, drains: 2, ..CALM };
@@ -61,6 +64,10 @@ pub const STORMS: Weather = Weather {
     crashes: 6,
     ..STANDSTILLS
 };
+
+/// Hundreds of events, most of them for a few conversations.
+pub const FLOODS: Weather =
+    Weather { name: "events_come_by_the_hundred", events: (200, 400), crashes: 12, ..STORMS };
 
 /// After this nothing bad begins, and what was bad ends.
 pub const QUIET: Duration = Duration::from_secs(12);
@@ -89,6 +96,8 @@ pub struct Shape {
     pub slow: u64,
     /// Operations that share a commit at most.
     pub batch_max: usize,
+    /// Events from outside, from and below.
+    pub events: (u64, u64),
 }
 
 /// A source, as far as the store knows it.
@@ -135,6 +144,7 @@ impl Shape {
             model_failures: random.pick(weather.model_failures),
             slow: random.pick(&[0, 2, 10]),
             batch_max: random.pick(&[1, 3, 1000]),
+            events: weather.events,
         }
     }
 
@@ -220,7 +230,8 @@ pub struct Event {
 pub fn draw(shape: &Shape, random: &mut Random) -> (Vec<Event>, Vec<(Duration, Happening)>) {
     let n_fixed = shape.models.len() * FIXED_PER_AGENT;
     let (mut events, mut plan) = (Vec::new(), vec![(QUIET, Happening::Quiet)]);
-    for number in 0..random.range(4..24) as usize {
+    let n_events = random.range(shape.events.0..shape.events.1);
+    for number in 0..n_events as usize {
         let target = match random.below(20) {
             0..5 => Target::NewSession,
             5..12 => Target::Key(random.below(3)),
