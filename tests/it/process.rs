@@ -237,15 +237,20 @@ async fn only_the_newest_refusals_are_kept() {
     std::fs::write(&config, text).unwrap();
     let arguments = ["--config", config.to_str().unwrap()];
     let server = Process::serve(&directory.path().join("data"), &arguments).await;
+    let kept_with = async |reason: &str| {
+        until("the last one is written down", async || {
+            let list = server.get("/v1/sources/shop/refusals").await["data"].as_array()?.clone();
+            let has_last = list.iter().any(|it| it["reason"].to_string().contains(reason));
+            has_last.then_some(list)
+        })
+        .await
+    };
     for _ in 0..4 {
         let wrong = [("authorization", "Bearer wrong")];
         assert_eq!(ring(&server, "shop", &wrong, "{}").await.0, 401);
     }
+    // Those of one millisecond have no order, so the newest one comes when they are written down.
+    kept_with("differs").await;
     assert_eq!(ring(&server, "shop", &[], "{}").await.0, 401);
-    let kept = until("the last one is written down", async || {
-        let list = server.get("/v1/sources/shop/refusals").await["data"].as_array()?.clone();
-        let has_last = list.iter().any(|it| it["reason"].to_string().contains("no single"));
-        has_last.then_some(list)
-    });
-    assert_eq!(kept.await.len(), 2);
+    assert_eq!(kept_with("no single").await.len(), 2);
 }

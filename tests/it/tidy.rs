@@ -193,6 +193,25 @@ fn matches(path: &Path, tokens: &[Token], rule: Rule) -> Vec<Finding> {
     (0..tokens.len()).filter_map(found).collect()
 }
 
+/// What docs/invariants.md says was seen failing is still there to fail.
+#[test]
+fn tests_that_hold_invariants_exist() {
+    let page = text::read(root(), Path::new("docs/invariants.md"));
+    let rows = page.lines().filter_map(|line| line.rsplit(" | ").next()?.strip_suffix(" |"));
+    let names = rows.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let wanted: Vec<&str> = names.filter_map(|name| name.rsplit("::").next()).collect();
+    assert!(wanted.len() > 40, "{wanted:?}");
+    let known: Vec<String> = text::files(root(), &["rs"])
+        .iter()
+        .flat_map(|path| text::functions(&source::tokens(path, &text::read(root(), path))))
+        .map(|(name, ..)| name)
+        .collect();
+    let is_missing = |name: &&str| !known.iter().any(|it| it == *name);
+    let missing: Vec<Finding> =
+        wanted.into_iter().filter(is_missing).map(|name| format!("no test `{name}`")).collect();
+    none(&missing, "name the test that holds it now, after having seen it fail.");
+}
+
 #[test]
 fn sql_is_in_store() {
     none(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bellpull::clock::Clock;
 use serde_json::{Value, json};
 
-use super::story::{KEY, Story, find, types};
+use super::story::{KEY, Story, TOKEN, find, types};
 use crate::support::{
     model_server::{End, Format, Reply, Tokens},
     process::until,
@@ -481,10 +481,23 @@ async fn keys_are_nowhere(format: Format) {
         assert!(events.contains("Incorrect API key provided: ***"), "{events}");
         assert!(!events.contains(KEY));
     }
-    assert!(!story.server.log().contains(KEY));
-    assert!(story.server.log().contains("a model request failed"));
+    let wrong = "token-of-somebody-else-0123456789";
+    let request = story.server.http.post(format!("{}/api/webhook/shop?a={KEY}", story.server.url));
+    let refused = request.bearer_auth(wrong).body("{}").send().await.unwrap();
+    assert_eq!(refused.status(), 401);
+    let list = until("the refusal is written down", async || {
+        let list = story.server.get("/v1/sources/shop/refusals").await.to_string();
+        list.contains("\"refusal\"").then_some(list)
+    });
+    let list = list.await;
     let database = story.database();
+    let log = story.server.log();
+    assert!(log.contains("a model request failed"));
     assert!(story.server.terminate().await.success());
     let bytes = std::fs::read(database).unwrap();
-    assert!(!bytes.windows(KEY.len()).any(|it| it == KEY.as_bytes()));
+    for secret in [KEY, TOKEN, wrong] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+        assert!(!list.contains(secret), "{secret} in {list}");
+        assert!(!bytes.windows(secret.len()).any(|it| it == secret.as_bytes()), "{secret}");
+    }
 }

@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 pub const KEY: &str = "key-of-the-provider-0123456789";
-const TOKEN: &str = "token-of-the-source-0123456789";
+pub const TOKEN: &str = "token-of-the-source-0123456789";
 
 pub struct Story {
     pub server: Process,
