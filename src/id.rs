@@ -40,13 +40,18 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const LENGTH_MAX: usize = 64;
 
 fn generate(prefix: &str, now: Timestamp) -> String {
+    encode(prefix, random_bits(now))
+}
+
+/// The bits of an id without a kind: never zero, and random at the end.
+pub(crate) fn random_bits(now: Timestamp) -> u128 {
     let ms = u64::try_from(now.0).unwrap_or(0);
     let timestamp = uuid::Timestamp::from_unix(
         uuid::NoContext,
         ms / 1000,
         u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000,
     );
-    encode(prefix, Uuid::new_v7(timestamp).as_u128())
+    Uuid::new_v7(timestamp).as_u128()
 }
 
 fn encode(prefix: &str, mut bits: u128) -> String {

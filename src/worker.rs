@@ -13,6 +13,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 use crate::{
     clock::Clock,
@@ -174,10 +175,13 @@ impl Worker {
         }
         for (claimed, permit) in claimed.into_iter().zip(permits) {
             let (worker, hand_back) = (self.clone(), hand_back.child_token());
-            turns.spawn(async move {
+            // Whatever is said about a session's work is said with its id.
+            let span = tracing::error_span!("session", session_id = %claimed.lease.session_id);
+            let working = async move {
                 worker.work(claimed, asked, hand_back).await;
                 drop(permit);
-            });
+            };
+            turns.spawn(working.instrument(span));
         }
         n
     }
@@ -194,7 +198,7 @@ impl Worker {
                 self.store.metrics().lease_lost();
                 // Fenced or out of time: not a single write more. Dropping the turn kills its work.
                 stop.cancel();
-                tracing::warn!(session_id = %lease.session_id, "the lease was lost; the work stops");
+                tracing::warn!("the lease was lost; the work stops");
                 Ok(Err(Stopped::Cancelled))
             }
             result = driving => result,
@@ -204,20 +208,16 @@ impl Worker {
             Ok(Err(Stopped::Cancelled)) => self.hand_back(&lease).await,
             Ok(Err(Stopped::Store(store::Error::Fenced))) => {
                 self.store.metrics().lease_lost();
-                tracing::warn!(session_id = %lease.session_id, "another worker has this session");
+                tracing::warn!("another worker has this session");
             }
             Ok(Err(Stopped::Store(error))) => {
                 // The lease runs out, and whoever claims the session goes on from the log.
-                tracing::error!(
-                    session_id = %lease.session_id,
-                    error = %error.detail(),
-                    "a turn stopped because of the store"
-                );
+                tracing::error!(error = %error.detail(), "a turn stopped because of the store");
             }
             Err(_) => {
-                tracing::error!(session_id = %lease.session_id, "a turn panicked");
+                tracing::error!("a turn panicked");
                 if let Err(error) = self.runtime.give_up(&lease).await {
-                    tracing::error!(session_id = %lease.session_id, %error, "it stays unfinished");
+                    tracing::error!(%error, "it stays unfinished");
                 }
             }
         }
@@ -258,7 +258,6 @@ impl Worker {
             Ok(()) => self.signals.due(),
             Err(store::Error::Fenced) => {}
             Err(error) => tracing::warn!(
-                session_id = %lease.session_id,
                 error = %error.detail(),
                 "a session was not handed back; its lease runs out"
             ),

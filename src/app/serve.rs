@@ -56,7 +56,16 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     warn(&loaded);
     let (mut terminate, mut hang_up) =
         (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-    let mut server = Server::start(loaded, Clock::system()).await?;
+    // A database is waited for, and nobody should have to wait with it.
+    let started = tokio::select! {
+        started = Server::start(loaded, Clock::system()) => Some(started?),
+        _ = terminate.recv() => None,
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    let Some(mut server) = started else {
+        tracing::info!("told to stop before the start was complete");
+        return Ok(());
+    };
     tracing::info!(address = %server.address, url = server.url(), "bellpull is listening");
     if let Some(path) = &server.admin_key_file {
         tracing::info!(file = %path.display(), "the admin key is in this file");
@@ -103,9 +112,11 @@ async fn reload(server: &mut Server, flags: &Flags, watch: &mut Watch, filter: &
             }
         }
         Err(problems) => {
-            tracing::error!(
-                "the changed configuration was refused, the old one stays:\n{problems}"
-            );
+            for problem in &problems.0 {
+                let hint = problem.hint.as_deref();
+                tracing::error!(key = problem.key, hint, "{}", problem.message);
+            }
+            tracing::error!("the changed configuration was refused, the old one stays");
         }
     }
 }

@@ -208,6 +208,7 @@ fn fields(delivery: &Value, now: Timestamp) -> Fields {
     let bytes = u64::try_from(delivery["body_bytes"].as_i64().unwrap_or(0)).unwrap_or(0);
     fields.with("body", Cell::new(size(bytes)), str(&delivery["content_type"]));
     fields.add("request", text("request_id"));
+    fields.add("trace", text("trace_id"));
     time(&mut fields, "erased", now, &delivery["erased_at"]);
     fields
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::trace::TraceContext;
 use crate::{
     clock::Timestamp,
     id::{AgentId, DeliveryId, SessionId, SourceId, TurnId, WebhookRequestId},
@@ -101,6 +102,8 @@ pub struct Delivery {
     pub event_type: Option<String>,
     pub identity: Identity,
     pub request_id: WebhookRequestId,
+    /// Where it stands in a trace: the sender's, or one that began here.
+    pub trace: TraceContext,
     pub n_attempts: i64,
     pub received_at: Timestamp,
     pub content_type: Option<String>,
@@ -131,6 +134,7 @@ impl Delivery {
                 "weak": self.identity.weak,
             },
             "request_id": self.request_id,
+            "trace_id": self.trace.trace_id(),
             "attempts": self.n_attempts,
             "content_type": self.content_type,
             "body_bytes": self.body_bytes,

@@ -21,6 +21,7 @@ pub mod source;
 pub mod template;
 pub mod text;
 pub mod toolset;
+pub mod trace;
 pub mod turn;
 pub mod verifier;
 

@@ -42,6 +42,15 @@ pub fn printable(text: &str) -> String {
     out
 }
 
+/// As [`printable`], in one line: nothing can pretend to be a line of its own.
+pub fn one_line(text: &str) -> String {
+    let text = printable(text);
+    if !text.contains(['\n', '\t']) {
+        return text;
+    }
+    text.replace('\n', "\\n").replace('\t', "\\t")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +66,6 @@ mod tests {
     fn nul_and_control_characters_do_no_harm() {
         assert_eq!(clean("a\0b"), "ab");
         assert_eq!(printable("a\u{1b}[31m\u{202e}"), "a\\u{1b}[31m\\u{202e}");
+        assert_eq!(one_line("a\n2026 INFO\tb\u{9b}\r"), "a\\n2026 INFO\\tb\\u{9b}\\u{d}");
     }
 }

@@ -34,7 +34,7 @@ use gate::Look;
 
 use crate::{
     clock::{Clock, Timestamp},
-    domain::source::OnRedelivery,
+    domain::{source::OnRedelivery, trace::TraceContext},
     id::{AgentId, DeliveryId, EventId, Id, RefusalId, SessionId, WebhookRequestId},
     metrics::{Received, SourceCounters},
     store::{
@@ -127,16 +127,19 @@ impl Ingest {
         read_body: impl AsyncFnOnce(Permit) -> Result<(Bytes, Permit), Reject>,
     ) -> Result<Answer, Reject> {
         let snapshot = self.registry.snapshot();
-        let (counters, is_agent) = match &head.endpoint {
+        let (known, is_agent) = match &head.endpoint {
             Endpoint::Agent(name) => (snapshot.agent_source(name), true),
             Endpoint::Source(name) => (snapshot.named_source(name), false),
         };
-        let counters = match counters {
+        let counters = match known {
             Some(entry) => entry.counters(self.store.metrics()),
             None => &self.unknown[usize::from(!is_agent)],
         };
-        let result = self.take(&snapshot, head, read_body).await;
+        let (source, now) = (known.map(Entry::display_name), self.clock.now());
+        let trace = trace_of(&head.headers).unwrap_or_else(|| TraceContext::new(now));
+        let result = self.take(&snapshot, head, trace, read_body).await;
         counters.count(received(&result));
+        tell(&result, source, trace);
         result
     }
 
@@ -144,6 +147,7 @@ impl Ingest {
         &self,
         snapshot: &Snapshot,
         head: Head,
+        trace: TraceContext,
         read_body: impl AsyncFnOnce(Permit) -> Result<(Bytes, Permit), Reject>,
     ) -> Result<Answer, Reject> {
         let received_at = self.clock.now();
@@ -179,6 +183,7 @@ impl Ingest {
             route,
             event_type,
             request_id: head.request_id,
+            trace,
             received_at,
             content_type: payload.content_type.clone(),
             headers: identify::redacted(sender, &head.headers),
@@ -238,6 +243,31 @@ impl Ingest {
         let _ = self.refusals.try_send(refusal);
         refused.reject
     }
+}
+
+/// What the sender's own tracing calls this request. A header that is there twice, or that is not
+/// valid, says nothing.
+fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut values = headers.get_all("traceparent").iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// One line for each request; the request's id is the span's. A name that a caller made up is not
+/// written down here.
+fn tell(result: &Result<Answer, Reject>, source: Option<&str>, trace: TraceContext) {
+    let (what, answer) = (received(result).as_str(), result.as_ref().ok());
+    tracing::debug!(
+        source,
+        result = what,
+        delivery_id = answer.map(|it| display(&it.delivery_id)),
+        session_id = answer.and_then(|it| it.session_id.as_ref()).map(display),
+        attempt = answer.map(|it| it.attempt),
+        trace_id = %trace.trace_id(),
+        "a webhook was called"
+    );
 }
 
 /// As it is counted.

@@ -31,6 +31,7 @@ use crate::{
         cost::Spent,
         event::Usage,
         model::{ModelConfig, ModelRef, Provider, REHEARSAL},
+        trace::TraceContext,
     },
 };
 
@@ -180,17 +181,18 @@ impl Models {
         self.reach.store(Arc::new(Reach::new(options, self.carrier.as_ref())));
     }
 
-    /// Asks a model, once. Dropping the future cancels the request.
+    /// Asks a model, once, as a step of a trace. Dropping the future cancels the request.
     pub async fn complete(
         &self,
         model: &ModelConfig,
         request: &Request,
+        trace: TraceContext,
         on_text: &mut dyn OnText,
     ) -> Result<Completion, Error> {
         let reach = self.reach.load_full();
         let options = &reach.options;
         let reference = ModelRef::parse(&model.id, options.openai_is_set_up());
-        let (call, mut answer): (http::Call, Box<dyn wire::Fold>) = match reference.provider {
+        let (mut call, mut answer): (http::Call, Box<dyn wire::Fold>) = match reference.provider {
             Provider::Rehearsal => {
                 return Ok(rehearsal::complete(request, on_text, &self.clock).await);
             }
@@ -213,6 +215,8 @@ impl Models {
                 (call, Box::<chat::Answer>::default())
             }
         };
+        let traceparent = HeaderValue::from_str(&trace.child(self.clock.now()).to_string());
+        call.headers.insert("traceparent", traceparent.expect("a trace is ASCII"));
         let carrier = reach.carrier.as_deref().map_err(|error| Error::never(error.clone()))?;
         let price = price::find(&options.prices, &model.id, &reference);
         // What was not counted is not known to be free.

@@ -9,6 +9,7 @@ use std::{
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, field::display};
 
 use super::{Runtime, Stopped, host};
 use crate::{
@@ -19,12 +20,13 @@ use crate::{
         cost::Spent,
         event::{Block, EventBody, NewEvent, SessionError, StopReason},
         session::Session,
+        trace::TraceContext,
         turn::TurnEnd,
     },
     id::{EventId, Id, SessionId, TurnId},
     model::{self, OnText},
     preview::Preview,
-    store::Lease,
+    store::{Lease, Taken, TakenDelivery},
     tool::{self, Host},
 };
 
@@ -41,13 +43,35 @@ impl Runtime {
     /// process is stopping: nothing is written after that.
     pub async fn drive(&self, lease: &Lease, cancel: &CancellationToken) -> Result<(), Stopped> {
         let started = self.clock.monotonic();
-        let running = self.event(EventBody::StatusRunning);
-        let taken = self.store.begin_turn(lease, TurnId::new(self.clock.now()), running).await?;
+        let (now, running) = (self.clock.now(), self.event(EventBody::StatusRunning));
+        let (fresh, own) = (TurnId::new(now), TraceContext::new(now));
+        let taken = self.store.begin_turn(lease, fresh, own, running).await?;
+        let named =
+            |id: fn(&TakenDelivery) -> &str| listed(taken.deliveries.iter().map(id)).map(display);
+        let span = tracing::error_span!(
+            "turn",
+            turn_id = %taken.turn_id,
+            trace_id = %taken.trace.trace_id(),
+            delivery_id = named(|it| it.delivery_id.as_str()),
+            request_id = named(|it| it.request_id.as_str()),
+        );
+        // Boxed, as all of a turn is in it.
+        Box::pin(self.work(lease, cancel, taken, started)).instrument(span).await
+    }
+
+    async fn work(
+        &self,
+        lease: &Lease,
+        cancel: &CancellationToken,
+        taken: Taken,
+        started: Instant,
+    ) -> Result<(), Stopped> {
         let _running = self.store.metrics().turn_runs();
         let now = self.clock.now();
         for message in &taken.messages {
             self.store.metrics().taken(now.since(message.received_at));
         }
+        tracing::debug!(messages = taken.messages.len(), resumes = taken.resumes, "a turn begins");
         self.signals.changed(&lease.session_id);
         let session = self.store.session(&lease.session_id).await?;
         let mut turn = Turn {
@@ -55,6 +79,7 @@ impl Runtime {
             lease,
             cancel,
             begun_at: taken.started_at,
+            trace: taken.trace,
             started,
             transcript: self.fold(lease).await?,
         };
@@ -93,6 +118,7 @@ impl Runtime {
             lease,
             cancel: &CancellationToken::new(),
             begun_at: self.clock.now(),
+            trace: TraceContext::new(self.clock.now()),
             started: self.clock.monotonic(),
             transcript: Transcript::default(),
         };
@@ -120,13 +146,27 @@ impl Runtime {
             let Ok(payload) = host.delivery(Some(delivery.clone())).await else { continue };
             let workspace = self.options.workspaces.join(session.id.as_str());
             if let Err(error) = host::place_payload(&workspace, &payload).await {
-                tracing::warn!(session_id = %session.id, %error, "a payload's file was not written");
+                tracing::warn!(%error, "a payload's file was not written");
             }
         }
     }
 
     fn event(&self, body: EventBody) -> NewEvent {
         NewEvent::new(EventId::new(self.clock.now()), body)
+    }
+}
+
+/// Ids of one kind that a line of the log names; of the others it tells the number.
+const LISTED: usize = 5;
+
+/// The ids of what a turn answers: one, most of the time. `None` when somebody typed.
+fn listed<'a>(ids: impl ExactSizeIterator<Item = &'a str>) -> Option<String> {
+    let n_others = ids.len().saturating_sub(LISTED);
+    let named: Vec<&str> = ids.take(LISTED).collect();
+    match (named.is_empty(), n_others) {
+        (true, _) => None,
+        (false, 0) => Some(named.join(" ")),
+        (false, n_others) => Some(format!("{} and {n_others} more", named.join(" "))),
     }
 }
 
@@ -146,6 +186,7 @@ struct Turn<'a> {
     cancel: &'a CancellationToken,
     /// When the turn began, perhaps in an earlier life.
     begun_at: Timestamp,
+    trace: TraceContext,
     /// When the work on it began here.
     started: Instant,
     transcript: Transcript,
@@ -214,7 +255,7 @@ impl Turn<'_> {
         };
         let model = &session.agent.model;
         let asked = self.runtime.clock.monotonic();
-        let asking = self.runtime.models.complete(model, &request, &mut previewer);
+        let asking = self.runtime.models.complete(model, &request, self.trace, &mut previewer);
         let result = self.act(asking).await;
         let (word, spent) = match &result {
             Ok(Ok(completion)) => ("ok", completion.spent),
@@ -223,6 +264,14 @@ impl Turn<'_> {
         };
         let took = self.runtime.clock.monotonic() - asked;
         self.runtime.store.metrics().model_asked(&model.id, word, took, &spent);
+        tracing::debug!(
+            model = model.id,
+            result = word,
+            took_ms = took.as_millis(),
+            input_tokens = spent.usage.input_tokens,
+            output_tokens = spent.usage.output_tokens,
+            "a model was asked"
+        );
         match result? {
             Ok(completion) => {
                 self.journal(start_id, message_id, &model.id, completion).await?;
@@ -287,10 +336,9 @@ impl Turn<'_> {
         let end = self.request_end(start_id, Some(true), error.spent);
         let n_failures = self.transcript.n_failures + 1;
         let lost = self.transcript.lost + took;
-        let session_id = &self.lease.session_id;
-        let jitter = jitter(session_id, n_failures);
+        let jitter = jitter(&self.lease.session_id, n_failures);
         let pause = self.runtime.models.pause(&error, n_failures, lost, jitter);
-        tracing::warn!(%session_id, error = %error, n_failures, ?pause, "a model request failed");
+        tracing::warn!(error = %error, n_failures, ?pause, "a model request failed");
         let (kind, mut message, spent) = (error.kind.as_str(), error.message, error.spent);
         let pause = match pause {
             Ok(pause) => pause,
@@ -337,12 +385,7 @@ impl Turn<'_> {
             Ok(text) => self.answer(call, text, false).await,
             Err(tool::Error::Model(message)) => self.answer(call, message, true).await,
             Err(tool::Error::Fatal(error)) => {
-                tracing::error!(
-                    session_id = %self.lease.session_id,
-                    tool = call.name,
-                    error = format!("{error:#}"),
-                    "a tool broke"
-                );
+                tracing::error!(tool = call.name, error = format!("{error:#}"), "a tool broke");
                 self.answer(call, "the tool is broken on this server".to_owned(), true).await
             }
         }
@@ -376,6 +419,15 @@ impl Turn<'_> {
         self.runtime.store.finish(self.lease, end, events, active).await?;
         let duration = self.runtime.clock.now().since(self.begun_at);
         self.runtime.store.metrics().turn_ended(end, duration);
+        let (result, took_ms) = (end.as_str(), duration.as_millis());
+        match end {
+            TurnEnd::EndTurn | TurnEnd::Refusal | TurnEnd::Interrupted => {
+                tracing::info!(result, took_ms, "the turn ended");
+            }
+            TurnEnd::RetriesExhausted | TurnEnd::BudgetReached | TurnEnd::Failed => {
+                tracing::warn!(result, took_ms, "the turn ended without success");
+            }
+        }
         self.runtime.signals.changed(&self.lease.session_id);
         // Messages may have come meanwhile.
         self.runtime.signals.due();

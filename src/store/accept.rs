@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    domain::delivery::Identity,
+    domain::{delivery::Identity, trace::TraceContext},
     id::{AgentId, DeliveryId, EnvironmentId, EventId, Id, SessionId, SourceId, WebhookRequestId},
 };
 
@@ -80,6 +80,7 @@ pub struct NewDelivery {
     pub route: Route,
     pub event_type: Option<String>,
     pub request_id: WebhookRequestId,
+    pub trace: TraceContext,
     pub received_at: Timestamp,
     pub content_type: Option<String>,
     /// Redacted, as JSON.
@@ -182,7 +183,8 @@ pub(super) fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<
 
 const INSERT_DELIVERY: &str = "insert into deliveries (id, source_id, dedupe_key, identity_field, \
     identity_weak, status, outcome, reason, agent_id, session_id, event_type, request_id, \
-    received_at, content_type, body_bytes, headers, body, n_chunks) {rows:ttttitttttttititbi} \
+    traceparent, received_at, content_type, body_bytes, headers, body, n_chunks) \
+    {rows:ttttittttttttititbi} \
     on conflict (source_id, dedupe_key) do nothing";
 
 const INSERT_SESSION: &str = "insert into sessions (id, agent_id, agent_version, environment_id, \
@@ -356,6 +358,7 @@ fn delivery_row(delivery: &NewDelivery, place: &Place) -> Vec<Value> {
         session_id,
         delivery.event_type.as_ref(),
         &delivery.request_id,
+        delivery.trace.to_string(),
         delivery.received_at,
         delivery.content_type.as_ref(),
         i64::try_from(delivery.body_bytes).unwrap_or(i64::MAX),

@@ -50,7 +50,8 @@ pub struct Refusal {
 
 const COLUMNS: &str = "d.id, d.source_id, r.name, d.status, d.outcome, d.reason, d.agent_id, \
     d.session_id, d.turn_id, d.event_type, d.dedupe_key, d.identity_field, d.identity_weak, \
-    d.request_id, d.n_attempts, d.received_at, d.content_type, d.body_bytes, d.headers, d.erased_at \
+    d.request_id, d.n_attempts, d.received_at, d.content_type, d.body_bytes, d.headers, d.erased_at, \
+    d.traceparent \
     from deliveries d join sources r on r.id = d.source_id";
 
 impl Store {
@@ -281,5 +282,6 @@ fn from_row(mut row: Row) -> Result<Delivery> {
         body_bytes: row.int(17)?,
         headers: row.json(18)?,
         erased_at: row.time_or_null(19)?,
+        trace: super::queue::trace(&row.text(20)?)?,
     })
 }

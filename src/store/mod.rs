@@ -41,7 +41,7 @@ pub use events::{EventFilter, LogEnd};
 pub use hints::Hint;
 pub use keys::ApiKey;
 pub use prune::Pruned;
-pub use queue::{Claimed, Lease, Taken, TakenMessage};
+pub use queue::{Claimed, Lease, Taken, TakenDelivery, TakenMessage};
 pub use secrets::{SealedSecret, SecretInfo};
 pub use sessions::{NewMessage, NewSession, SessionFilter};
 

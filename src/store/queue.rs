@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Error, Result, Store, chunks,
-    driver::{Lane, Tx, Value, params},
+    driver::{Lane, Row, Tx, Value, params},
     occupancy::{self, Wanted},
 };
 use crate::{
@@ -16,9 +16,10 @@ use crate::{
     domain::{
         cost::Spent,
         event::{EventBody, NewEvent, Usage},
+        trace::TraceContext,
         turn::TurnEnd,
     },
-    id::{AgentId, DeliveryId, EventId, Id, SessionId, TurnId},
+    id::{AgentId, DeliveryId, EventId, Id, SessionId, TurnId, WebhookRequestId},
 };
 
 /// The right to work on a session until `until`, unless it is renewed.
@@ -51,6 +52,10 @@ pub struct Taken {
     pub started_at: Timestamp,
     /// What was taken from the inbox, in its order; nothing when the turn is resumed.
     pub messages: Vec<TakenMessage>,
+    /// What the turn answers, now or from before.
+    pub deliveries: Vec<TakenDelivery>,
+    /// The trace of the first of them, or one of the turn's own.
+    pub trace: TraceContext,
 }
 
 /// A message that a turn took.
@@ -58,7 +63,15 @@ pub struct Taken {
 pub struct TakenMessage {
     pub received_at: Timestamp,
     /// What it came with, if a sender sent it.
-    pub delivery_id: Option<DeliveryId>,
+    pub delivery: Option<TakenDelivery>,
+}
+
+/// A delivery that a turn answers, and the request that brought it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakenDelivery {
+    pub delivery_id: DeliveryId,
+    pub request_id: WebhookRequestId,
+    pub trace: TraceContext,
 }
 
 impl Store {
@@ -170,11 +183,12 @@ impl Store {
 
     /// Starts a turn with everything that waits, or resumes the unfinished one. In one transaction:
     /// the messages leave the inbox and get their numbers, the session is running, the deliveries
-    /// are.
+    /// are. `own` is the trace of a turn that no delivery brings one to.
     pub async fn begin_turn(
         &self,
         lease: &Lease,
         fresh: TurnId,
+        own: TraceContext,
         opening: NewEvent,
     ) -> Result<Taken> {
         let (lease, at) = (lease.clone(), self.clock.now());
@@ -182,23 +196,26 @@ impl Store {
             .transaction(Lane::Work, move |tx| {
                 let mut held = hold(tx, &lease)?;
                 if let Some(turn_id) = held.turn_id.clone() {
-                    let (resumes, started_at) = resume(tx, &turn_id, held.next_seq)?;
-                    return Ok(Taken { turn_id, resumes, started_at, messages: Vec::new() });
+                    return resume(tx, &lease, turn_id, held.next_seq);
                 }
-                tx.execute(
-                    "insert into turns (id, session_id, status, started_at) \
-                     values ($1, $2, 'running', $3)",
-                    &params![&fresh, &lease.session_id, at],
-                )?;
                 held.turn_id = Some(fresh.clone());
                 let mut rows = vec![event_row(&held, 0, &opening, at)];
                 let messages = take(tx, &held, &fresh, at, &mut rows)?;
+                let deliveries: Vec<_> =
+                    messages.iter().filter_map(|it| it.delivery.clone()).collect();
+                let trace = deliveries.first().map_or(own, |it| it.trace);
+                tx.execute(
+                    "insert into turns (id, session_id, status, traceparent, started_at) \
+                     values ($1, $2, 'running', $3, $4)",
+                    &params![&fresh, &lease.session_id, trace.to_string(), at],
+                )?;
                 write(tx, &held, rows, "running", at)?;
                 tx.execute(
                     "update sessions set turn_id = $2, inbox_taken = inbox_taken + $3 where id = $1",
                     &params![&lease.session_id, &fresh, messages.len() as i64],
                 )?;
-                Ok(Taken { turn_id: fresh, resumes: 0, started_at: at, messages })
+                let (turn_id, started_at) = (fresh, at);
+                Ok(Taken { turn_id, resumes: 0, started_at, messages, deliveries, trace })
             })
             .await
     }
@@ -363,15 +380,43 @@ fn hold(tx: &mut Tx<'_>, lease: &Lease) -> Result<Held> {
     })
 }
 
-/// Counts a resumption that found the log where the last one found it.
-fn resume(tx: &mut Tx<'_>, turn: &TurnId, next_seq: i64) -> Result<(i64, Timestamp)> {
+/// Takes an unfinished turn up, and counts a resumption that found the log where the last one found
+/// it.
+fn resume(tx: &mut Tx<'_>, lease: &Lease, turn_id: TurnId, next_seq: i64) -> Result<Taken> {
     let row = tx.first(
         "update turns set resumes = case when resumed_seq = $2 then resumes + 1 else 1 end, \
-         resumed_seq = $2 where id = $1 returning resumes, started_at",
-        &params![turn, next_seq],
+         resumed_seq = $2 where id = $1 returning resumes, started_at, traceparent",
+        &params![&turn_id, next_seq],
     )?;
     let mut row = row.ok_or(Error::Bug("an unfinished turn without a row"))?;
-    Ok((row.int(0)?, row.time(1)?))
+    let mut deliveries = tx.query(
+        "select id, request_id, traceparent from deliveries \
+         where session_id = $1 and turn_id = $2 order by id",
+        &params![&lease.session_id, &turn_id],
+    )?;
+    Ok(Taken {
+        turn_id,
+        resumes: row.int(0)?,
+        started_at: row.time(1)?,
+        messages: Vec::new(),
+        deliveries: deliveries
+            .iter_mut()
+            .filter_map(|row| taken(row, 0).transpose())
+            .collect::<Result<_>>()?,
+        trace: trace(&row.text(2)?)?,
+    })
+}
+
+/// The delivery that three columns name, if they name one.
+fn taken(row: &mut Row, at: usize) -> Result<Option<TakenDelivery>> {
+    let Some(delivery_id) = row.id_or_null(at)? else { return Ok(None) };
+    let (request_id, trace) = (row.id(at + 1)?, trace(&row.text(at + 2)?)?);
+    Ok(Some(TakenDelivery { delivery_id, request_id, trace }))
+}
+
+/// The trace that a row belongs to.
+pub(super) fn trace(stored: &str) -> Result<TraceContext> {
+    stored.parse().map_err(|_| Error::corrupt(anyhow::anyhow!("a trace cannot be read")))
 }
 
 /// Moves what waits from the inbox into the rows that will be appended; answers what that was.
@@ -383,14 +428,16 @@ fn take(
     rows: &mut Vec<Vec<Value>>,
 ) -> Result<Vec<TakenMessage>> {
     let waiting = tx.query(
-        "select position, event_id, body, n_chunks, private, received_at, delivery_id from inbox \
-         where session_id = $1 order by position limit $2",
+        "select i.position, i.event_id, i.body, i.n_chunks, i.private, i.received_at, d.id, \
+         d.request_id, d.traceparent from inbox i left join deliveries d on d.id = i.delivery_id \
+         where i.session_id = $1 order by i.position limit $2",
         &params![&held.session_id, TAKE_MAX],
     )?;
     let (mut messages, mut last) = (Vec::with_capacity(waiting.len()), 0);
     for mut row in waiting {
         last = row.int(0)?;
-        messages.push(TakenMessage { received_at: row.time(5)?, delivery_id: row.id_or_null(6)? });
+        let (received_at, delivery) = (row.time(5)?, taken(&mut row, 6)?);
+        messages.push(TakenMessage { received_at, delivery });
         rows.push(
             params![
                 &held.session_id,

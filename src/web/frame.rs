@@ -8,24 +8,40 @@ use axum::{
     response::Response,
 };
 
+use tracing::Instrument;
+
 use super::{
     App,
     error::{Error, Kind},
+    hooks,
 };
-use crate::id::{Id, RequestId};
+use crate::{
+    domain::text::first_chars,
+    id::{Id, RequestId, WebhookRequestId},
+};
 
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
+/// Characters of a path that a line of the log shows.
+const PATH_CHARS_MAX: usize = 200;
 
 /// Around all routes, the fallback and panics included.
-pub(super) async fn frame(State(app): State<App>, request: Request, next: Next) -> Response {
-    let id = RequestId::new(app.store.clock().now());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = next.run(request).await;
-    // The webhook routes have given one of their own.
-    if !response.headers().contains_key(REQUEST_ID) {
-        let id = HeaderValue::from_str(id.as_str()).expect("an id is ASCII");
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
+pub(super) async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let (clock, method) = (app.store.clock().clone(), request.method().clone());
+    let (now, started) = (clock.now(), clock.monotonic());
+    let path = request.uri().path().to_owned();
+    let id = if hooks::is_webhook(&path) {
+        name(&mut request, WebhookRequestId::new(now))
+    } else {
+        name(&mut request, RequestId::new(now))
+    };
+    // Whatever is said until the answer is said with the request's id; hence a level that no filter
+    // leaves out.
+    let span = tracing::error_span!("request", request_id = %id);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let _entered = span.enter();
+    let value = HeaderValue::from_str(&id).expect("an id is ASCII");
+    response.headers_mut().insert(REQUEST_ID, value);
     let error = match response.extensions_mut().remove::<Error>() {
         None if is_bare_405(&response) => Some(Error::new(
             Kind::MethodNotAllowed,
@@ -34,10 +50,25 @@ pub(super) async fn frame(State(app): State<App>, request: Request, next: Next) 
         error => error,
     };
     if let Some(error) = error {
-        write_error(&error, &method, &path, &mut response);
+        write_error(&error, &method, &path, &id, &mut response);
     }
     complete(response.headers_mut());
+    let (shown, _) = first_chars(&path, PATH_CHARS_MAX);
+    let (status, took) = (response.status().as_u16(), clock.monotonic() - started);
+    tracing::debug!(%method, path = shown, status, took_ms = took.as_secs_f64() * 1e3, "answered");
     response
+}
+
+/// Gives a request its id, for whoever shows it elsewhere than in the header.
+fn name<T: Id + Clone + Send + Sync + 'static>(request: &mut Request, id: T) -> String {
+    let text = id.to_string();
+    request.extensions_mut().insert(id);
+    text
+}
+
+/// The id that [`frame`] gave.
+pub(super) fn id_of<T: Clone + Send + Sync + 'static>(request: &mut Request) -> T {
+    request.extensions_mut().remove().expect("the frame is around all routes")
 }
 
 /// What the router answers by itself.
@@ -46,22 +77,20 @@ fn is_bare_405(response: &Response) -> bool {
         && !response.headers().contains_key(header::CONTENT_TYPE)
 }
 
-fn write_error(error: &Error, method: &Method, path: &str, response: &mut Response) {
-    let id = response.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let id = id.unwrap_or_default().to_owned();
+fn write_error(error: &Error, method: &Method, path: &str, id: &str, response: &mut Response) {
     if let Some(detail) = &error.detail {
-        let status = error.kind.status().as_u16();
+        let (status, (path, _)) = (error.kind.status().as_u16(), first_chars(path, PATH_CHARS_MAX));
         if error.kind == Kind::Overloaded {
-            tracing::warn!(request_id = id, %method, path, status, detail, "request turned away");
+            tracing::warn!(%method, path, status, detail, "request turned away");
         } else {
-            tracing::error!(request_id = id, %method, path, status, detail, "request failed");
+            tracing::error!(%method, path, status, detail, "request failed");
         }
     }
     let headers = response.headers_mut();
     error.headers(headers);
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    *response.body_mut() = Body::from(error.body(path, &id).to_string());
+    *response.body_mut() = Body::from(error.body(path, id).to_string());
 }
 
 /// Answers are nobody else's: not a cache's, and not a page's that guesses types.

@@ -7,13 +7,13 @@
 use axum::{
     Json, Router,
     extract::{Path, Request, State, rejection::PathRejection},
-    http::{HeaderValue, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
 };
 use serde::Serialize;
 
-use super::{App, error::Error, frame::REQUEST_ID, intake};
+use super::{App, error::Error, frame, intake};
 use crate::{
     id::{Id, WebhookRequestId},
     ingest::{Answer, Endpoint, Head, Reject},
@@ -24,6 +24,15 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/api/agents/{id}/webhook", post(agent))
         .route("/api/webhook/{source}", post(source))
+}
+
+/// Whether a path is that of a webhook, whose requests have ids of their own kind.
+pub(super) fn is_webhook(path: &str) -> bool {
+    let name = path.strip_prefix("/api/webhook/").or_else(|| {
+        let rest = path.strip_prefix("/api/agents/")?;
+        rest.strip_suffix("/webhook")
+    });
+    name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
 type Name = Result<Path<String>, PathRejection>;
@@ -43,9 +52,9 @@ fn text(name: Name, request: &Request) -> String {
     name.map_or_else(|_| request.uri().path().to_owned(), |Path(name)| name)
 }
 
-async fn receive(app: App, endpoint: Endpoint, request: Request) -> Response {
+async fn receive(app: App, endpoint: Endpoint, mut request: Request) -> Response {
     let clock = app.store.clock().clone();
-    let (id, started) = (WebhookRequestId::new(clock.now()), clock.monotonic());
+    let (id, started) = (frame::id_of::<WebhookRequestId>(&mut request), clock.monotonic());
     let agent_id = match &endpoint {
         Endpoint::Agent(name) => Some(name.clone()),
         Endpoint::Source(_) => None,
@@ -61,7 +70,7 @@ async fn receive(app: App, endpoint: Endpoint, request: Request) -> Response {
         request_id: id.clone(),
     };
     let read_body = async |permit| intake::read(&app.ingest.bounds, declared, body, permit).await;
-    let mut response = match app.ingest.accept(head, read_body).await {
+    match app.ingest.accept(head, read_body).await {
         Ok(answer) => {
             if answer.verdict == Verdict::Accepted
                 && let Some(session) = &answer.session_id
@@ -73,10 +82,7 @@ async fn receive(app: App, endpoint: Endpoint, request: Request) -> Response {
         }
         Err(Reject::Processing) => processing(agent_id.as_deref(), &id),
         Err(reject) => Error::from(reject).into_response(),
-    };
-    let id = HeaderValue::from_str(id.as_str()).expect("an id is ASCII");
-    response.headers_mut().insert(REQUEST_ID, id);
-    response
+    }
 }
 
 /// The body of both contracts' answers.

@@ -230,10 +230,10 @@ impl Stream {
             }
             // The rows are still there when the database is back.
             Err(error @ store::Error::Unavailable(_)) => {
-                tracing::warn!(session = %self.session, detail = error.detail(), "stream waits");
+                tracing::warn!(session_id = %self.session, detail = error.detail(), "stream waits");
             }
             Err(error) => {
-                tracing::error!(session = %self.session, detail = error.detail(), "stream ended");
+                tracing::error!(session_id = %self.session, detail = error.detail(), "stream ended");
                 self.ready.push_back(frame::failed());
                 self.ended = true;
             }

@@ -1,5 +1,8 @@
 //! What a running server says about itself: numbers, logs, its health.
 
+mod health;
+mod logs;
+
 use serde_json::json;
 
 use crate::support::process::{Process, until};

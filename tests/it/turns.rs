@@ -12,6 +12,7 @@ use bellpull::{
         environment::{Environment, EnvironmentConfig},
         event::{Block, Event, EventBody, NewEvent, Origin, Usage},
         source::{Source, SourceDefinition, SourceKind},
+        trace::TraceContext,
         verifier::Verifier,
     },
     id::{
@@ -116,6 +117,7 @@ impl World {
             route: Route::To(Box::new(dispatch)),
             event_type: None,
             request_id,
+            trace: TraceContext::new(at),
             received_at: at,
             content_type: None,
             headers: "{}".to_owned(),
@@ -134,6 +136,14 @@ impl World {
     async fn claim(&self, lease: Duration) -> store::Claimed {
         let mut claimed = self.store.claim("test:1".to_owned(), lease, 1, None).await.unwrap();
         claimed.pop().expect("a session is due")
+    }
+
+    /// Begins a turn as a worker does that will not live to work on it.
+    async fn begin(&self, lease: &store::Lease) -> TurnId {
+        let now = self.store.clock().now();
+        let (turn, own) = (TurnId::new(now), TraceContext::new(now));
+        let running = self.event(EventBody::StatusRunning);
+        self.store.begin_turn(lease, turn, own, running).await.unwrap().turn_id
     }
 
     fn event(&self, body: EventBody) -> NewEvent {
@@ -281,9 +291,7 @@ async fn a_turn_that_was_cut_off_goes_on_where_its_log_ends() {
     let session = world.deliver("{}", "{}", world.fresh()).await.session_id.unwrap();
     // A worker that died right after it had journaled its request.
     let dead = world.claim(AT_ONCE).await;
-    let turn = TurnId::new(world.store.clock().now());
-    let running = world.event(EventBody::StatusRunning);
-    world.store.begin_turn(&dead.lease, turn.clone(), running).await.unwrap();
+    let turn = world.begin(&dead.lease).await;
     let start = world.event(EventBody::ModelRequestStart);
     world.store.append(&dead.lease, vec![start], Usage::default()).await.unwrap();
 
@@ -315,9 +323,7 @@ async fn a_turn_that_never_gets_further_is_ended() {
     for _ in 0..4 {
         // Claimed, begun, dead, again and again.
         let claimed = world.claim(AT_ONCE).await;
-        let turn = TurnId::new(world.store.clock().now());
-        let running = world.event(EventBody::StatusRunning);
-        world.store.begin_turn(&claimed.lease, turn, running).await.unwrap();
+        world.begin(&claimed.lease).await;
     }
     let claimed = world.claim(LEASE).await;
     world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();

@@ -104,6 +104,8 @@ create table turns (
   resumes bigint not null default 0,
   -- Where the log stood at the last of those claims.
   resumed_seq bigint not null default 0,
+  -- The trace of its first delivery, or one of its own.
+  traceparent text {c} not null,
   started_at bigint not null,
   ended_at bigint,
   constraint done_has_reason check ((status = 'done') = (stop_reason is not null)),

@@ -14,6 +14,8 @@ create table deliveries (
   turn_id text {c},
   event_type text {c},
   request_id text {c} not null,
+  -- W3C Trace Context: the sender's, or one that began here.
+  traceparent text {c} not null,
   n_attempts bigint not null default 1,
   received_at bigint not null,
   content_type text {c},

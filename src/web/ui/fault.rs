@@ -9,9 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::super::frame::REQUEST_ID;
 use crate::{
-    clock::Timestamp,
     id::{Id, RequestId},
     store,
 };
@@ -82,12 +80,11 @@ impl Fault {
     }
 
     /// Writes the page, and the log's line about it.
-    pub(super) fn answer(&self, now: Timestamp, method: &Method, path: &str) -> Response {
-        let id = RequestId::new(now);
+    pub(super) fn answer(&self, id: &RequestId, method: &Method, path: &str) -> Response {
         let request_id = self.detail.is_some().then(|| id.as_str());
         if let Some(detail) = &self.detail {
             let status = self.status.as_u16();
-            tracing::error!(request_id = id.as_str(), %method, path, status, detail, "page failed");
+            tracing::error!(%method, path, status, detail, "page failed");
         }
         let page = Page { title: self.title, message: &self.message, request_id };
         let html = page.render().unwrap_or_else(|_| self.title.to_owned());
@@ -95,8 +92,6 @@ impl Fault {
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("text/html; charset=utf-8");
         headers.insert(header::CONTENT_TYPE, kind);
-        let id = HeaderValue::from_str(id.as_str()).expect("an id is ASCII");
-        headers.insert(REQUEST_ID, id);
         if let Some(seconds) = self.retry_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -15,12 +15,12 @@ use axum::{
 };
 
 use super::{
-    super::{App, Options, auth::MASTER},
+    super::{App, Options, auth::MASTER, frame},
     cookie::Cookie,
     fault::Fault,
     visitors::{Hash, same},
 };
-use crate::{ingest::Caller, store::Change};
+use crate::{id::RequestId, ingest::Caller, store::Change};
 
 /// Nothing is loaded but our own files, nothing runs inline, and nobody frames us.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -33,9 +33,10 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
 
 pub(super) async fn answer<F: Future<Output = Response>>(
     app: App,
-    request: Request,
+    mut request: Request,
     next: impl FnOnce(Request) -> F,
 ) -> Response {
+    let id = frame::id_of::<RequestId>(&mut request);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = if host_is_ours(&app.options(), request.headers(), request.uri()) {
         next(request).await
@@ -43,7 +44,7 @@ pub(super) async fn answer<F: Future<Output = Response>>(
         Fault::misdirected().into_response()
     };
     if let Some(fault) = response.extensions_mut().remove::<Fault>() {
-        response = fault.answer(app.store.clock().now(), &method, &path);
+        response = fault.answer(&id, &method, &path);
     }
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));

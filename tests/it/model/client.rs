@@ -8,6 +8,7 @@ use bellpull::{
         conversation::{Completion, Message, Request, Stop, UserPart},
         event::{Block, plain_text},
         model::ModelConfig,
+        trace::TraceContext,
     },
     model::{Error, Kind, Models, OnText, OpenAiApi, Options, Retry},
 };
@@ -74,7 +75,8 @@ async fn ask(models: &Models, format: Format) -> (Result<Completion, Error>, Vec
         tools: vec![],
     };
     let mut pieces = Pieces::default();
-    let result = models.complete(&ModelConfig::named(model), &request, &mut pieces).await;
+    let trace = TraceContext::new(Clock::system().now());
+    let result = models.complete(&ModelConfig::named(model), &request, trace, &mut pieces).await;
     (result, pieces.0)
 }
 

@@ -6,6 +6,7 @@ use bellpull::{
     domain::{
         delivery::Identity,
         event::{Block, EventBody, Origin},
+        trace::TraceContext,
     },
     id::{AgentId, DeliveryId, EnvironmentId, EventId, SessionId, SourceId, WebhookRequestId},
     store::{
@@ -37,6 +38,11 @@ impl Names {
     pub fn id<T: bellpull::id::Id>(&mut self) -> T {
         self.n_ids += 1;
         format!("{}{:026}", T::PREFIX, self.n_ids).parse().expect("an id")
+    }
+
+    fn trace(&mut self) -> TraceContext {
+        self.n_ids += 1;
+        format!("00-{0:032x}-{0:016x}-01", self.n_ids).parse().expect("a trace")
     }
 
     /// A request for an event: the same identity and the same words each time, and new ids.
@@ -75,6 +81,7 @@ impl Names {
             route: self.route(event, shop, &message),
             event_type: None,
             request_id,
+            trace: self.trace(),
             received_at: at,
             content_type: Some("application/json".to_owned()),
             headers: "{}".to_owned(),

@@ -68,6 +68,7 @@ async fn a_first_request_is_delivery_session_and_message_at_once(bench: Bench) {
             event_type: Some("ticket.created".to_owned()),
             identity: wanted.identity,
             request_id: wanted.request_id.clone(),
+            trace: wanted.trace,
             n_attempts: 1,
             received_at: wanted.received_at,
             content_type: Some("application/json".to_owned()),

@@ -12,6 +12,7 @@ use bellpull::{
         environment::{Environment, EnvironmentConfig, Workspace},
         event::{Block, Event, EventBody, NewEvent, Origin, Usage, plain_text},
         source::{Source, SourceDefinition, SourceKind},
+        trace::TraceContext,
         turn::TurnEnd,
         verifier::Verifier,
     },
@@ -115,6 +116,10 @@ impl Bench {
         }
     }
 
+    pub fn trace(&self) -> TraceContext {
+        TraceContext::new(self.clock.now())
+    }
+
     pub fn id<T: Id>(&self) -> T {
         new_id(&self.clock)
     }
@@ -142,6 +147,7 @@ impl Bench {
             route: Route::To(Box::new(dispatch)),
             event_type: Some("ticket.created".to_owned()),
             request_id: self.id(),
+            trace: self.trace(),
             received_at: self.clock.now(),
             content_type: Some("application/json".to_owned()),
             headers: json!({ "x-delivery": key }).to_string(),
@@ -209,7 +215,7 @@ impl Bench {
     }
 
     pub async fn begin(&self, lease: &Lease) -> Taken {
-        self.store.begin_turn(lease, self.id(), self.running()).await.expect("begun")
+        self.store.begin_turn(lease, self.id(), self.trace(), self.running()).await.expect("begun")
     }
 
     pub async fn append(&self, lease: &Lease, text: &str) {

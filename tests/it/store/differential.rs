@@ -17,6 +17,7 @@ use bellpull::{
         delivery::Identity,
         event::{Block, EventBody, NewEvent, Origin, Usage},
         source::{Source, SourceKind},
+        trace::TraceContext,
         verifier::Verifier,
     },
     id::{AgentId, DeliveryId, EnvironmentId, EventId, Id, SessionId, SourceId},
@@ -39,6 +40,11 @@ use super::{
 /// The thing of a kind under a number: the same text on both databases.
 fn id<T: Id>(n: usize) -> T {
     format!("{}n{n:05}", T::PREFIX).parse().expect("letters and digits")
+}
+
+fn trace(n: usize) -> TraceContext {
+    let (trace, span) = (n + 1, n + 1);
+    format!("00-{trace:032x}-{span:016x}-01").parse().expect("a trace")
 }
 
 fn pick<T: Clone>(all: &[T], n: usize) -> Option<T> {
@@ -139,7 +145,12 @@ impl World {
                 let mut claimed = claimed.expect("works");
                 claimed.sort_by(|a, b| a.lease.session_id.cmp(&b.lease.session_id));
                 for (k, claimed) in claimed.iter().enumerate() {
-                    let begun = store.begin_turn(&claimed.lease, id(n * 100 + k), event(n, 2 * k));
+                    let begun = store.begin_turn(
+                        &claimed.lease,
+                        id(n * 100 + k),
+                        trace(n),
+                        event(n, 2 * k),
+                    );
                     begun.await.expect("works");
                     let idle = vec![event(n, 2 * k + 1)];
                     store.finish(&claimed.lease, end, idle, HOUR).await.expect("works");
@@ -147,7 +158,7 @@ impl World {
                 return (answer(Ok(&claimed)), Vec::new());
             }
             Op::Begin { lease: at } => match lease(at) {
-                Some(lease) => answer(store.begin_turn(&lease, id(n), event(n, 0)).await),
+                Some(lease) => answer(store.begin_turn(&lease, id(n), trace(n), event(n, 0)).await),
                 None => Err("no lease"),
             },
             Op::Append { lease: at, n_events, tokens } => match lease(at) {
@@ -287,6 +298,7 @@ impl World {
             route,
             event_type: Some(format!("type {}", n % 3)),
             request_id: id(n),
+            trace: trace(n),
             received_at: self.clock.now(),
             content_type: None,
             headers: "{}".to_owned(),

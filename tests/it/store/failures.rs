@@ -368,7 +368,9 @@ async fn work_through_failures(bench: &Bench) {
         let Ok(claimed) = store.claim("node:1".to_owned(), HOUR, 3, None).await else { continue };
         for claimed in claimed {
             let turn = async {
-                store.begin_turn(&claimed.lease, bench.id(), bench.running()).await?;
+                store
+                    .begin_turn(&claimed.lease, bench.id(), bench.trace(), bench.running())
+                    .await?;
                 let idle = vec![bench.idle(TurnEnd::EndTurn)];
                 store.finish(&claimed.lease, TurnEnd::EndTurn, idle, Duration::ZERO).await
             };

@@ -41,13 +41,23 @@ async fn a_turn_takes_what_waits_and_numbers_it(bench: Bench) {
 
     let lease = bench.claim_one().await;
     let (turn_id, opening) = (bench.id::<TurnId>(), bench.running());
-    let taken = bench.store.begin_turn(&lease, turn_id.clone(), opening.clone()).await.unwrap();
+    let taken = bench
+        .store
+        .begin_turn(&lease, turn_id.clone(), bench.trace(), opening.clone())
+        .await
+        .unwrap();
     let begun = bench.clock.now();
     let waited: Vec<Timestamp> = taken.messages.iter().map(|it| it.received_at).collect();
     assert!(waited.is_sorted() && begun.since(waited[0]) >= HOUR / 2, "{waited:?} {begun}");
-    let deliveries = taken.messages.iter().map(|it| it.delivery_id.clone());
-    let expected = [Some(first.delivery_id.clone()), None, Some(second.delivery_id.clone())];
-    assert_eq!(deliveries.collect::<Vec<_>>(), expected);
+    let sent: Vec<bool> = taken.messages.iter().map(|it| it.delivery.is_some()).collect();
+    assert_eq!(sent, [true, false, true]);
+    for (taken, accepted) in taken.deliveries.iter().zip([&first, &second]) {
+        let delivery = bench.store.delivery(&accepted.delivery_id).await.unwrap();
+        let named = (&taken.delivery_id, &taken.request_id, taken.trace);
+        assert_eq!(named, (&delivery.id, &delivery.request_id, delivery.trace));
+    }
+    assert_eq!(taken.deliveries.len(), 2);
+    assert_eq!(taken.trace, taken.deliveries[0].trace, "the first one's trace goes on");
     assert_eq!((&taken.turn_id, taken.resumes, taken.started_at), (&turn_id, 0, begun));
     let log = bench.log(&session).await;
     assert_eq!(log[0].id, opening.id);
@@ -133,7 +143,8 @@ async fn an_unfinished_turn_goes_on(bench: Bench) {
     let accepted = bench.accept(bench.draft("one").for_key("k")).await;
     let session = accepted.session_id.unwrap();
     let lease = bench.claim_as("node:1", Duration::ZERO).await.remove(0).lease;
-    let Taken { turn_id, started_at, .. } = bench.begin(&lease).await;
+    let begun = bench.begin(&lease).await;
+    let turn_id = begun.turn_id.clone();
     bench.append(&lease, "half").await;
     let before = bench.log(&session).await;
     bench.accept(bench.draft("late").for_key("k")).await;
@@ -142,8 +153,7 @@ async fn an_unfinished_turn_goes_on(bench: Bench) {
     assert_eq!(claimed.unfinished.as_ref(), Some(&turn_id));
     // The same turn, nothing new in the log, and what came meanwhile waits for the next one.
     let taken = bench.begin(&claimed.lease).await;
-    let none = Vec::new();
-    assert_eq!(taken, Taken { turn_id: turn_id.clone(), resumes: 1, started_at, messages: none });
+    assert_eq!(taken, Taken { resumes: 1, messages: Vec::new(), ..begun });
     assert_eq!(bench.log(&session).await, before);
     bench.append(&claimed.lease, "whole").await;
     bench.finish(&claimed.lease, TurnEnd::EndTurn).await;

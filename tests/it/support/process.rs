@@ -33,15 +33,27 @@ impl Process {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Process {
-        let mut process = Process::spawn(data_dir, arguments, environment);
+        let mut process = Process::spawn(data_dir, "127.0.0.1:0", arguments, environment);
         process.wait_ready().await;
         process
     }
 
-    fn spawn(data_dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+    /// Starts `serve` at an address and waits for nothing.
+    pub fn starting(data_dir: &Path, listen: &str, environment: &[(&str, &str)]) -> Process {
+        let mut process = Process::spawn(data_dir, listen, &[], environment);
+        process.url = format!("http://{listen}");
+        process
+    }
+
+    fn spawn(
+        data_dir: &Path,
+        listen: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Process {
         let mut child = command()
             .arg("serve")
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["--listen", listen, "--data-dir"])
             .arg(data_dir)
             .args(arguments)
             .envs(environment.iter().copied())
@@ -78,7 +90,9 @@ impl Process {
             }
             let log = self.log();
             let line = log.lines().find(|line| line.contains("bellpull is listening"))?;
-            let address = line.split("address=").nth(1)?.split_whitespace().next()?;
+            // In words and as JSON.
+            let address = line.split("address").nth(1)?.trim_start_matches(['=', '"', ':']);
+            let address = address.split([' ', '"']).next()?;
             Some(format!("http://{address}"))
         });
         self.url = url.await;

@@ -8,6 +8,7 @@ use bellpull::{
     clock::{Clock, Timestamp},
     domain::{
         event::{Block, EventBody, NewEvent, StopReason, Usage},
+        trace::TraceContext,
         turn::TurnEnd,
     },
     id::{EventId, Id, SessionId, TurnId},
@@ -202,7 +203,11 @@ impl Server {
         let lease = claimed.expect("claims").pop().expect("one is due").lease;
         let at = self.clock.now();
         let opening = NewEvent::new(EventId::new(at), EventBody::StatusRunning);
-        let taken = self.app.store.begin_turn(&lease, TurnId::new(at), opening).await;
+        let taken = self
+            .app
+            .store
+            .begin_turn(&lease, TurnId::new(at), TraceContext::new(at), opening)
+            .await;
         taken.expect("a turn begins");
         self.app.signals.changed(&lease.session_id);
         lease
