@@ -1,12 +1,17 @@
 //! `bellpull check`: looks at everything that `serve` would need and names every problem at once.
 //!
 //! It changes nothing: no directory, key or table is made here. It may run beside a running server.
+//! One problem does not hide another: what hangs on a value that is wrong or missing is left out, and
+//! everything else is looked at.
 
-use std::{io::Write, path::Path};
+mod agents;
+
+use std::{io::Write, path::Path, time::Duration};
 
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+use self::agents::Stored;
 use super::{
     data_dir::{self, DataDir},
     http,
@@ -14,12 +19,13 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{self, Config},
-    domain::source::SourceKind,
-    ingest::{Keys, Registry},
+    config::{self, Config, Inspected},
     store::{Location, Store},
     vault::Vault,
 };
+
+/// How long whoever listens on our address may take to say that it is well.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(2);
 
 /// What one look found.
 #[derive(Debug)]
@@ -33,20 +39,18 @@ struct Finding {
 pub async fn check(args: &ServeArgs, json: bool, out: &mut dyn Write) -> anyhow::Result<bool> {
     let flags = args.flags();
     let mut findings = Vec::new();
-    match config::read(&flags).outcome {
-        Ok(loaded) => {
-            let mut message = "reads without problems".to_owned();
-            for warning in &loaded.warnings {
-                message.push_str(&format!("\nwarning: {}: {}", warning.key, warning.message));
-            }
-            findings.push(Finding { what: "configuration", result: Ok(message) });
-            look(&loaded.config, &mut findings).await;
-        }
-        Err(problems) => {
-            let result = Err(problems.to_string());
-            findings.push(Finding { what: "configuration", result });
-        }
+    let inspected = config::inspect(&flags);
+    let mut warnings = String::new();
+    for warning in &inspected.loaded.warnings {
+        warnings.push_str(&format!("\nwarning: {}: {}", warning.key, warning.message));
     }
+    let result = if inspected.problems.is_empty() {
+        Ok(format!("reads without problems{warnings}"))
+    } else {
+        Err(format!("{}{warnings}", config::Problems(inspected.problems.clone())))
+    };
+    findings.push(Finding { what: "configuration", result });
+    look(&inspected, &mut findings).await;
     let good = findings.iter().all(|finding| finding.result.is_ok());
     if json {
         let findings: Vec<_> = findings
@@ -69,53 +73,85 @@ pub async fn check(args: &ServeArgs, json: bool, out: &mut dyn Write) -> anyhow:
     Ok(good)
 }
 
-async fn look(config: &Config, findings: &mut Vec<Finding>) {
-    let directory = look_at_directory(&config.data_dir, config.limits.free_disk_bytes_min);
-    findings.push(Finding { what: "data directory", result: directory });
-    findings.push(Finding { what: "address", result: look_at_address(config).await });
-    let vault = look_at_vault_key(config);
+async fn look(inspected: &Inspected, findings: &mut Vec<Finding>) {
+    let config = &inspected.loaded.config;
+    let is_certain = |key| inspected.is_certain(key);
+    let mut found = |what, result| findings.push(Finding { what, result });
+    if is_certain("data_dir") {
+        let free_min = config.limits.free_disk_bytes_min;
+        found("data directory", look_at_directory(&config.data_dir, free_min));
+    }
+    if is_certain("listen") {
+        found("address", look_at_address(config).await);
+    }
+    let is_on_postgres = config.database_url.is_some();
+    let store = if is_certain("database_url") && (is_on_postgres || is_certain("data_dir")) {
+        let opened = open_store(config).await;
+        found("database", opened.as_ref().map(|it| said(it.as_ref())).map_err(Clone::clone));
+        opened.ok()
+    } else {
+        None
+    };
+    let is_given = config.vault_key.is_some();
+    let vault = if is_certain("BELLPULL_VAULT_KEY") && (is_given || is_certain("data_dir")) {
+        let (vault, result) =
+            look_at_vault_key(config, store.as_ref().and_then(Option::as_ref)).await;
+        found("vault key", result);
+        vault
+    } else {
+        None
+    };
+    let stored = match store {
+        Some(Some(store)) => Stored::read(store, vault).await,
+        Some(None) => Ok(Stored::Nothing),
+        None => Ok(Stored::Unknown),
+    };
+    match stored {
+        Ok(stored) => {
+            if let Some(result) = agents::look_at_models(inspected, &stored) {
+                found("models", result);
+            }
+            if let Some(result) = agents::look_at_sources(inspected, &stored) {
+                found("sources", result);
+            }
+        }
+        Err(error) => found("sources", Err(format!("{error:#}"))),
+    }
+}
+
+/// `None` where there is nothing yet and the first start makes it.
+async fn open_store(config: &Config) -> Result<Option<Store>, String> {
     let location = match &config.database_url {
-        Some(url) => Some(Location::Postgres(url.expose_secret().to_owned())),
+        Some(url) => Location::Postgres(url.expose_secret().to_owned()),
         None => {
             let file = data_dir::database(&config.data_dir);
-            file.exists().then_some(Location::Sqlite(file))
+            if !file.exists() {
+                return Ok(None);
+            }
+            Location::Sqlite(file)
         }
     };
-    let store = match location {
-        None => Ok(None),
-        Some(location) => Store::open(&location, &config.store, Clock::system())
-            .await
-            .map(Some)
-            .map_err(|error| error.detail()),
-    };
-    let result = match &store {
-        Ok(None) => Ok("SQLite; made at the first start".to_owned()),
-        Ok(Some(store)) if store.is_sqlite() => Ok("SQLite opens, and its schema fits".to_owned()),
-        Ok(Some(_)) => Ok("PostgreSQL answers, and its schema fits".to_owned()),
-        Err(error) => Err(error.clone()),
-    };
-    findings.push(Finding { what: "database", result });
-    match (vault, store) {
-        (Ok(Some(vault)), Ok(Some(store))) => {
-            findings
-                .push(Finding { what: "vault key", result: look_at_vault(&store, &vault).await });
-            look_at_sources(store, vault, findings).await;
-        }
-        (Ok(Some(_)), _) => {
-            let result = Ok("is 32 bytes in base64".to_owned());
-            findings.push(Finding { what: "vault key", result });
-        }
-        (Ok(None), _) => {
-            let result = Ok("made at the first start".to_owned());
-            findings.push(Finding { what: "vault key", result });
-        }
-        (Err(error), _) => findings.push(Finding { what: "vault key", result: Err(error) }),
+    let opened = Store::open(&location, &config.store, Clock::system()).await;
+    opened.map(Some).map_err(|error| error.detail())
+}
+
+fn said(store: Option<&Store>) -> String {
+    match store {
+        None => "SQLite; made at the first start".to_owned(),
+        Some(store) if store.is_sqlite() => "SQLite opens, and its schema fits".to_owned(),
+        Some(_) => "PostgreSQL answers, and its schema fits".to_owned(),
     }
 }
 
 fn look_at_directory(path: &Path, free_min: u64) -> Result<String, String> {
     // The nearest directory that exists decides whether the rest can be made.
     let existing = path.ancestors().find(|it| it.exists()).unwrap_or(Path::new("/"));
+    if !existing.is_dir() {
+        return Err(format!(
+            "{} is not a directory\nhint: choose another with `--data-dir`",
+            existing.display()
+        ));
+    }
     let writable = rustix::fs::access(existing, rustix::fs::Access::WRITE_OK);
     if let Err(error) = writable {
         return Err(format!(
@@ -142,7 +178,12 @@ async fn look_at_address(config: &Config) -> Result<String, String> {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             let url = format!("http://{}/healthz", config.listen);
             let healthy = match http::client() {
-                Ok(client) => client.get(url).send().await.is_ok_and(|it| it.status().is_success()),
+                Ok(client) => client
+                    .get(url)
+                    .timeout(HEALTHY_WITHIN)
+                    .send()
+                    .await
+                    .is_ok_and(|it| it.status().is_success()),
                 Err(_) => false,
             };
             if healthy {
@@ -158,20 +199,33 @@ async fn look_at_address(config: &Config) -> Result<String, String> {
     }
 }
 
-/// `None` when there is none yet and one would be made.
-fn look_at_vault_key(config: &Config) -> Result<Option<Vault>, String> {
+/// The vault, if its key is good for this database, and what is to be said about it.
+async fn look_at_vault_key(
+    config: &Config,
+    store: Option<&Store>,
+) -> (Option<Vault>, Result<String, String>) {
     let key = match &config.vault_key {
         Some(key) => key.clone(),
         None => match std::fs::read_to_string(config.data_dir.join("vault.key")) {
             Ok(text) => text.trim().into(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("`vault.key` cannot be read: {error}")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return (None, Ok("made at the first start".to_owned()));
+            }
+            Err(error) => return (None, Err(format!("`vault.key` cannot be read: {error}"))),
         },
     };
-    Vault::new(&key).map(Some).map_err(|error| error.to_string())
+    let vault = match Vault::new(&key) {
+        Ok(vault) => vault,
+        Err(error) => return (None, Err(error.to_string())),
+    };
+    let result = match store {
+        Some(store) => look_at_canary(store, &vault).await,
+        None => Ok("is 32 bytes in base64".to_owned()),
+    };
+    (result.is_ok().then_some(vault), result)
 }
 
-async fn look_at_vault(store: &Store, vault: &Vault) -> Result<String, String> {
+async fn look_at_canary(store: &Store, vault: &Vault) -> Result<String, String> {
     let canary = store.recall("vault_canary").await.map_err(|error| error.detail())?;
     match canary.map(|canary| vault.check_canary(&canary)) {
         None => Ok("is 32 bytes in base64".to_owned()),
@@ -181,41 +235,4 @@ async fn look_at_vault(store: &Store, vault: &Vault) -> Result<String, String> {
              hint: give the right one in `BELLPULL_VAULT_KEY`, or restore `vault.key`"
         )),
     }
-}
-
-/// Sources that would hold what comes in, or let nobody in.
-async fn look_at_sources(store: Store, vault: Vault, findings: &mut Vec<Finding>) {
-    let registry = match Registry::open(store, vault.into(), Keys::default()).await {
-        Ok(registry) => registry,
-        Err(error) => {
-            findings.push(Finding { what: "sources", result: Err(format!("{error:#}")) });
-            return;
-        }
-    };
-    let snapshot = registry.snapshot();
-    let mut problems = Vec::new();
-    let mut n = 0;
-    for entry in snapshot.sources() {
-        if matches!(entry.source.kind, SourceKind::Agent(_)) {
-            continue;
-        }
-        n += 1;
-        let name = &entry.source.name;
-        if let Some(reason) = entry.broken() {
-            problems.push(format!("`{name}` holds its deliveries: {reason}"));
-        }
-        if entry.secrets.is_wanted() && !entry.secrets.is_set() {
-            problems.push(format!(
-                "`{name}` lets nobody in: its secret `{}` has no value\nhint: `bellpull secrets set {}`",
-                crate::ingest::secret_key(&entry.source),
-                crate::ingest::secret_key(&entry.source),
-            ));
-        }
-    }
-    let result = if problems.is_empty() {
-        Ok(format!("{n} in the database, all in order"))
-    } else {
-        Err(problems.join("\n"))
-    };
-    findings.push(Finding { what: "sources", result });
 }

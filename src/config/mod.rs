@@ -114,6 +114,15 @@ impl Config {
         flags: &Flags,
         files: &Files<'_>,
     ) -> Result<Loaded, Problems> {
+        Config::inspect(file, environment, flags, files).outcome()
+    }
+
+    fn inspect(
+        file: Option<&FileText>,
+        environment: &BTreeMap<String, String>,
+        flags: &Flags,
+        files: &Files<'_>,
+    ) -> Inspected {
         let (root, syntax) = match file.map(format::parse) {
             None => (Map::new(), Vec::new()),
             Some(Ok(root)) => (root, Vec::new()),
@@ -121,6 +130,7 @@ impl Config {
         };
         let mut reader = Reader::new(&root, environment, files);
         reader.flags = by_key(flags);
+        let file_is_known = syntax.is_empty();
         reader.problems = syntax;
         if let Some(file) = file {
             let origin = if flags.config.is_some() { Origin::Flag } else { Origin::Environment };
@@ -132,11 +142,8 @@ impl Config {
         let declared = read_declared(&mut reader);
         reader.finish(root.get("apiKey").is_some_and(|value| !value.is_null()));
         let Reader { problems, warnings, settings, .. } = reader;
-        if problems.is_empty() {
-            Ok(Loaded { config, declared, settings, warnings })
-        } else {
-            Err(Problems(problems))
-        }
+        let loaded = Loaded { config, declared, settings, warnings };
+        Inspected { loaded, problems, file_is_known }
     }
 
     /// The keys in which `new` differs from what is running and that wait for the next start.
@@ -155,6 +162,35 @@ impl Config {
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
+    }
+}
+
+/// What could be read, beside everything that is wrong: for whoever looks on behind a problem.
+#[derive(Debug)]
+pub struct Inspected {
+    /// A wrong value is its default here: ask whether it is certain.
+    pub loaded: Loaded,
+    pub problems: Vec<Problem>,
+    /// It could be read and parsed, or there is none.
+    pub file_is_known: bool,
+}
+
+impl Inspected {
+    /// Whether a key of the top level, or a variable, has the value that a server would start with.
+    pub fn is_certain(&self, key: &str) -> bool {
+        let names = [key.to_owned(), reader::variable(key), reader::flag(key)];
+        let is_wrong = self.problems.iter().any(|problem| names.contains(&problem.key));
+        let may_be_in_the_file = !self.file_is_known
+            && self.loaded.settings.iter().any(|setting| {
+                setting.key == key
+                    && setting.origin < Origin::Environment
+                    && setting.environment.as_deref() != Some(key)
+            });
+        !is_wrong && !may_be_in_the_file
+    }
+
+    fn outcome(self) -> Result<Loaded, Problems> {
+        if self.problems.is_empty() { Ok(self.loaded) } else { Err(Problems(self.problems)) }
     }
 }
 
@@ -246,6 +282,16 @@ pub struct Read {
 
 /// Reads the file that the flags or the environment name, and loads. Reloading is the same again.
 pub fn read(flags: &Flags) -> Read {
+    let (inspected, watch) = look(flags);
+    Read { outcome: inspected.outcome(), watch }
+}
+
+/// As [`read`], with what could be read where something is wrong.
+pub fn inspect(flags: &Flags) -> Inspected {
+    look(flags).0
+}
+
+fn look(flags: &Flags) -> (Inspected, Watch) {
     let environment = environment();
     let watch = RefCell::new(Watch::default());
     let open = |path: &Path, bytes_max: u64| {
@@ -265,15 +311,17 @@ pub fn read(flags: &Flags) -> Read {
         let bytes = open(path, NAMED_FILE_BYTES_MAX)?;
         String::from_utf8(bytes).map_err(|_| io::Error::other("is not valid UTF-8"))
     };
-    let load = |file: Option<&FileText>| Config::load(file, &environment, flags, &text);
-    let outcome = match file.transpose() {
+    let load = |file: Option<&FileText>| Config::inspect(file, &environment, flags, &text);
+    let inspected = match file.transpose() {
         Ok(file) => load(file.as_ref()),
         Err(problem) => {
-            let others = load(None).err().map_or_else(Vec::new, |problems| problems.0);
-            Err(Problems(std::iter::once(problem).chain(others).collect()))
+            let mut inspected = load(None);
+            inspected.problems.insert(0, problem);
+            inspected.file_is_known = false;
+            inspected
         }
     };
-    Read { outcome, watch: watch.into_inner() }
+    (inspected, watch.into_inner())
 }
 
 /// No configuration that a person wrote is larger.

@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
             strongest = Some((value, Origin::Environment));
         }
         if let Some(text) = self.flags.get(key).cloned() {
-            let flag = format!("--{}", key.replace('_', "-"));
+            let flag = flag(key);
             let parsed =
                 if is_garbled(&text) { Err(GARBLED.into()) } else { parse(Raw::Text(&text)) };
             if let Some(value) = self.checked(&flag, parsed) {
@@ -440,7 +440,11 @@ fn is_garbled(text: &str) -> bool {
 }
 
 /// The variable of a key: `BELLPULL_SECTION__KEY`, `BELLPULL_KEY` at the top level.
-fn variable(key: &str) -> String {
+pub(super) fn flag(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
+}
+
+pub(super) fn variable(key: &str) -> String {
     format!("BELLPULL_{}", key.replace('.', "__").to_ascii_uppercase())
 }
 

@@ -128,6 +128,18 @@ impl Options {
         }
     }
 
+    /// The variable that holds the key of this model's server, if that is neither given nor left out
+    /// for a server that needs none.
+    pub fn missing_key(&self, model: &str) -> Option<&'static str> {
+        match ModelRef::parse(model, self.openai_is_set_up()).provider {
+            Provider::Rehearsal => None,
+            Provider::Anthropic => (self.anthropic_api_key.is_none()
+                && self.anthropic_base_url.is_none())
+            .then_some("ANTHROPIC_API_KEY"),
+            Provider::OpenAi => (!self.openai_is_set_up()).then_some("OPENAI_API_KEY"),
+        }
+    }
+
     fn openai_is_set_up(&self) -> bool {
         self.openai_api_key.is_some() || self.openai_base_url.is_some()
     }

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking, and what it prints is shown when it fails"
 )]
 
+mod check;
 mod cli;
 mod crash;
 mod model;
