@@ -10,7 +10,7 @@ use bellpull::{
 use super::{
     plan::{Happening, Shop},
     senders::{About, Answer, Heard, Said},
-    world::World,
+    world::{Blow, World},
 };
 use crate::store::bench::change;
 
@@ -188,9 +188,12 @@ impl World {
 
     /// After something has happened at a node: perhaps something goes wrong there.
     pub fn suffer(&mut self, node: usize) {
-        if self.crashes_at.contains(&self.n_acts) && self.nodes[node].process.is_some() {
-            self.crashes_at.retain(|at| *at != self.n_acts);
-            return self.crash(node);
+        let blow = self.blows.iter().position(|(at, _)| *at == self.n_acts);
+        if let Some(at) = blow.filter(|_| self.nodes[node].process.is_some()) {
+            return match self.blows.swap_remove(at).1 {
+                Blow::Death => self.crash(node),
+                Blow::Standstill => self.stop(node, self.shape.lease() * 3 / 2),
+            };
         }
         if self.quiet || self.nodes[node].process.is_none() || !self.random.chance(4) {
             return;
@@ -201,11 +204,7 @@ impl World {
         let take = |left: &mut u64| std::mem::replace(left, left.saturating_sub(1)) > 0;
         match self.random.below(5) {
             0 if take(&mut self.troubles.crashes) => self.crash(node),
-            1 if take(&mut self.troubles.stops) => {
-                self.note(|| format!("node{node} is stopped for {long:?}"));
-                self.nodes[node].stopped_until = until;
-                self.at(until, Happening::GoOn { node });
-            }
+            1 if take(&mut self.troubles.stops) => self.stop(node, long),
             2 if take(&mut self.troubles.hangs) => {
                 self.note(|| format!("node{node}'s database hangs for {long:?}"));
                 self.nodes[node].hangs_until = until;
@@ -227,6 +226,14 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// From now on nothing of this node happens for so long.
+    fn stop(&mut self, node: usize, long: Duration) {
+        self.note(|| format!("node{node} is stopped for {long:?}"));
+        let until = self.elapsed() + long;
+        self.nodes[node].stopped_until = until;
+        self.at(until, Happening::GoOn { node });
     }
 
     fn mend(&mut self) {

@@ -50,7 +50,7 @@ fn everything_goes_wrong_at_once() {
 
 #[test]
 fn events_come_by_the_hundred() {
-    live_through(&FLOODS, n_worlds() / 20);
+    live_through(&FLOODS, n_worlds() / 30);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn the_same_seed_makes_the_same_world() {
 
 /// Worlds of each weather.
 fn n_worlds() -> u64 {
-    if full() { 1000 } else { 40 }
+    if full() { 1000 } else { 30 }
 }
 
 /// Lives through many worlds of one weather.

@@ -140,14 +140,19 @@ impl Process {
     /// Lets the tasks run until all of them wait for the database, for time or for a bell.
     pub fn run(&mut self, files: bool) {
         self.dirty_since = None;
-        turn_over(&self.runtime);
-        while files && self.waited_for_files() {
-            turn_over(&self.runtime);
+        if !files {
+            return turn_over(&self.runtime);
         }
+        while self.run_and_wait_for_files() {}
     }
 
-    /// Lets everything that was asked of files be done, and tells whether a task goes on after it.
-    fn waited_for_files(&self) -> bool {
+    /// Lets the tasks run, and after them everything that they asked of files: at the same time, the
+    /// one that is quicker would decide what comes first. Tells whether a task goes on after it.
+    fn run_and_wait_for_files(&self) -> bool {
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        self.runtime.spawn_blocking(move || gate.recv());
+        turn_over(&self.runtime);
+        drop(go);
         let (done, last) = std::sync::mpsc::channel();
         self.runtime.spawn_blocking(move || done.send(()));
         last.recv().expect("it comes after all that was asked before");

@@ -1,5 +1,6 @@
-//! One small world, and in it a death at every point: it is lived through once to count its steps,
-//! and then once for each of them, with the process that made the step dying right after it.
+//! One small world, and in it a blow at every point: it is lived through once to count its steps, and
+//! then once for each of them, with the process that made the step dying right after it, or standing
+//! still for longer than its lease.
 //!
 //! What a process does to the outside it does in these steps: it asks the database or a model when
 //! its tasks run, and nothing of that is committed or answered before another step. So there is no
@@ -11,7 +12,7 @@ use super::{
     Told,
     plan::{CALM, Event, Happening, SCRIPTED, Shape, Shop, Target, Weather},
     random::Random,
-    world::World,
+    world::{Blow, World},
 };
 use crate::support::{full, seeds};
 
@@ -25,41 +26,47 @@ const SEEN: [&str; 5] = [
 ];
 
 #[test]
-fn alone_a_process_dies_at_every_step() {
-    let alone = Weather { name: "alone_a_process_dies_at_every_step", nodes_max: 1, ..CALM };
-    die_at_every_step(&alone);
+fn alone_a_process_dies_or_stands_still_at_every_step() {
+    let name = "alone_a_process_dies_or_stands_still_at_every_step";
+    let alone = Weather { name, nodes_max: 1, ..CALM };
+    suffer_at_every_step(&alone, [Blow::Death, Blow::Standstill], 2);
 }
 
 #[test]
-fn beside_another_a_process_dies_at_every_step() {
-    let two = Weather { name: "beside_another_a_process_dies_at_every_step", nodes_max: 2, ..CALM };
-    die_at_every_step(&two);
+fn beside_another_a_process_stands_still_at_every_step() {
+    let name = "beside_another_a_process_stands_still_at_every_step";
+    let two = Weather { name, nodes_max: 2, ..CALM };
+    suffer_at_every_step(&two, [Blow::Standstill, Blow::Death], 1);
 }
 
-fn die_at_every_step(weather: &Weather) {
-    let (script, n) = (0..)
-        .find_map(|script| {
-            let mut told =
-                Told { seed: script, weather: weather.name, world: small(script, weather) };
-            told.world.settle();
-            let n = told.world.n_acts;
-            told.world.close();
-            let watch = told.world.watch.lock().unwrap();
-            let log = watch.referee.logs.values().flatten();
-            let seen: BTreeSet<&str> = log.map(|entry| entry.kind.as_str()).collect();
-            SEEN.iter().all(|kind| seen.contains(kind)).then_some((script, n))
-        })
-        .expect("there are worlds enough");
-    // After the first round, whoever took over dies as well, so many steps later.
-    let rounds = if full() { 40 } else { 1 };
+/// Lives through the world so many times for each of its steps: with either blow, and after that with
+/// two deaths, so many steps apart.
+fn suffer_at_every_step(weather: &Weather, blows: [Blow; 2], rounds: u64) {
+    let tried = (0..20).filter_map(|script| {
+        let world = small(script, weather);
+        let mut told = Told { seed: script, weather: weather.name, world };
+        told.world.settle();
+        let n = told.world.n_acts;
+        told.world.close();
+        let watch = told.world.watch.lock().unwrap();
+        let log = watch.referee.logs.values().flatten();
+        let seen: BTreeSet<&str> = log.map(|entry| entry.kind.as_str()).collect();
+        SEEN.iter().all(|kind| seen.contains(kind)).then_some((n, script))
+    });
+    let (n, script) = tried.min().expect("one of them has seen it all");
+    let rounds = if full() { 40 } else { rounds };
     let seeds = seeds().unwrap_or(0..n * rounds);
     for seed in seeds.clone() {
-        let (first, later) = (1 + seed % n, seed / n);
+        let (step, round) = (1 + seed % n, seed / n);
         let mut told = Told { seed, weather: weather.name, world: small(script, weather) };
-        told.world.crashes_at.push(first);
-        told.world.crashes_at.extend((later > 0).then_some(first + later));
+        let blow = blows.get(round as usize).copied().unwrap_or(Blow::Death);
+        told.world.blows.push((step, blow));
+        if round >= 2 {
+            told.world.blows.push((step + round - 1, Blow::Death));
+        }
         told.world.live();
-        assert!(!told.world.crashes_at.contains(&first), "nobody died after step {first} of {n}");
+        let missed = told.world.blows.iter().any(|(at, _)| *at == step);
+        assert!(!missed, "nothing happened after step {step} of {n}");
     }
     println!("{}: script {script} of {n} steps, {seeds:?}", weather.name);
 }
@@ -90,7 +97,7 @@ fn small(script: u64, weather: &Weather) -> World {
         (at(30), Happening::Request { event: 1 }),
         (at(30), Happening::Request { event: 2 }),
         (at(60), Happening::Speech { n_messages: 2, fresh: false }),
-        (at(200), Happening::Quiet),
+        (at(4000), Happening::Quiet),
     ];
     happenings.extend((0..shape.n_nodes).map(|node| (at(0), Happening::Start { node })));
     World::of(shape, events, happenings, weather, random)

@@ -43,6 +43,13 @@ pub struct Troubles {
     pub drains: u64,
 }
 
+#[derive(Clone, Copy, Debug)]
+pub enum Blow {
+    Death,
+    /// For longer than its lease.
+    Standstill,
+}
+
 #[derive(Debug)]
 pub struct World {
     pub shape: Shape,
@@ -62,8 +69,8 @@ pub struct World {
     pub n_steps: u64,
     /// Steps in which a process did something.
     pub n_acts: u64,
-    /// The acts after which a process ends, whatever chance says.
-    pub crashes_at: Vec<u64>,
+    /// What befalls a process right after it did something, whatever chance says: by that act.
+    pub blows: Vec<(u64, Blow)>,
     closing: bool,
     plan: BTreeMap<(Duration, u64), Happening>,
     n_planned: u64,
@@ -125,7 +132,7 @@ impl World {
             quiet: false,
             n_steps: 0,
             n_acts: 0,
-            crashes_at: Vec::new(),
+            blows: Vec::new(),
             closing: false,
             plan: BTreeMap::new(),
             n_planned: 0,
