@@ -16,6 +16,7 @@ mod serve;
 mod server;
 mod tasks;
 mod vault;
+mod workspaces;
 
 pub use backup::{BackupArgs, backup};
 pub use check::check;

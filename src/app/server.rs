@@ -90,6 +90,7 @@ impl Server {
             ingest: ingest.clone(),
             signals: signals.clone(),
             data_dir: data_dir.path.clone(),
+            workspaces: data_dir.workspaces(),
             retention: Arc::new(ArcSwap::from_pointee(config.retention.clone())),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),

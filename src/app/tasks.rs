@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::data_dir::DataDir;
+use super::{data_dir::DataDir, workspaces};
 use crate::{
     ingest::{self, Ingest},
     signal::{Signals, Told},
@@ -27,6 +27,7 @@ const DISK_INTERVAL: Duration = Duration::from_secs(1);
 const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+const PAYLOADS_INTERVAL: Duration = Duration::from_secs(60);
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 /// Refused callers are written down this often, this many at most.
 const REFUSALS_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,6 +43,7 @@ pub(super) struct Tasks {
     pub(super) ingest: Arc<Ingest>,
     pub(super) signals: Signals,
     pub(super) data_dir: std::path::PathBuf,
+    pub(super) workspaces: std::path::PathBuf,
     pub(super) retention: Arc<ArcSwap<Retention>>,
     pub(super) tracker: TaskTracker,
     pub(super) stop: CancellationToken,
@@ -106,6 +108,13 @@ impl Tasks {
                 // Room for others between two slices.
                 tokio::time::sleep(PRUNE_PAUSE).await;
             }
+        });
+        self.every(PAYLOADS_INTERVAL, "remove files of erased payloads", |tasks| async move {
+            let n = workspaces::sweep(&tasks.store, &tasks.workspaces).await?;
+            if n > 0 {
+                tracing::info!(files = n, "removed files of payloads that are gone");
+            }
+            Ok(())
         });
         self.tracker.spawn(self.clone().note_refusals(refusals));
         let (hints, outgoing) = mpsc::channel(HINTS_WAITING);

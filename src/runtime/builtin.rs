@@ -142,9 +142,13 @@ impl Runtime {
     /// written does not stop the turn: the `delivery` tool reads the same bytes.
     async fn place_payloads(&self, transcript: &Transcript, session: &Session) {
         let host = host::SessionHost { store: &self.store, session_id: &session.id };
+        let workspace = self.options.workspaces.join(session.id.as_str());
         for delivery in &transcript.cut_deliveries {
+            // A long session has many, and their bodies are read for one file each.
+            if host::is_placed(&workspace, delivery).await {
+                continue;
+            }
             let Ok(payload) = host.delivery(Some(delivery.clone())).await else { continue };
-            let workspace = self.options.workspaces.join(session.id.as_str());
             if let Err(error) = host::place_payload(&workspace, &payload).await {
                 tracing::warn!(%error, "a payload's file was not written");
             }

@@ -1,6 +1,6 @@
 //! The outside of one session, as its tools see it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
     id::{DeliveryId, Id, SessionId},
@@ -33,19 +33,34 @@ impl tool::Host for SessionHost<'_> {
     }
 }
 
+/// Whether an earlier turn has put a payload there, in either form.
+pub(super) async fn is_placed(workspace: &Path, delivery: &DeliveryId) -> bool {
+    for extension in EXTENSIONS {
+        let path = place_of(workspace, delivery, extension);
+        if tokio::fs::try_exists(path).await.unwrap_or(false) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Of payloads that are JSON, and of others.
+const EXTENSIONS: [&str; 2] = ["json", "txt"];
+
+fn place_of(workspace: &Path, delivery: &DeliveryId, extension: &str) -> PathBuf {
+    workspace.join("deliveries").join(format!("{}.{extension}", delivery.as_str()))
+}
+
 /// Puts a delivery's raw payload into the session's workspace, for tools that read files. Written
 /// beside its place and moved there, so that a reader never sees half of it.
 pub(super) async fn place_payload(
     workspace: &Path,
     payload: &DeliveredPayload,
 ) -> std::io::Result<()> {
-    let directory = workspace.join("deliveries");
-    tokio::fs::create_dir_all(&directory).await?;
     let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&payload.bytes).is_ok();
-    let extension = if is_json { "json" } else { "txt" };
-    let path = directory.join(format!("{}.{extension}", payload.delivery_id.as_str()));
-    if tokio::fs::try_exists(&path).await? {
-        return Ok(());
+    let path = place_of(workspace, &payload.delivery_id, EXTENSIONS[usize::from(!is_json)]);
+    if let Some(directory) = path.parent() {
+        tokio::fs::create_dir_all(directory).await?;
     }
     let unfinished = path.with_extension("part");
     tokio::fs::write(&unfinished, &payload.bytes).await?;

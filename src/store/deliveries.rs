@@ -94,6 +94,18 @@ impl Store {
             .await
     }
 
+    /// Whether the bytes are still there.
+    pub async fn has_body(&self, id: &DeliveryId) -> Result<bool> {
+        let id = id.clone();
+        self.driver
+            .read(move |tx| {
+                let sql = "select 1 from deliveries where id = $1 \
+                           and (body is not null or n_chunks > 0)";
+                Ok(tx.first(sql, &params![&id])?.is_some())
+            })
+            .await
+    }
+
     /// All requests for a delivery, the first included.
     pub async fn attempts(&self, id: &DeliveryId) -> Result<Vec<Attempt>> {
         let id = id.clone();

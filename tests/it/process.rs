@@ -254,3 +254,39 @@ async fn only_the_newest_refusals_are_kept() {
     assert_eq!(ring(&server, "shop", &[], "{}").await.0, 401);
     assert_eq!(kept_with("no single").await.len(), 2);
 }
+
+#[tokio::test]
+async fn an_erased_payload_leaves_no_file_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("bellpull.toml");
+    let token = "token-of-the-shop-0123456789";
+    let text = format!("[webhooks.shop]\npreset = \"bearer\"\nsecret = \"{token}\"\n");
+    std::fs::write(&config, text).unwrap();
+    let (data, arguments) = (directory.path().join("data"), ["--config", config.to_str().unwrap()]);
+    let server = Process::serve(&data, &arguments).await;
+    let bearer = format!("Bearer {token}");
+    let bearer = ("authorization", bearer.as_str());
+    let mut files = Vec::new();
+    for _ in 0..2 {
+        let body = json!({"long": "x".repeat(5000)}).to_string();
+        let (_, answer) = ring(&server, "shop", &[bearer], &body).await;
+        let (session, delivery) = (&answer["session_id"], &answer["delivery_id"]);
+        let (session, delivery) = (session.as_str().unwrap(), delivery.as_str().unwrap());
+        let file = data.join(format!("workspaces/{session}/deliveries/{delivery}.json"));
+        until("the payload lies in the workspace", async || file.exists().then_some(())).await;
+        until("its turn has ended", async || {
+            let delivery = server.get(&format!("/v1/deliveries/{delivery}")).await;
+            (delivery["outcome"] == "succeeded").then_some(())
+        })
+        .await;
+        files.push((file, delivery.to_owned()));
+    }
+    let path = format!("{}/v1/deliveries/{}", server.url, files[0].1);
+    let erased = server.http.delete(path).bearer_auth(server.admin_key()).send().await.unwrap();
+    assert_eq!(erased.status(), 200);
+    // Once a minute, and at each start.
+    assert!(server.terminate().await.success());
+    let _server = Process::serve(&data, &arguments).await;
+    until("the file is gone", async || (!files[0].0.exists()).then_some(())).await;
+    assert!(files[1].0.exists(), "the other one is kept");
+}
