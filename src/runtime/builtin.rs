@@ -3,9 +3,11 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     ops::ControlFlow,
+    panic::AssertUnwindSafe,
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -113,6 +115,9 @@ impl Runtime {
 
     /// Ends the turn of a worker that panicked: the bug is said, and the session is idle again.
     pub async fn give_up(&self, lease: &Lease) -> Result<(), Stopped> {
+        // The bug may be in here too.
+        let folding = AssertUnwindSafe(self.fold(lease)).catch_unwind().await;
+        let transcript = folding.unwrap_or_else(|_| Ok(Transcript::default()))?;
         let mut turn = Turn {
             runtime: self,
             lease,
@@ -120,7 +125,7 @@ impl Runtime {
             begun_at: self.clock.now(),
             trace: TraceContext::new(self.clock.now()),
             started: self.clock.monotonic(),
-            transcript: Transcript::default(),
+            transcript,
         };
         turn.fail("unknown_error", "a bug in this server ended the turn".to_owned()).await
     }
@@ -406,9 +411,26 @@ impl Turn<'_> {
     }
 
     async fn fail(&mut self, kind: &str, message: String) -> Result<(), Stopped> {
+        let mut events = self.end_what_is_open();
         let error = SessionError::exhausted(kind, message);
-        let event = self.runtime.event(EventBody::SessionError { error });
-        self.finish(TurnEnd::Failed, vec![event]).await
+        events.push(self.runtime.event(EventBody::SessionError { error }));
+        self.finish(TurnEnd::Failed, events).await
+    }
+
+    /// A turn that ends leaves no request without an end and no call without a result: the next
+    /// turn's conversation could not be told to a model.
+    fn end_what_is_open(&self) -> Vec<NewEvent> {
+        let start = self.transcript.open_request.clone();
+        let request = start.map(|start| self.request_end(start, Some(true), Spent::default()));
+        let results = self.transcript.open_tools.iter().map(|open| {
+            let text = "the turn was ended here: this may or may not have been done";
+            self.runtime.event(EventBody::AgentToolResult {
+                tool_use_id: open.call.id.clone(),
+                content: vec![Block::text(text)],
+                is_error: true,
+            })
+        });
+        request.into_iter().chain(results).collect()
     }
 
     async fn finish(&mut self, end: TurnEnd, mut events: Vec<NewEvent>) -> Result<(), Stopped> {

@@ -320,6 +320,11 @@ async fn a_turn_that_never_gets_further_is_ended() {
     let world = World::new().await;
     let accepted = world.deliver("{}", "{}", world.fresh()).await;
     let session = accepted.session_id.unwrap();
+    // The first one had asked the model.
+    let claimed = world.claim(AT_ONCE).await;
+    world.begin(&claimed.lease).await;
+    let start = world.event(EventBody::ModelRequestStart);
+    world.store.append(&claimed.lease, vec![start], Usage::default()).await.unwrap();
     for _ in 0..4 {
         // Claimed, begun, dead, again and again.
         let claimed = world.claim(AT_ONCE).await;
@@ -328,7 +333,8 @@ async fn a_turn_that_never_gets_further_is_ended() {
     let claimed = world.claim(LEASE).await;
     world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
     let types = world.types(&session).await;
-    assert_eq!(types[types.len() - 2..], ["session.error", "session.status_idle"]);
+    let ends = ["span.model_request_end", "session.error", "session.status_idle"];
+    assert_eq!(types[types.len() - 3..], ends);
     let delivery = world.store.delivery(&accepted.delivery_id).await.unwrap();
     assert_eq!(delivery.outcome, Some(Outcome::Failed));
 }

@@ -60,16 +60,22 @@ impl Books<'_> {
             let fresh = identities.insert((&row.source, &row.key));
             self.must(fresh, || format!("{} is there twice", row.key));
             let number: usize = row.key.rsplit(' ').next().unwrap().parse().unwrap();
-            let expected = match row.status.as_str() {
-                "accepted" => 1 + referee.reruns.get(id).copied().unwrap_or(0),
-                _ => 0,
-            };
-            let places = said.get(&format!("d{number}")).map_or(&[][..], Vec::as_slice);
-            self.must(places.len() == expected, || {
-                format!("{id} was to be said {expected} times: {places:?} {row:?}")
+            let expected = usize::from(row.status == "accepted");
+            let said = said.get(&format!("d{number}")).map_or(&[][..], Vec::as_slice);
+            let places: Vec<_> = said.iter().map(|said| &said.session).collect();
+            // Only a further attempt may bring a second message, and says which one it was.
+            let marks: Vec<_> = said.iter().filter_map(|said| said.rerun).collect();
+            self.must(said.len() - marks.len() == expected, || {
+                format!("{id} was to be said {expected} times: {said:?} {row:?}")
             });
+            let attempts = 2..=row.n_attempts;
+            let distinct: BTreeSet<_> = marks.iter().collect();
+            self.must(
+                distinct.len() == marks.len() && marks.iter().all(|it| attempts.contains(it)),
+                || format!("{id} ran again as {marks:?}: {row:?}"),
+            );
             let session = row.session.as_deref().unwrap_or_default();
-            self.must(places.iter().all(|place| place == session), || {
+            self.must(places.iter().all(|place| *place == session), || {
                 format!("{id} was said in {places:?} and belongs to {session}")
             });
         }
@@ -220,12 +226,22 @@ impl Books<'_> {
 }
 
 /// Where each mark was said.
-fn said(referee: &Referee) -> BTreeMap<String, Vec<String>> {
-    let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
+/// A message of a log: where it stands, and which attempt of its delivery brought it if not the first.
+#[derive(Debug)]
+struct Spoken {
+    session: String,
+    rerun: Option<i64>,
+}
+
+fn said(referee: &Referee) -> BTreeMap<String, Vec<Spoken>> {
+    let mut said: BTreeMap<String, Vec<Spoken>> = BTreeMap::new();
     for (session, log) in &referee.logs {
         for entry in log.iter().filter(|entry| entry.kind == "user.message") {
+            let body: Value = serde_json::from_str(&entry.body).expect("an entry is JSON");
+            let rerun = body["origin"]["rerun"].as_i64();
             for mark in marks_in(&entry.body) {
-                said.entry(mark).or_default().push(session.clone());
+                let session = session.clone();
+                said.entry(mark).or_default().push(Spoken { session, rerun });
             }
         }
     }

@@ -58,8 +58,6 @@ pub struct Referee {
     /// Messages of each session, in the order in which they were committed.
     pub inbox: BTreeMap<String, Vec<String>>,
     pub deliveries: BTreeMap<String, Delivery>,
-    /// Deliveries whose message came again because it had failed, and how often.
-    pub reruns: BTreeMap<String, usize>,
     known: HashSet<String>,
     last_row: i64,
     /// Another number after each commit that changed anything.
@@ -79,7 +77,6 @@ impl Referee {
             logs: BTreeMap::new(),
             inbox: BTreeMap::new(),
             deliveries: BTreeMap::new(),
-            reruns: BTreeMap::new(),
             known: HashSet::new(),
             last_row: 0,
             version: 0,
@@ -187,12 +184,6 @@ impl Referee {
 
     fn look_at_deliveries(&mut self) {
         let after = self.read_deliveries();
-        for (id, row) in &after {
-            let before = self.deliveries.get(id).and_then(|row| row.outcome.as_deref());
-            if (before, row.outcome.as_deref()) == (Some("failed"), Some("pending")) {
-                *self.reruns.entry(id.clone()).or_default() += 1;
-            }
-        }
         for id in self.deliveries.keys().cloned().collect::<Vec<_>>() {
             self.must(after.contains_key(&id), || format!("{id} is gone"));
         }
