@@ -9,5 +9,5 @@ mod step;
 mod transcript;
 
 pub use fence::fence;
-pub use step::{Command, Limits, ToolKind, step};
+pub use step::{Command, INTERRUPTED, Limits, ToolKind, step};
 pub use transcript::{OpenTool, Transcript};

@@ -19,6 +19,10 @@ pub enum ToolKind {
     Unknown,
 }
 
+/// What the model hears of a call of which nobody knows whether it was carried out.
+pub const INTERRUPTED: &str = "interrupted: it may or may not have taken effect. Look first, and do \
+    not repeat it unless you see that it did not.";
+
 /// The bounds of a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -70,12 +74,7 @@ pub fn step(
                 let error = format!("there is no tool `{}`", call.name);
                 Command::AnswerTool { call, error }
             }
-            (ToolKind::Effect, true) => {
-                let error = "interrupted: it may or may not have taken effect. Look first, and do \
-                             not repeat it unless you see that it did not."
-                    .to_owned();
-                Command::AnswerTool { call, error }
-            }
+            (ToolKind::Effect, true) => Command::AnswerTool { call, error: INTERRUPTED.to_owned() },
             (ToolKind::ReadOnly | ToolKind::Idempotent, _) | (ToolKind::Effect, false) => {
                 Command::RunTool(call)
             }

@@ -286,10 +286,7 @@ impl Turn<'_> {
                 self.journal(start_id, message_id, &model.id, completion).await?;
                 Ok(ControlFlow::Continue(()))
             }
-            Err(error) => {
-                let took = self.runtime.clock.monotonic() - asked;
-                self.journal_failure(start_id, error, took).await
-            }
+            Err(error) => self.journal_failure(start_id, error, took).await,
         }
     }
 
@@ -423,10 +420,9 @@ impl Turn<'_> {
         let start = self.transcript.open_request.clone();
         let request = start.map(|start| self.request_end(start, Some(true), Spent::default()));
         let results = self.transcript.open_tools.iter().map(|open| {
-            let text = "the turn was ended here: this may or may not have been done";
             self.runtime.event(EventBody::AgentToolResult {
                 tool_use_id: open.call.id.clone(),
-                content: vec![Block::text(text)],
+                content: vec![Block::text(agent::INTERRUPTED)],
                 is_error: true,
             })
         });
@@ -514,7 +510,6 @@ impl OnText for Previewer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
 
     #[test]
     fn sessions_that_fail_together_come_back_apart() {

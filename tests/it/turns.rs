@@ -340,6 +340,40 @@ async fn a_turn_that_never_gets_further_is_ended() {
 }
 
 #[tokio::test]
+async fn a_turn_that_is_given_up_leaves_no_call_without_a_result() {
+    let world = World::new().await;
+    let session = world.deliver("{}", "{}", world.fresh()).await.session_id.unwrap();
+    let claimed = world.claim(AT_ONCE).await;
+    world.begin(&claimed.lease).await;
+    let call = world.event(EventBody::AgentToolUse {
+        name: "delivery".to_owned(),
+        input: serde_json::json!({}),
+        evaluated_permission: "allow".to_owned(),
+        evaluation: serde_json::json!({}),
+    });
+    let id = call.id.clone();
+    world.store.append(&claimed.lease, vec![call], Usage::default()).await.unwrap();
+    for _ in 0..4 {
+        let claimed = world.claim(AT_ONCE).await;
+        world.begin(&claimed.lease).await;
+    }
+    let claimed = world.claim(LEASE).await;
+    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    let types = world.types(&session).await;
+    let ends = ["agent.tool_result", "session.error", "session.status_idle"];
+    assert_eq!(types[types.len() - 3..], ends);
+    let log = world.log(&session).await;
+    let result = log.iter().find_map(|event| match &event.body {
+        EventBody::AgentToolResult { tool_use_id, content, is_error } => {
+            Some((tool_use_id, content, *is_error))
+        }
+        _ => None,
+    });
+    let content = vec![Block::text(agent::INTERRUPTED)];
+    assert_eq!(result, Some((&id, &content, true)));
+}
+
+#[tokio::test]
 async fn being_told_to_stop_leaves_the_turn_to_the_next_worker() {
     let world = World::new().await;
     let session = world.deliver("{}", "{}", world.fresh()).await.session_id.unwrap();
