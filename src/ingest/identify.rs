@@ -189,7 +189,18 @@ fn is_sensitive(sender: &Sender, name: &HeaderName) -> bool {
     let is_own = |verifier: &Verifier| match verifier {
         Verifier::Header { header } => header.eq_ignore_ascii_case(name.as_str()),
         Verifier::Jwt(rule) => rule.header.eq_ignore_ascii_case(name.as_str()),
-        _ => false,
+        // Their secrets are in `Authorization`, or in no header at all.
+        Verifier::Bearer {}
+        | Verifier::Basic { .. }
+        | Verifier::Box {}
+        | Verifier::Query { .. }
+        | Verifier::BodyField { .. }
+        | Verifier::Hmac(_)
+        | Verifier::Ed25519(_)
+        | Verifier::EcdsaP256(_)
+        | Verifier::BodyHmac(_)
+        // It is asked for each of its ways.
+        | Verifier::OneOf { .. } => false,
     };
     let own = match &sender.verifier {
         Verifier::OneOf { one_of } => one_of.iter().any(|it| is_own(&it.verifier)),

@@ -135,24 +135,26 @@ impl Ingest {
             Some(entry) => entry.counters(self.store.metrics()),
             None => &self.unknown[usize::from(!is_agent)],
         };
-        let (source, now) = (known.map(Entry::display_name), self.clock.now());
-        let trace = trace_of(&head.headers).unwrap_or_else(|| TraceContext::new(now));
-        let result = self.take(&snapshot, head, trace, read_body).await;
+        let received_at = self.clock.now();
+        let trace = trace_of(&head.headers).unwrap_or_else(|| TraceContext::new(received_at));
+        let result = self.take(&snapshot, known, head, received_at, trace, read_body).await;
         counters.count(received(&result));
-        tell(&result, source, trace);
+        tell(&result, known.map(Entry::display_name), trace);
         result
     }
 
     async fn take(
         &self,
         snapshot: &Snapshot,
+        known: Option<&Entry>,
         head: Head,
+        received_at: Timestamp,
         trace: TraceContext,
         read_body: impl AsyncFnOnce(Permit) -> Result<(Bytes, Permit), Reject>,
     ) -> Result<Answer, Reject> {
-        let received_at = self.clock.now();
         let refuse = |refused| self.refuse(&head, refused, received_at);
-        let (entry, sender, look) = gate::look(snapshot, &head, received_at).map_err(refuse)?;
+        let looked = gate::look(snapshot, known, &head, received_at);
+        let (entry, sender, look) = looked.map_err(refuse)?;
         let (payload, _permit, _passed) = match look {
             Look::Passed(passed) => {
                 self.bounds.check(entry)?;
