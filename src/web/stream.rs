@@ -76,10 +76,16 @@ pub(super) struct Slot {
 }
 
 impl Streams {
-    /// `None` when as many are open as may be.
-    pub(super) fn enter(&self, max: usize, metrics: &Metrics) -> Option<Slot> {
+    /// One more; or, when as many are open as may be, why not and what helps.
+    fn enter(&self, max: usize, metrics: &Metrics) -> Result<Slot, String> {
         let slot = Slot { all: self.clone(), _counted: metrics.stream_opens() };
-        (self.0.fetch_add(1, Ordering::Relaxed) < max).then_some(slot)
+        if self.0.fetch_add(1, Ordering::Relaxed) < max {
+            return Ok(slot);
+        }
+        Err(format!(
+            "{max} streams of events are open on this server, which is its limit \
+             (`web.streams_max`); close some, or list the events instead"
+        ))
     }
 }
 
@@ -89,12 +95,11 @@ impl Drop for Slot {
     }
 }
 
-/// Why a further stream is refused, and what helps.
-pub(super) fn too_many(max: usize) -> String {
-    format!(
-        "{max} streams of events are open on this server, which is its limit (`web.streams_max`); \
-         close some, or list the events instead"
-    )
+impl App {
+    /// Room for a stream, or why there is none.
+    pub(super) fn open_stream(&self) -> Result<Slot, String> {
+        self.streams.enter(self.options().streams_max, self.store.metrics())
+    }
 }
 
 /// Asked now and then: a stream outlives no key that was revoked.
@@ -109,9 +114,7 @@ pub(super) async fn follow(
     may_go_on: MayGoOn,
 ) -> Result<Response> {
     let deltas = Deltas::new(query)?;
-    let max = app.options().streams_max;
-    let full = || Error::new(Kind::Overloaded, too_many(max));
-    let slot = app.streams.enter(max, app.store.metrics()).ok_or_else(full)?;
+    let slot = app.open_stream().map_err(|full| Error::new(Kind::Overloaded, full))?;
     // Registered before the look, so that nothing happens unseen in between.
     let (changes, previews) = (app.signals.watch(&id), app.previews.listen(&id));
     let end = app.store.end_of_log(&id).await.map_err(Error::missing("session"))?;

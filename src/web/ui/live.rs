@@ -17,10 +17,7 @@ use axum::{
 use tokio::time::Sleep;
 
 use super::{
-    super::{
-        App,
-        stream::{Slot, too_many},
-    },
+    super::{App, stream::Slot},
     entry::Context,
     fault::Fault,
     guard::{Fields, Visitor, still_opens},
@@ -63,9 +60,7 @@ pub(super) async fn stream(
     query: Fields,
 ) -> Result<Response, Fault> {
     let id: SessionId = id.parse().map_err(|_| Fault::not_found("There is no such session."))?;
-    let max = app.options().streams_max;
-    let slot =
-        app.streams.enter(max, app.store.metrics()).ok_or_else(|| Fault::full(too_many(max)))?;
+    let slot = app.open_stream().map_err(Fault::full)?;
     let (changes, previews) = (app.signals.watch(&id), app.previews.listen(&id));
     // Whether there is one, before there is a stream.
     let session = app.store.session(&id).await?;
