@@ -3,13 +3,19 @@
 //! Invariant: a payload that was erased or is past its days lies in no file of this node for longer
 //! than one sweep. Left out: everything else in a workspace, which is the agent's.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::{id::DeliveryId, store::Store};
 
+/// Files that are asked about at once.
+const SLICE: usize = 500;
+
 /// Removes the files of payloads that the database does not have any more; answers how many.
 pub(super) async fn sweep(store: &Store, workspaces: &Path) -> anyhow::Result<u64> {
-    let mut n_removed = 0;
+    let (mut n_removed, mut found) = (0, Vec::new());
     let Some(mut sessions) = directory(workspaces).await? else { return Ok(0) };
     while let Some(session) = sessions.next_entry().await? {
         let Some(mut files) = directory(&session.path().join("deliveries")).await? else {
@@ -19,10 +25,24 @@ pub(super) async fn sweep(store: &Store, workspaces: &Path) -> anyhow::Result<u6
             let name = file.file_name();
             let id = name.to_str().and_then(|name| name.split('.').next());
             let Some(Ok(id)) = id.map(str::parse::<DeliveryId>) else { continue };
-            if !store.has_body(&id).await? {
-                tokio::fs::remove_file(file.path()).await?;
-                n_removed += 1;
+            found.push((id, file.path()));
+            if found.len() == SLICE {
+                n_removed += remove(store, &mut found).await?;
             }
+        }
+    }
+    Ok(n_removed + remove(store, &mut found).await?)
+}
+
+/// Removes those of the files whose payloads are gone, and forgets all of them.
+async fn remove(store: &Store, found: &mut Vec<(DeliveryId, PathBuf)>) -> anyhow::Result<u64> {
+    let ids: Vec<DeliveryId> = found.iter().map(|(id, _)| id.clone()).collect();
+    let kept = store.with_bodies(&ids).await?;
+    let mut n_removed = 0;
+    for (id, path) in found.drain(..) {
+        if !kept.contains(&id) {
+            tokio::fs::remove_file(path).await?;
+            n_removed += 1;
         }
     }
     Ok(n_removed)

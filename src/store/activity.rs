@@ -112,7 +112,8 @@ impl Store {
     }
 }
 
-fn marks(n: usize) -> String {
+/// `$1, $2, …` for a list of so many.
+pub(super) fn marks(n: usize) -> String {
     let marks: Vec<String> = (1..=n).map(|n| format!("${n}")).collect();
     marks.join(", ")
 }

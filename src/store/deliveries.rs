@@ -1,9 +1,13 @@
 //! Deliveries as people look at them: lists, raw bodies, attempts, refusals, erasure.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 
 use super::{
-    Change, Error, Page, Result, Store, audit, chunks,
+    Change, Error, Page, Result, Store,
+    activity::marks,
+    audit, chunks,
     driver::{Lane, Row, Tx, Value, params},
 };
 use crate::{
@@ -94,14 +98,20 @@ impl Store {
             .await
     }
 
-    /// Whether the bytes are still there.
-    pub async fn has_body(&self, id: &DeliveryId) -> Result<bool> {
-        let id = id.clone();
+    /// Those whose bytes are still there, of at most some hundreds.
+    pub async fn with_bodies(&self, ids: &[DeliveryId]) -> Result<HashSet<DeliveryId>> {
+        let ids: Vec<Value> = ids.iter().map(Value::from).collect();
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
         self.driver
             .read(move |tx| {
-                let sql = "select 1 from deliveries where id = $1 \
-                           and (body is not null or n_chunks > 0)";
-                Ok(tx.first(sql, &params![&id])?.is_some())
+                let sql = format!(
+                    "select id from deliveries where id in ({}) \
+                     and (body is not null or n_chunks > 0)",
+                    marks(ids.len())
+                );
+                tx.query(&sql, &ids)?.into_iter().map(|mut row| row.id(0)).collect()
             })
             .await
     }
