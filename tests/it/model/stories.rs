@@ -114,10 +114,7 @@ async fn a_rate_limit_is_waited_for_as_long_as_it_says(format: Format) {
     let busy = Reply::status(429, "rate_limit_error", "slow down").header("retry-after", "1");
     let story = Story::begin(format, "", [busy, Reply::text(&["Now."])]).await;
     let rung = story.ring("{}").await;
-    until("the session waits", async || {
-        (story.session(&rung).await["status"] == "rescheduling").then_some(())
-    })
-    .await;
+    story.waits(&rung).await;
     // What comes meanwhile waits as well, and is for the next turn.
     story.models.then(Reply::text(&["And you."]));
     let second = story.ring(r#"{"second":true}"#).await;
@@ -181,10 +178,7 @@ async fn tries_that_take_too_long_end_the_turn(format: Format) {
     let settings = "retries_max = 1000\nretry_total_seconds_max = 2";
     let story = Story::begin(format, settings, [busy(), busy()]).await;
     let rung = story.ring("{}").await;
-    until("the session waits", async || {
-        (story.session(&rung).await["status"] == "rescheduling").then_some(())
-    })
-    .await;
+    story.waits(&rung).await;
     // Another life gives no new time.
     let story = story.restart().await;
     assert_eq!(story.outcome(&rung).await, "failed");
@@ -285,10 +279,7 @@ async fn a_wait_survives_a_restart_and_holds_no_worker() {
     let script = [busy, Reply::text(&["Here I am."])];
     let story = Story::begin(Format::Anthropic, "", script).await;
     let rung = story.ring("{}").await;
-    until("the session waits", async || {
-        (story.session(&rung).await["status"] == "rescheduling").then_some(())
-    })
-    .await;
+    story.waits(&rung).await;
     let story = story.restart().await;
     assert_eq!(story.session(&rung).await["status"], "rescheduling");
     assert_eq!(story.outcome(&rung).await, "succeeded");

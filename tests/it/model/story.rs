@@ -99,6 +99,14 @@ impl Story {
         self.server.get(&path).await["data"].as_array().expect("a list").clone()
     }
 
+    /// Until the session waits for its model's next try.
+    pub async fn waits(&self, rung: &Rung) {
+        until("the session waits", async || {
+            (self.session(rung).await["status"] == "rescheduling").then_some(())
+        })
+        .await;
+    }
+
     pub async fn session(&self, rung: &Rung) -> Value {
         self.server.get(&format!("/v1/sessions/{}", rung.session)).await
     }
