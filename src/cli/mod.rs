@@ -24,6 +24,7 @@ mod style;
 mod table;
 mod tail;
 mod transcript;
+mod trials;
 mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};

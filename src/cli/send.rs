@@ -1,7 +1,7 @@
 //! `send`: an event the way a sender sends it, through the front door, or a message that a person
 //! types.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::{
@@ -18,13 +18,14 @@ use super::{
     sessions,
     style::look,
     table::one_line,
-    tail,
+    tail, trials,
 };
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   bellpull send --agent lucy --token $TOKEN --data '{\"hello\":\"bell\"}' --follow
   curl -s https://api.example.com/event/7 | bellpull send --source tickets --token $TOKEN --id 7
+  bellpull send --source code --sign --file issue.json -H 'X-GitHub-Event: issues'
   bellpull send --session sesn_01jv… 'And what about the second one?' --follow
 
 The payload is what `--data` or `--file` say, or else the input, sent byte for byte.
@@ -48,6 +49,9 @@ pub struct Args {
     /// Bearer token of the agent or source; for a source without one, `--key` or BELLPULL_API_KEY
     #[arg(long, visible_alias = "bearer", value_name = "TOKEN", conflicts_with = "session")]
     token: Option<SecretString>,
+    /// Let the server sign it, as the source's sender would; that needs a key of scope `admin`
+    #[arg(long, requires = "source", conflicts_with_all = ["token", "basic"])]
+    sign: bool,
     /// User name and password, for a source that wants them
     #[arg(long, value_name = "USER:PASSWORD", conflicts_with_all = ["session", "token"])]
     basic: Option<SecretString>,
@@ -71,7 +75,7 @@ pub struct Args {
 /// A server refuses more than this unless its operator allowed it, and then senders are not people.
 const PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-fn header(text: &str) -> std::result::Result<(HeaderName, HeaderValue), String> {
+pub(super) fn header(text: &str) -> std::result::Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("a header is `Name: value`")?;
     let name = name.trim().parse().map_err(|_| "the name is no header name")?;
     let value = value.trim().parse().map_err(|_| "the value holds a control character")?;
@@ -87,6 +91,16 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
                 "`bellpull agents webhook {agent}` says which secret holds the token of this agent"
             );
             deliver(url, &format!("send to the agent `{agent}`"), &refused, &args, context).await
+        }
+        (_, Some(source), _) if args.sign => {
+            let test = trials::Test {
+                name: source.clone(),
+                body: Some(payload(&args, context)?),
+                header: args.header,
+                id: args.id,
+                follow: args.follow,
+            };
+            trials::send(test, context).await
         }
         (_, Some(source), _) => {
             let url = context.client.url(&["api", "webhook", source], &[])?;
@@ -134,7 +148,7 @@ async fn deliver(
 }
 
 /// What became of it. The output belongs to the events when the session is followed.
-fn tell(answer: &Value, follow: bool, context: &mut Context<'_>) -> Result<()> {
+pub(super) fn tell(answer: &Value, follow: bool, context: &mut Context<'_>) -> Result<()> {
     let (status, delivery) = (str(&answer["status"]), one_line(str(&answer["delivery_id"])));
     let session = one_line(str(&answer["session_id"]));
     if follow && context.json {
@@ -153,16 +167,24 @@ fn tell(answer: &Value, follow: bool, context: &mut Context<'_>) -> Result<()> {
 
 fn payload(args: &Args, context: &mut Context<'_>) -> Result<Vec<u8>> {
     let has_type = args.header.iter().any(|(name, _)| *name == CONTENT_TYPE);
-    match (&args.data, &args.file) {
-        (Some(data), _) => {
-            if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(data)
-                && !has_type
-            {
-                return Err(Failure::wrong(format!("`--data` is not JSON: {error}"))
-                    .hint("for anything else, say what it is: -H 'Content-Type: text/plain'"));
-            }
-            Ok(data.clone().into_bytes())
-        }
+    if let Some(data) = &args.data
+        && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(data)
+        && !has_type
+    {
+        return Err(Failure::wrong(format!("`--data` is not JSON: {error}"))
+            .hint("for anything else, say what it is: -H 'Content-Type: text/plain'"));
+    }
+    bytes(args.data.as_deref(), args.file.as_deref(), context)
+}
+
+/// A payload as it was given: on the command line, in a file, or as the input.
+pub(super) fn bytes(
+    data: Option<&str>,
+    file: Option<&Path>,
+    context: &mut Context<'_>,
+) -> Result<Vec<u8>> {
+    match (data, file) {
+        (Some(data), _) => Ok(data.as_bytes().to_vec()),
         (None, Some(path)) if path.as_os_str() != "-" => {
             let shown = path.display();
             let bytes = std::fs::read(path);

@@ -10,6 +10,7 @@ use super::{
     failure::{Failure, Result},
     secrets,
     table::{Cell, Fields, Table, one_line},
+    trials,
 };
 use crate::{clock::Timestamp, domain::field::Field};
 
@@ -20,6 +21,7 @@ Examples:
   bellpull sources create deploys --preset bearer --secret-stdin --agent lucy < token.txt
   bellpull sources create tickets --preset header --header X-Token --secret-key TICKETS_TOKEN \\
       --session-key '{{ body.ticket.id }}'               one session per ticket
+  bellpull sources test code                             a signed delivery, as GitHub sends one
   bellpull sources refusals tickets                      who was not let in, and why
   bellpull sources pause tickets                         its deliveries are held
 
@@ -54,6 +56,8 @@ enum Action {
     Presets,
     /// Make a source, or change the one of this name
     Create(Box<Create>),
+    /// Send a test delivery, signed by the server as the source's sender would sign it
+    Test(trials::Args),
     /// Hold a source's deliveries back
     Pause {
         /// Its id or name
@@ -171,6 +175,7 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
         }
         Action::Presets => presets(context).await,
         Action::Create(create) => self::create(*create, context).await,
+        Action::Test(args) => trials::test(args, context).await,
         Action::Pause { name } => switch(&name, "pause", context).await,
         Action::Resume { name } => switch(&name, "resume", context).await,
         Action::Delete { name, yes } => delete(&name, yes, context).await,
@@ -314,6 +319,10 @@ async fn create(create: Create, context: &mut Context<'_>) -> Result<Exit> {
     }
     if let Some(credentials) = curl::credentials(verifier) {
         context.io.line(curl::line(&url, &credentials))?;
+    }
+    if curl::credentials(verifier).is_none() {
+        let name = str(&source["name"]);
+        context.io.note(format!("bellpull sources test {name}  tries it out"))?;
     }
     if verifier["type"] == "box" {
         let name = str(&source["name"]);

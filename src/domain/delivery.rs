@@ -87,6 +87,13 @@ pub struct Identity {
     pub weak: bool,
 }
 
+impl Identity {
+    /// Whether the sender gave no id.
+    pub fn is_made_up(&self) -> bool {
+        ["none", "body_hash"].contains(&self.field.as_str())
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
     pub id: DeliveryId,

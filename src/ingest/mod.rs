@@ -14,6 +14,8 @@ mod presets;
 mod registry;
 mod render;
 mod route;
+mod sign;
+mod trial;
 
 use std::sync::Arc;
 
@@ -29,6 +31,8 @@ pub use registry::{
 };
 pub use render::pretty_json;
 pub use route::check_key_template;
+pub use sign::{Draft, Held, Signed, sign};
+pub use trial::{Trial, shown_headers};
 
 use gate::Look;
 

@@ -122,6 +122,27 @@ pub(super) fn find<'a>(tree: &'a Value, pointer: &str) -> Vec<&'a Value> {
     found
 }
 
+/// [`find`], to change what is found.
+pub(super) fn find_mut<'a>(tree: &'a mut Value, pointer: &str) -> Vec<&'a mut Value> {
+    let mut found = vec![tree];
+    for word in pointer.split('/').skip(1) {
+        let word = word.replace("~1", "/").replace("~0", "~");
+        let mut below = Vec::new();
+        for value in found {
+            match value {
+                Value::Array(list) => match pointer::index(&word) {
+                    _ if word == "*" => below.extend(list),
+                    at => below.extend(at.and_then(|at| list.get_mut(at))),
+                },
+                Value::Object(map) => below.extend(map.get_mut(&word)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+        found = below;
+    }
+    found
+}
+
 /// The text of a value that is one.
 pub(super) fn scalar(value: &Value) -> Option<String> {
     match value {

@@ -72,6 +72,11 @@ impl Secrets {
         Secrets { wanted: self.wanted, values: values.collect() }
     }
 
+    /// The value that a sender signs with from now on.
+    pub(super) fn newest(&self, now: Timestamp) -> Option<&SecretString> {
+        self.live(now).next().map(|secret| &secret.value)
+    }
+
     pub(super) fn live(&self, now: Timestamp) -> impl Iterator<Item = &LiveSecret> {
         self.values.iter().filter(move |it| it.until.is_none_or(|until| until > now))
     }
@@ -243,6 +248,10 @@ impl Registry {
     pub async fn set_keys(&self, keys: Keys) -> anyhow::Result<()> {
         self.keys.store(Arc::new(keys));
         self.refresh().await
+    }
+
+    pub(super) fn box_key(&self) -> Option<SecretString> {
+        self.keys.load().box_key.clone()
     }
 
     /// Reads again if another node changed something.

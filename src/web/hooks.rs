@@ -72,11 +72,7 @@ async fn receive(app: App, endpoint: Endpoint, mut request: Request) -> Response
     let read_body = async |permit| intake::read(&app.ingest.bounds, declared, body, permit).await;
     match app.ingest.accept(head, read_body).await {
         Ok(answer) => {
-            if answer.verdict == Verdict::Accepted
-                && let Some(session) = &answer.session_id
-            {
-                app.ring(session);
-            }
+            ring(&app, &answer);
             app.store.metrics().answered(clock.monotonic() - started);
             (StatusCode::ACCEPTED, Json(shown(&answer, &id))).into_response()
         }
@@ -85,9 +81,18 @@ async fn receive(app: App, endpoint: Endpoint, mut request: Request) -> Response
     }
 }
 
+/// Wakes whoever works on what was accepted.
+pub(super) fn ring(app: &App, answer: &Answer) {
+    if answer.verdict == Verdict::Accepted
+        && let Some(session) = &answer.session_id
+    {
+        app.ring(session);
+    }
+}
+
 /// The body of both contracts' answers.
-#[derive(Serialize)]
-struct Shown<'a> {
+#[derive(Debug, Serialize)]
+pub(super) struct Shown<'a> {
     status: &'static str,
     agent_id: Option<&'a str>,
     session_id: Option<&'a str>,
@@ -95,7 +100,7 @@ struct Shown<'a> {
     request_id: &'a WebhookRequestId,
 }
 
-fn shown<'a>(answer: &'a Answer, request_id: &'a WebhookRequestId) -> Shown<'a> {
+pub(super) fn shown<'a>(answer: &'a Answer, request_id: &'a WebhookRequestId) -> Shown<'a> {
     Shown {
         status: match answer.verdict {
             Verdict::Accepted => "accepted",

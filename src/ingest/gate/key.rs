@@ -19,7 +19,7 @@ const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIEN
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// The key of an HMAC. The reason goes behind the secret's name.
-pub(super) fn shared(
+pub(in crate::ingest) fn shared(
     prefix: &str,
     encoding: SecretEncoding,
     secret: &str,

@@ -5,7 +5,7 @@ use ring::{digest, hmac};
 
 use crate::{
     domain::verifier::{Digest, Encoding, Keyed},
-    vault::unhex,
+    vault::{hex, unhex},
 };
 
 pub(super) fn algorithm(digest: Digest) -> hmac::Algorithm {
@@ -17,7 +17,7 @@ pub(super) fn algorithm(digest: Digest) -> hmac::Algorithm {
 }
 
 /// The hash of a text that comes in pieces.
-pub(super) fn of<T: AsRef<[u8]>>(
+pub(in crate::ingest) fn of<T: AsRef<[u8]>>(
     keyed: Keyed,
     digest: Digest,
     key: &[u8],
@@ -51,4 +51,12 @@ pub(super) fn decode(encoding: Encoding, text: &str) -> Result<Vec<u8>, String> 
         Encoding::Base64 => (STANDARD.decode(text).ok(), "base64"),
     };
     bytes.ok_or_else(|| format!("is not {what}"))
+}
+
+/// As [`decode`] reads it.
+pub(in crate::ingest) fn encode(encoding: Encoding, bytes: &[u8]) -> String {
+    match encoding {
+        Encoding::Hex => hex(bytes),
+        Encoding::Base64 => STANDARD.encode(bytes),
+    }
 }

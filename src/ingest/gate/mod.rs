@@ -8,11 +8,11 @@
 
 mod inside;
 mod jwt;
-mod key;
-mod mac;
-mod signature;
-mod stamp;
-mod url;
+pub(super) mod key;
+pub(super) mod mac;
+pub(super) mod signature;
+pub(super) mod stamp;
+pub(super) mod url;
 
 use http::{HeaderMap, header::AUTHORIZATION};
 use secrecy::{ExposeSecret, SecretString};
@@ -141,12 +141,7 @@ fn first<T>(
 ) -> Result<T, String> {
     let mut reasons = Vec::new();
     for alternative in one_of {
-        let is_its = |secret: &str| {
-            let fitting = one_of.iter().map(|it| &it.when_secret);
-            let fitting = fitting.filter(|it| secret.starts_with(it.as_str()));
-            fitting.max_by_key(|it| it.len()).is_some_and(|it| *it == alternative.when_secret)
-        };
-        let own = secrets.filtered(is_its);
+        let own = secrets.filtered(|secret| fits(one_of, alternative, secret));
         if own.is_set() {
             match attempt(&alternative.verifier, &own) {
                 Ok(passed) => return Ok(passed),
@@ -158,6 +153,13 @@ fn first<T>(
         true => Err("no secret of the source fits its gate".to_owned()),
         false => Err(reasons.join("; ")),
     }
+}
+
+/// Whether a secret belongs to this one of several alternatives.
+pub(super) fn fits(one_of: &[Alternative], alternative: &Alternative, secret: &str) -> bool {
+    let fitting = one_of.iter().map(|it| &it.when_secret);
+    let fitting = fitting.filter(|it| secret.starts_with(it.as_str()));
+    fitting.max_by_key(|it| it.len()).is_some_and(|it| *it == alternative.when_secret)
 }
 
 const NO_SECRET: &str = "the source's secret has no value in the vault";

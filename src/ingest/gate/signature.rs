@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::{Passed, key, mac, one, stamp, try_each, url};
@@ -60,7 +60,15 @@ pub(super) fn verify(
     now: Timestamp,
 ) -> Result<Passed, String> {
     let claim = claim(proof, rule, head, now)?;
-    let contents = contents(rule, head, &payload.bytes, &claim)?;
+    let text = Text {
+        method: &head.method,
+        url: &head.url,
+        headers: &head.headers,
+        body: &payload.bytes,
+        timestamp: claim.timestamp,
+        id: claim.id,
+    };
+    let contents = contents(rule, &text)?;
     let passed = match proof {
         // All secrets and all signatures every time, so that time does not tell which one it was.
         Proof::Shared => try_each(secrets, now, |secret| {
@@ -220,17 +228,26 @@ fn decode(proof: Proof, rule: &Signature, text: &str) -> Result<Vec<u8>, String>
     }
 }
 
+/// What a signed text is made of.
+#[derive(Clone, Copy)]
+pub(in crate::ingest) struct Text<'a> {
+    pub(in crate::ingest) method: &'a Method,
+    pub(in crate::ingest) url: &'a str,
+    pub(in crate::ingest) headers: &'a HeaderMap,
+    pub(in crate::ingest) body: &'a [u8],
+    pub(in crate::ingest) timestamp: Option<&'a str>,
+    pub(in crate::ingest) id: Option<&'a str>,
+}
+
 /// What is signed, in pieces, so that a large body is not copied: once for each way in which the
 /// sender may have written the URL.
-fn contents<'a>(
+pub(in crate::ingest) fn contents<'a>(
     rule: &'a Signature,
-    head: &'a Head,
-    body: &'a [u8],
-    claim: &Claim<'a>,
+    of: &Text<'a>,
 ) -> Result<Vec<Content<'a>>, String> {
-    let known = rule.url.as_deref().unwrap_or(&head.url);
+    let known = rule.url.as_deref().unwrap_or(of.url);
     let form = match rule.template.has(&Piece::Form) {
-        true => url::form(known, &head.headers, body)?,
+        true => url::form(known, of.headers, of.body)?,
         false => String::new(),
     };
     let urls = match rule.template.has(&Piece::Url) {
@@ -240,10 +257,10 @@ fn contents<'a>(
     let content = |url: Cow<'a, str>| {
         let piece = |piece: &'a Piece| match piece {
             Piece::Text(text) => Cow::Borrowed(text.as_bytes()),
-            Piece::Body => Cow::Borrowed(body),
-            Piece::Timestamp => Cow::Borrowed(claim.timestamp.unwrap_or_default().as_bytes()),
-            Piece::Id => Cow::Borrowed(claim.id.unwrap_or_default().as_bytes()),
-            Piece::Method => Cow::Borrowed(head.method.as_str().as_bytes()),
+            Piece::Body => Cow::Borrowed(of.body),
+            Piece::Timestamp => Cow::Borrowed(of.timestamp.unwrap_or_default().as_bytes()),
+            Piece::Id => Cow::Borrowed(of.id.unwrap_or_default().as_bytes()),
+            Piece::Method => Cow::Borrowed(of.method.as_str().as_bytes()),
             Piece::Url => Cow::Owned(url.as_bytes().to_vec()),
             Piece::DecodedUrl => Cow::Owned(url::decoded(&url).into_bytes()),
             Piece::Form => Cow::Owned(form.clone().into_bytes()),

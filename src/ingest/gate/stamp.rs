@@ -21,6 +21,19 @@ pub(super) fn check(rule: &Stamp, text: &str, now: Timestamp) -> Result<(), Stri
     }
 }
 
+/// A time as a sender writes it.
+pub(in crate::ingest) fn write(unit: Unit, at: Timestamp) -> String {
+    let date = jiff::Timestamp::from_millisecond(at.0).unwrap_or_default();
+    match unit {
+        Unit::Seconds => (at.0 / 1000).to_string(),
+        Unit::Milliseconds => at.0.to_string(),
+        Unit::Rfc3339 => at.to_string(),
+        Unit::HttpDate => jiff::fmt::rfc2822::DateTimePrinter::new()
+            .timestamp_to_rfc9110_string(&date)
+            .unwrap_or_default(),
+    }
+}
+
 /// Milliseconds since 1970. Numbers are digits and nothing else: no sign, no fraction, no space.
 fn read(unit: Unit, text: &str) -> Result<i64, String> {
     let digits = || {
@@ -92,6 +105,14 @@ mod tests {
         check(Unit::Seconds, "999999999999999999", Err(seconds));
         for text in ["", "1616648967", "2021-03-25", "2021-03-25T05:09:27"] {
             check(Unit::Rfc3339, text, Err("the timestamp is not a date of RFC 3339"));
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let at = Timestamp(1_616_648_967_000);
+        for unit in [Unit::Seconds, Unit::Milliseconds, Unit::Rfc3339, Unit::HttpDate] {
+            assert_eq!(read(unit, &write(unit, at)), Ok(at.0), "{unit:?}");
         }
     }
 

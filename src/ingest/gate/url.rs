@@ -65,7 +65,7 @@ pub(super) fn decoded(url: &str) -> String {
 const FIELDS_MAX: usize = 1000;
 
 /// The parameter in which a sender of JSON puts the body's hash, when it signs only the URL.
-const BODY_HASH: &str = "bodySHA256";
+pub(in crate::ingest) const BODY_HASH: &str = "bodySHA256";
 
 /// The fields of a form, sorted by name, each as its name and its value; a value that is there
 /// twice counts once. A body that is no form is covered by its hash in the URL that is signed.
@@ -78,10 +78,7 @@ pub(super) fn form(url: &str, headers: &HeaderMap, body: &[u8]) -> Result<String
             Err(format!("the body is not the one of `{BODY_HASH}` in the URL"))
         };
     }
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
-    let is_form = kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
-    if !is_form && !body.is_empty() {
+    if !is_form(headers) && !body.is_empty() {
         return Err(format!("the body is no form, and the URL has no `{BODY_HASH}` for it"));
     }
     let mut fields: BTreeMap<Cow<'_, str>, Vec<Cow<'_, str>>> = BTreeMap::new();
@@ -101,6 +98,13 @@ pub(super) fn form(url: &str, headers: &HeaderMap, body: &[u8]) -> Result<String
         }
     }
     Ok(out)
+}
+
+/// Whether the request says that its body is a form.
+pub(in crate::ingest) fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod secrets;
 mod sessions;
 mod source_form;
 mod sources;
+mod trials;
 
 use axum::Router;
 
@@ -27,6 +28,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(events::routes())
         .merge(secrets::routes())
         .merge(sources::routes())
+        .merge(trials::routes())
         .merge(deliveries::routes())
         .merge(api_keys::routes())
         .merge(audit::routes())

@@ -53,7 +53,7 @@ pub(super) async fn find(app: &App, id_or_name: &str) -> Result<Option<Source>> 
     Ok(by_id.or_else(by_name).or_else(by_agent).map(|at| sources.swap_remove(at)))
 }
 
-async fn living(app: &App, id_or_name: &str) -> Result<Source> {
+pub(super) async fn living(app: &App, id_or_name: &str) -> Result<Source> {
     let source = find(app, id_or_name).await?.filter(|source| source.retired_at.is_none());
     source.ok_or_else(|| Error::not_found("there is no such source"))
 }
@@ -255,7 +255,7 @@ fn show_one(app: &App, source: &Source) -> Result<Json<Value>> {
     Ok(Json(show(app, entry)))
 }
 
-fn entry<'a>(snapshot: &'a Snapshot, source: &Source) -> Option<&'a Entry> {
+pub(super) fn entry<'a>(snapshot: &'a Snapshot, source: &Source) -> Option<&'a Entry> {
     match source.kind {
         SourceKind::Named => snapshot.named_source(&source.name),
         SourceKind::Agent(_) => snapshot.agent_source(&source.name),

@@ -19,14 +19,14 @@ pub struct Cases {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Case {
     pub preset: String,
-    secret: String,
+    pub secret: String,
     verifier: Option<Value>,
     query: String,
     pub headers: Map<String, Value>,
     pub body: String,
     /// The key, or how it begins.
     identity: String,
-    event_type: Option<String>,
+    pub event_type: Option<String>,
     /// Whether it is refused an hour later.
     #[serde(default)]
     stale: bool,

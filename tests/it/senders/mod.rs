@@ -4,4 +4,5 @@ mod cases;
 mod changed;
 mod page;
 mod published;
+mod signed;
 mod unverified;
