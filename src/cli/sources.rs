@@ -130,6 +130,9 @@ struct Create {
     /// One session per value of this template, such as `{{ body.ticket.id }}`
     #[arg(long, value_name = "TEMPLATE", conflicts_with = "target")]
     session_key: Option<String>,
+    /// Condition in CEL that a delivery must fulfil, such as `event_type == "push"`
+    #[arg(long, value_name = "CONDITION")]
+    filter: Option<String>,
     /// Header or JSON pointer that tells deliveries apart; may be given several times
     #[arg(long, value_name = "FIELD", value_parser = field)]
     identity: Vec<Field>,
@@ -258,6 +261,7 @@ fn fields(source: &Value, url: &str, now: Timestamp) -> Fields {
         .add("environment", text("environment_id"))
         .add("project", text("project"))
         .add("target", Cell::new(target(&source["target"])))
+        .add("filter", text("filter"))
         .add("identity", list("identity"))
         .add("event type", list("event_type"))
         .add("managed by", text("managed_by"));
@@ -293,6 +297,7 @@ impl Create {
         }
         let key = self.session_key.map(|template| json!({"key": template}));
         set("target", self.target.map(Value::from).or(key));
+        set("filter", self.filter.map(Value::from));
         let fields = |list: Vec<Field>| (!list.is_empty()).then(|| json!(list));
         set("identity", fields(self.identity));
         set("event_type", fields(self.event_type));

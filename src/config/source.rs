@@ -21,7 +21,7 @@ use crate::{
         secret,
         source::{MESSAGE_CHARS_DEFAULT, OnRedelivery, SourceDefinition, Target, check_name},
     },
-    ingest::Sender,
+    ingest::{Sender, check_policy},
 };
 
 /// A source as the file declares it.
@@ -33,11 +33,12 @@ pub struct DeclaredSource {
     pub secret: Option<SecretString>,
 }
 
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 16] = [
     "agent",
     "body_hash_window_seconds",
     "environment_id",
     "event_type",
+    "filter",
     "header",
     "identity",
     "message_chars_max",
@@ -53,6 +54,9 @@ pub(super) const KEYS: [&str; 15] = [
 
 /// Fields tried in turn; more of them is a mistake.
 const FIELDS_MAX: usize = 32;
+
+/// Filters and templates have narrower bounds of their own.
+const POLICY_CHARS_MAX: usize = 65_536;
 
 /// 30 days: as long as identities are kept unless told otherwise.
 const WINDOW_SECONDS_MAX: u64 = 30 * 24 * 3600;
@@ -99,6 +103,7 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
         }),
         project: entry.get("project", value::text(4096)),
         target: entry.get("target", target).unwrap_or_default(),
+        filter: entry.get("filter", value::text(POLICY_CHARS_MAX)),
         identity: entry.get("identity", fields).unwrap_or_default(),
         body_hash_window_seconds: entry
             .get("body_hash_window_seconds", value::number(0..=WINDOW_SECONDS_MAX, "seconds")),
@@ -119,6 +124,10 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
             entry.problem("project", "is required in a file that has `apiKey`");
         }
         (Some(_), None) | (None, Some(_) | None) => {}
+    }
+    if let Err(Problem { field, message }) = check_policy(&definition) {
+        let at = format!("{}.{field}", entry.at);
+        entry.reader.problem(&at, message);
     }
     DeclaredSource { name: name.to_owned(), definition, secret }
 }

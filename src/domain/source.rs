@@ -139,6 +139,9 @@ pub struct SourceDefinition {
     pub project: Option<String>,
     #[serde(default)]
     pub target: Target,
+    /// A condition in CEL; a delivery that does not fulfil it is stored and reaches nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
     /// Empty: what the preset says, else [`IDENTITY_DEFAULT`].
     #[serde(default)]
     pub identity: Vec<Field>,
@@ -180,6 +183,7 @@ impl Default for SourceDefinition {
             environment_id: None,
             project: None,
             target: Target::NewSession,
+            filter: None,
             identity: Vec::new(),
             body_hash_window_seconds: None,
             event_type: Vec::new(),

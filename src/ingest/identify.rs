@@ -141,7 +141,7 @@ pub(super) fn query(url: &str, name: &str) -> Option<String> {
 
 /// A header's value. Several lines with one name mean one list (RFC 9110, section 5.2): all of them
 /// count, so that a doubled header cannot hide a different id.
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     let mut text = String::new();
     for value in headers.get_all(name) {
         if !text.is_empty() {
@@ -185,7 +185,7 @@ pub(super) fn redacted(sender: &Sender, headers: &HeaderMap) -> String {
     String::from_utf8(json).expect("JSON is UTF-8")
 }
 
-fn is_sensitive(sender: &Sender, name: &HeaderName) -> bool {
+pub(super) fn is_sensitive(sender: &Sender, name: &HeaderName) -> bool {
     let is_own = |verifier: &Verifier| match verifier {
         Verifier::Header { header } => header.eq_ignore_ascii_case(name.as_str()),
         Verifier::Jwt(rule) => rule.header.eq_ignore_ascii_case(name.as_str()),

@@ -6,10 +6,13 @@
 //! nothing about a source is revealed before that either; a successful answer means committed. Left out: running the agent, and waking whoever does: the caller rings.
 
 mod bounds;
+mod condition;
+mod facts;
 mod gate;
 mod identify;
 mod payload;
 mod pointer;
+mod policy;
 mod presets;
 mod registry;
 mod render;
@@ -25,15 +28,16 @@ use http::{HeaderMap, Method};
 pub use bounds::{Bounds, Lane, Options, Permit};
 pub use gate::{Caller, bearer};
 pub use payload::Payload;
+pub use policy::check_policy;
 pub use presets::{Evidence, Preset, Sender, all as presets};
 pub use registry::{
     Entry, Keys, Registry, Secrets, Snapshot, gauges, project_is_allowed, secret_key,
 };
 pub use render::pretty_json;
-pub use route::check_key_template;
 pub use sign::{Draft, Held, Signed, sign};
 pub use trial::{Trial, shown_headers};
 
+use facts::Facts;
 use gate::Look;
 
 use crate::{
@@ -178,8 +182,13 @@ impl Ingest {
         let identity = identify::identify(sender, &head, &payload, received_at);
         let event_type = identify::event_type(sender, &head, &payload);
         let id = DeliveryId::new(received_at);
-        let route =
-            route::route(entry, &id, event_type.as_deref(), &head.headers, &payload, received_at);
+        let named = (entry.display_name(), sender);
+        let kind = event_type.as_deref();
+        let route = {
+            let facts = Facts::new(&id, named, kind, &head.headers, &payload, received_at);
+            route::route(entry, &facts)
+        };
+        let (bytes, content_type) = payload.into_parts();
 
         let delivery = NewDelivery {
             id,
@@ -191,10 +200,10 @@ impl Ingest {
             request_id: head.request_id,
             trace,
             received_at,
-            content_type: payload.content_type.clone(),
+            content_type,
             headers: identify::redacted(sender, &head.headers),
-            body_bytes: payload.bytes.len(),
-            body: Body::Inline(payload.bytes),
+            body_bytes: bytes.len(),
+            body: Body::Inline(bytes),
             rerun_failed: entry.source.definition.on_redelivery == OnRedelivery::RerunFailed,
             waiting_max: self.bounds.waiting_messages_max(),
         };

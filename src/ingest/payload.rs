@@ -19,6 +19,9 @@ pub struct Payload {
     is_json: OnceCell<bool>,
 }
 
+/// Values of one tree. Each takes 72 bytes and more, and two bytes of a body make one.
+const VALUES_MAX: usize = 1_000_000;
+
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 impl Payload {
@@ -32,6 +35,11 @@ impl Payload {
 
     pub fn of(content_type: Option<String>, bytes: Bytes) -> Payload {
         Payload { bytes, content_type, tree: OnceCell::new(), is_json: OnceCell::new() }
+    }
+
+    /// What is kept of it; what it turned out to be is not.
+    pub fn into_parts(self) -> (Bytes, Option<String>) {
+        (self.bytes, self.content_type)
     }
 
     /// The body as text when it is valid UTF-8, without a byte order mark.
@@ -68,13 +76,21 @@ impl Payload {
 
     /// The body as a tree, for pointers and templates: JSON, or the fields of a form, whose field
     /// `payload` is the tree when it holds JSON, as GitHub and Slack send it. `None` when it is
-    /// neither, is nested more than 128 deep, or has texts that are not Unicode.
+    /// neither, is nested more than 128 deep, has texts that are not Unicode, or more values than
+    /// anybody should hold in memory.
     pub fn tree(&self) -> Option<&Value> {
         let parse = || match self.is_form() {
             true => form(&self.bytes),
+            false if self.has_too_many_values() => None,
             false => self.utf8().and_then(|text| serde_json::from_str(text).ok()),
         };
         self.tree.get_or_init(parse).as_ref()
+    }
+
+    /// Commas and brackets within texts count as well: it is a bound, not a count.
+    fn has_too_many_values(&self) -> bool {
+        let marks = || self.bytes.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+        self.bytes.len() > VALUES_MAX && marks() > VALUES_MAX
     }
 
     fn is_form(&self) -> bool {

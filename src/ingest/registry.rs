@@ -15,7 +15,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Caller, Lane, Sender, bounds::Waiting};
+use super::{Caller, Lane, Sender, bounds::Waiting, policy::Policy};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -100,6 +100,8 @@ pub struct Entry {
     /// Or why deliveries are held.
     pub agent: Result<AgentRef, String>,
     pub environment: Result<EnvironmentId, String>,
+    /// Or why it cannot be read.
+    pub(super) policy: Result<Arc<Policy>, String>,
     pub waiting: Waiting,
     /// The room that its callers take before they have proved themselves.
     pub lane: Lane,
@@ -131,6 +133,7 @@ impl Entry {
             self.sender.as_ref().err(),
             self.agent.as_ref().err(),
             self.environment.as_ref().err(),
+            self.policy.as_ref().err(),
         ];
         reasons.into_iter().flatten().next().map(String::as_str)
     }
@@ -463,10 +466,15 @@ fn resolve(source: Source, snapshot: &Snapshot, before: &Snapshot) -> Entry {
         SourceKind::Agent(_) => before.of_agents.get(&source.name),
         SourceKind::Named => before.named.get(&source.name),
     };
+    // Read again only when it was changed.
+    let policy = match known.filter(|entry| entry.source.definition == *definition) {
+        Some(entry) => entry.policy.clone(),
+        None => Policy::read(definition).map(Arc::new).map_err(|problem| problem.to_string()),
+    };
     let (waiting, lane, counters) = known
         .map(|entry| (entry.waiting.clone(), entry.lane.clone(), entry.counters.clone()))
         .unwrap_or_default();
-    Entry { source, secrets, sender, agent, environment, waiting, lane, counters }
+    Entry { source, secrets, sender, agent, environment, policy, waiting, lane, counters }
 }
 
 /// The name of the secret that a source's verifier uses.

@@ -5,18 +5,16 @@
 
 use std::fmt::Write;
 
-use http::HeaderMap;
 use minijinja::{Environment, UndefinedBehavior, Value, context, value::Serde};
 
-use super::{Entry, Payload, new_message_id, render};
+use super::{Entry, Facts, new_message_id, render};
 use crate::{
-    clock::Timestamp,
     domain::{
         Problem,
         event::{Block, EventBody, Origin},
         source::Target,
     },
-    id::{DeliveryId, Id, SessionId},
+    id::{Id, SessionId},
     store::{Dispatch, MessageBody, Route, RouteTarget},
 };
 
@@ -25,51 +23,53 @@ const TITLE_CHARS_MAX: usize = 120;
 /// Longer keys are refused: they are names of tickets and pull requests, not payloads.
 const KEY_CHARS_MAX: usize = 512;
 
-pub(super) fn route(
-    entry: &Entry,
-    delivery: &DeliveryId,
-    event_type: Option<&str>,
-    headers: &HeaderMap,
-    payload: &Payload,
-    at: Timestamp,
-) -> Route {
+pub(super) fn route(entry: &Entry, facts: &Facts<'_>) -> Route {
     let agent_id = entry.agent.as_ref().ok().map(|agent| agent.id.clone());
     let held = |reason: String| Route::Held { agent_id: agent_id.clone(), reason };
     if entry.source.paused {
         return held("the source is paused".to_owned());
+    }
+    match entry.policy.as_ref().map(|policy| policy.wants(facts)) {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => {
+            let reason = "the source's filter does not want it".to_owned();
+            return Route::Filtered { agent_id, reason };
+        }
+        Ok(Err(reason)) => return held(reason),
+        Err(reason) => return held(reason.clone()),
     }
     let (agent, environment_id) = match (&entry.agent, &entry.environment) {
         (Ok(agent), Ok(environment_id)) => (agent, environment_id),
         (Err(reason), _) | (_, Err(reason)) => return held(reason.clone()),
     };
     let target = match &entry.source.definition.target {
-        Target::NewSession => RouteTarget::New(SessionId::new(at)),
+        Target::NewSession => RouteTarget::New(SessionId::new(facts.at)),
         Target::Session(id) => RouteTarget::Session(id.clone()),
-        Target::Key(template) => match key(template, event_type, headers, payload) {
-            Ok(key) => RouteTarget::Key { key, fresh: SessionId::new(at) },
+        Target::Key(template) => match key(template, facts) {
+            Ok(key) => RouteTarget::Key { key, fresh: SessionId::new(facts.at) },
             Err(reason) => return held(reason),
         },
     };
+    let payload = facts.payload;
     let rendered = render::render(&entry.source, payload);
-    let source_name = entry.display_name();
     let body = EventBody::UserMessage {
         content: vec![Block::text(rendered.text)],
         origin: Some(Origin {
-            source: source_name.to_owned(),
+            source: facts.source.to_owned(),
             source_id: entry.source.id.clone(),
-            delivery_id: delivery.clone(),
-            event_type: event_type.map(str::to_owned),
+            delivery_id: facts.delivery.clone(),
+            event_type: facts.event_type.map(str::to_owned),
             content_type: payload.content_type.clone(),
             bytes: i64::try_from(payload.bytes.len()).unwrap_or(i64::MAX),
             cut: rendered.cut,
             rerun: None,
         }),
     };
-    let mut title = source_name.to_owned();
-    if let Some(event_type) = event_type {
+    let mut title = facts.source.to_owned();
+    if let Some(event_type) = facts.event_type {
         let _ = write!(title, ": {event_type}");
     }
-    let (event_id, private) = new_message_id(at);
+    let (event_id, private) = new_message_id(facts.at);
     Route::To(Box::new(Dispatch {
         agent_id: agent.id.clone(),
         agent_version: agent.version,
@@ -93,27 +93,18 @@ fn templates<'a>() -> Environment<'a> {
 }
 
 /// Whether a key template can be read at all; found when the source is made, not when it is used.
-pub fn check_key_template(template: &str) -> Result<(), Problem> {
+pub(super) fn check_key_template(template: &str) -> Result<(), Problem> {
     templates()
         .template_from_str(template)
         .map(|_| ())
         .map_err(|error| Problem::new("target.key", error.to_string()))
 }
 
-fn key(
-    template: &str,
-    event_type: Option<&str>,
-    headers: &HeaderMap,
-    payload: &Payload,
-) -> Result<String, String> {
-    let headers: std::collections::BTreeMap<_, _> = headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
-        .collect();
+fn key(template: &str, facts: &Facts<'_>) -> Result<String, String> {
     let context = context! {
-        body => Value::from(Serde(payload.tree())),
-        headers => Value::from(Serde(&headers)),
-        event_type,
+        body => Value::from(Serde(facts.body())),
+        headers => Value::from(Serde(facts.headers())),
+        event_type => facts.event_type,
     };
     let key = templates()
         .render_str(template, context)

@@ -67,6 +67,29 @@ fn only_the_top_level_of_lowkeys_file_may_hold_other_things() {
 }
 
 #[test]
+fn a_policy_that_cannot_be_read_is_told_of_where_it_stands() {
+    check(
+        &toml(
+            r#"
+            [webhooks.a]
+            filter = 'event == "x"'
+            [webhooks.b]
+            filter = "body.x =="
+            [webhooks.c]
+            filter = 'has(body.x) && body.x in ["a"]'
+            target = { key = "{{ body.x" }
+            "#,
+            &[],
+        ),
+        expect![[r#"
+            the configuration has 3 problems
+            webhooks.a.filter: line 1, column 1: `event` is not known: there are body, headers, event_type, source, content_type, delivery_id, received_at
+            webhooks.b.filter: line 1, column 10: Syntax error: mismatched input '<EOF>'
+            webhooks.c.target.key: syntax error: unexpected end of input, expected end of variable block (in <string>:1)"#]],
+    );
+}
+
+#[test]
 fn a_source_has_one_gate() {
     check(
         &toml(

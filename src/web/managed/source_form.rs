@@ -13,9 +13,9 @@ use crate::{
         Problem,
         field::Field,
         secret,
-        source::{MESSAGE_CHARS_DEFAULT, Source, SourceKind, Target},
+        source::{MESSAGE_CHARS_DEFAULT, Source, SourceKind},
     },
-    ingest::{Sender, check_key_template},
+    ingest::{Sender, check_policy},
     web::input::{Fields, number, text},
 };
 
@@ -24,6 +24,9 @@ const FIELDS_MAX: usize = 32;
 
 /// 30 days: as long as identities are kept unless told otherwise.
 const WINDOW_SECONDS_MAX: u64 = 30 * 24 * 3600;
+
+/// Filters and templates have narrower bounds of their own.
+const POLICY_CHARS_MAX: usize = 65_536;
 
 const MESSAGE_CHARS_MAX: u64 = 1_000_000;
 
@@ -56,6 +59,10 @@ pub(super) fn apply(
         let wanted = "must be `duplicate` or `rerun_failed`";
         definition.on_redelivery = parsed("on_redelivery", given, wanted)?.unwrap_or_default();
     }
+    if let Some(given) = fields.take("filter") {
+        definition.filter = text_or_null("filter", &given, POLICY_CHARS_MAX)?;
+    }
+    check_policy(definition)?;
     fields.finish()?;
     Ok(secret)
 }
@@ -146,9 +153,6 @@ fn destination(fields: &mut Fields, source: &mut Source) -> Result<(), Problem> 
     if let Some(given) = fields.take("target") {
         let wanted = "must be `new_session`, a session id or {\"key\": \"<template>\"}";
         definition.target = parsed("target", given, wanted)?.unwrap_or_default();
-        if let Target::Key(template) = &definition.target {
-            check_key_template(template)?;
-        }
     }
     Ok(())
 }

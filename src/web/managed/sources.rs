@@ -288,6 +288,7 @@ fn show(app: &App, entry: &Entry) -> Value {
         "environment_id": entry.environment.as_ref().ok(),
         "project": definition.project,
         "target": definition.target,
+        "filter": definition.filter,
         "identity": sender.map(|sender| &sender.identity),
         "body_hash_window_seconds": sender.map(|sender| sender.body_hash_window_seconds),
         "event_type": sender.map(|sender| &sender.event_type),

@@ -105,6 +105,7 @@ fn state(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> (&'stati
     }
     match (last.status, last.outcome) {
         (Status::Held, _) => ("broken", "the last delivery is held".to_owned()),
+        (Status::Filtered, _) => ("rang", "the last delivery was filtered".to_owned()),
         (_, Some(Outcome::Failed | Outcome::InDoubt)) => {
             ("failed", "the last delivery failed".to_owned())
         }

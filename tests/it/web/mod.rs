@@ -9,6 +9,7 @@ mod hooks;
 mod managed;
 mod metrics;
 mod own;
+mod routing;
 pub mod server;
 mod sessions;
 mod socket;
