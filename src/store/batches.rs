@@ -1,15 +1,19 @@
 //! Accepts gathered into transactions: what comes while one is being committed shares the next, so
 //! that the cost of a commit, a savepoint or a round trip is spread over many.
 //!
-//! Invariant: a caller hears `Ok` after the commit that holds its delivery, and hears something within
-//! its patience, whatever the database does.
+//! A transaction takes what waits when it begins and not when it is asked for: the longer the
+//! database is busy, the more share the next commit. Invariant: a caller hears `Ok` after the commit
+//! that holds its delivery, and hears something within its patience, whatever the database does.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
-    Error,
+    Error, Result,
     accept::{Answer, NewDelivery, accept_all},
     driver::{Driver, Lane},
 };
@@ -17,7 +21,10 @@ use crate::clock::Clock;
 
 #[derive(Clone, Debug)]
 pub(super) struct Batches {
-    queue: mpsc::Sender<(NewDelivery, oneshot::Sender<Answer>)>,
+    driver: Driver,
+    arrivals: Arc<Mutex<Arrivals>>,
+    /// For those that wait, so that a database that hangs does not gather callers without end.
+    room: Arc<Semaphore>,
     /// How long a caller waits, wherever its delivery is by then.
     patience: Duration,
     clock: Clock,
@@ -26,21 +33,44 @@ pub(super) struct Batches {
 /// Accepts that share a transaction at most.
 const BATCH_MAX: usize = 256;
 
-/// Writers: while one waits for its commit, the other gathers.
-const WRITERS: usize = 2;
+#[derive(Debug, Default)]
+struct Arrivals {
+    waiting: Vec<Arrival>,
+    /// Whether a transaction has been asked for that has not begun: it will take what waits.
+    is_asked_for: bool,
+}
+
+#[derive(Debug)]
+struct Arrival {
+    delivery: NewDelivery,
+    reply: oneshot::Sender<Answer>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// What one transaction took.
+type Batch = (Arc<Vec<NewDelivery>>, Vec<oneshot::Sender<Answer>>);
+
+impl Arrivals {
+    fn take(&mut self) -> Batch {
+        self.is_asked_for = false;
+        let n = self.waiting.len().min(BATCH_MAX);
+        let taken = self.waiting.drain(..n).map(|it| (it.delivery, it.reply));
+        let (deliveries, replies) = taken.unzip();
+        (Arc::new(deliveries), replies)
+    }
+
+    /// Whether somebody has to ask for a transaction; whoever hears `true` does.
+    fn ask(&mut self) -> bool {
+        let wanted = !self.is_asked_for && !self.waiting.is_empty();
+        self.is_asked_for |= wanted;
+        wanted
+    }
+}
 
 impl Batches {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "ends by itself when the store is dropped; every caller waits for its answer"
-    )]
-    pub(super) fn start(driver: &Driver, patience: Duration, clock: Clock) -> Batches {
-        let (queue, receiver) = mpsc::channel(4 * BATCH_MAX);
-        let receiver = Arc::new(Mutex::new(receiver));
-        for _ in 0..WRITERS {
-            tokio::spawn(write_batches(driver.clone(), receiver.clone()));
-        }
-        Batches { queue, patience, clock }
+    pub(super) fn new(driver: &Driver, patience: Duration, clock: Clock) -> Batches {
+        let room = Arc::new(Semaphore::new(4 * BATCH_MAX));
+        Batches { driver: driver.clone(), arrivals: Arc::default(), room, patience, clock }
     }
 
     pub(super) async fn accept(&self, delivery: NewDelivery) -> Answer {
@@ -48,7 +78,8 @@ impl Batches {
         let closed = || Error::unavailable(anyhow::anyhow!("the store is closed"));
         let mut queued = false;
         let waiting = async {
-            self.queue.send((delivery, reply)).await.map_err(|_| closed())?;
+            let room = self.room.clone().acquire_owned().await.map_err(|_| closed())?;
+            self.put(Arrival { delivery, reply, _room: room });
             queued = true;
             answer.await.map_err(|_| closed())?
         };
@@ -61,22 +92,54 @@ impl Batches {
             Err(_) => Err(Error::unavailable(anyhow::anyhow!("too many accepts wait"))),
         }
     }
-}
 
-type Receiver = mpsc::Receiver<(NewDelivery, oneshot::Sender<Answer>)>;
-
-async fn write_batches(driver: Driver, queue: Arc<Mutex<Receiver>>) {
-    loop {
-        let mut batch = Vec::new();
-        // Held only while gathering, so that the other writer gathers while this one commits.
-        if queue.lock().await.recv_many(&mut batch, BATCH_MAX).await == 0 {
-            return;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends by itself when nothing waits; every caller waits for its answer"
+    )]
+    fn put(&self, arrival: Arrival) {
+        let is_asked = {
+            let mut arrivals = lock(&self.arrivals);
+            arrivals.waiting.push(arrival);
+            arrivals.ask()
+        };
+        if is_asked {
+            tokio::spawn(self.clone().write());
         }
-        driver.metrics().batched(batch.len());
-        let (deliveries, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        let shared = Arc::new(deliveries);
-        let copy = shared.clone();
-        let result = driver.transaction(Lane::Ingest, move |tx| accept_all(tx, &copy)).await;
+    }
+
+    /// Asks for transactions as long as there is something to take that nobody else was asked to.
+    async fn write(self) {
+        loop {
+            self.write_batch().await;
+            if !lock(&self.arrivals).ask() {
+                return;
+            }
+        }
+    }
+
+    async fn write_batch(&self) {
+        let taken = Arc::new(Mutex::new(None));
+        let (slot, arrivals, driver) = (taken.clone(), self.arrivals.clone(), self.driver.clone());
+        let result = self.driver.transaction(Lane::Ingest, move |tx| {
+            let (deliveries, replies) = lock(&arrivals).take();
+            *lock(&slot) = Some((deliveries.clone(), replies));
+            driver.metrics().batched(deliveries.len());
+            accept_all(tx, &deliveries)
+        });
+        let result = result.await;
+        // Without a connection it never began, and those who wait hear why.
+        let batch = lock(&taken).take();
+        let (deliveries, replies) = batch.unwrap_or_else(|| lock(&self.arrivals).take());
+        self.answer(result, &deliveries, replies).await;
+    }
+
+    async fn answer(
+        &self,
+        result: Result<Vec<std::result::Result<super::Accepted, super::Refused>>>,
+        deliveries: &[NewDelivery],
+        replies: Vec<oneshot::Sender<Answer>>,
+    ) {
         match result {
             Ok(answers) => {
                 for (reply, answer) in replies.into_iter().zip(answers) {
@@ -89,8 +152,8 @@ async fn write_batches(driver: Driver, queue: Arc<Mutex<Receiver>>) {
                 if replies.len() > 1
                     && !matches!(error, Error::CommitUnknown(_) | Error::Unavailable(_)) =>
             {
-                for (delivery, reply) in shared.iter().cloned().zip(replies) {
-                    let one = driver.transaction(Lane::Ingest, move |tx| {
+                for (delivery, reply) in deliveries.iter().cloned().zip(replies) {
+                    let one = self.driver.transaction(Lane::Ingest, move |tx| {
                         accept_all(tx, &[delivery])?.pop().ok_or(Error::Bug("no answer"))
                     });
                     let _ = reply.send(one.await);
@@ -103,4 +166,8 @@ async fn write_batches(driver: Driver, queue: Arc<Mutex<Receiver>>) {
             }
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

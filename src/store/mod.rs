@@ -135,7 +135,7 @@ impl Store {
 
     async fn ready(driver: Driver, patience: Duration, clock: Clock) -> Result<Store> {
         migrate::migrate(&driver).await?;
-        let batches = batches::Batches::start(&driver, patience, clock.clone());
+        let batches = batches::Batches::new(&driver, patience, clock.clone());
         Ok(Store { driver, batches, clock })
     }
 
