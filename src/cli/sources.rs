@@ -22,6 +22,7 @@ Examples:
   bellpull sources create tickets --preset header --header X-Token --secret-key TICKETS_TOKEN \\
       --session-key '{{ body.ticket.id }}'               one session per ticket
   bellpull sources test code                             a signed delivery, as GitHub sends one
+  bellpull sources verify code --headers head.txt --body body.json
   bellpull sources refusals tickets                      who was not let in, and why
   bellpull sources pause tickets                         its deliveries are held
 
@@ -58,6 +59,8 @@ enum Action {
     Create(Box<Create>),
     /// Send a test delivery, signed by the server as the source's sender would sign it
     Test(trials::Args),
+    /// Say step by step why a request that somebody kept would be let in or not; stores nothing
+    Verify(trials::Verify),
     /// Hold a source's deliveries back
     Pause {
         /// Its id or name
@@ -179,6 +182,7 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
         Action::Presets => presets(context).await,
         Action::Create(create) => self::create(*create, context).await,
         Action::Test(args) => trials::test(args, context).await,
+        Action::Verify(args) => trials::verify(args, context).await,
         Action::Pause { name } => switch(&name, "pause", context).await,
         Action::Resume { name } => switch(&name, "resume", context).await,
         Action::Delete { name, yes } => delete(&name, yes, context).await,

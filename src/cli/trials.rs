@@ -1,4 +1,4 @@
-//! A source tried out: a test delivery that the server signs.
+//! A source tried out: a test delivery that the server signs, and why a request is let in or not.
 
 use std::path::PathBuf;
 
@@ -8,12 +8,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Exit,
+    captured::Head,
     context::{Context, str},
     failure::{Failure, Result},
     send,
+    style::look,
     table::one_line,
     tail,
 };
+use crate::clock::Timestamp;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -117,6 +120,97 @@ fn tell(sent: &Value, context: &mut Context<'_>) -> Result<()> {
     context.io.note(">")?;
     for line in str(&sent["body"]).lines() {
         context.io.note(format!("> {}", one_line(line)))?;
+    }
+    Ok(())
+}
+
+/// `sources verify`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Verify {
+    /// Its id or name
+    #[arg(value_name = "SOURCE")]
+    name: String,
+    /// File with the request's headers: `Name: value` lines, what `curl -v` prints, or JSON
+    #[arg(long, value_name = "FILE")]
+    headers: PathBuf,
+    /// File with the request's body, byte for byte; without one it is empty
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// As of this time, for a request that is old: RFC 3339, or seconds since 1970 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    at: Option<Timestamp>,
+    /// URL that the sender called, or its path and query [default: the source's own]
+    #[arg(long, value_name = "URL")]
+    request_url: Option<String>,
+}
+
+fn time(text: &str) -> std::result::Result<Timestamp, String> {
+    let seconds = text.parse::<i64>().ok().and_then(|seconds| seconds.checked_mul(1000));
+    let time = seconds.map(Timestamp).or_else(|| text.parse().ok());
+    time.ok_or_else(|| "must be as in 2026-11-22T07:00:00Z, or seconds since 1970".to_owned())
+}
+
+pub(super) async fn verify(args: Verify, context: &mut Context<'_>) -> Result<Exit> {
+    let name = &args.name;
+    let what = format!("verify a request to the source `{name}`");
+    let head = Head::read(&send::bytes(None, Some(&args.headers), context)?)?;
+    let mut request = json!({"headers": head.headers});
+    if let Some(file) = &args.body {
+        let bytes = send::bytes(None, Some(file), context)?;
+        request["body_base64"] = STANDARD.encode(bytes).into();
+    }
+    let url = args.request_url.or(head.url);
+    request["url"] = url.into();
+    request["method"] = head.method.into();
+    request["at"] = json!(args.at);
+    let found = context.client.post(&what, &["v1", "sources", name, "verify"], &request).await;
+    let found = context.or_nearest(found, name, &["v1", "sources"], &["name"]).await?;
+    let exit = if found["passes"] == true { Exit::Fine } else { Exit::Failed };
+    if context.json {
+        context.io.json(&found)?;
+    } else {
+        explain(&found, context)?;
+    }
+    Ok(exit)
+}
+
+fn explain(found: &Value, context: &mut Context<'_>) -> Result<()> {
+    let style = context.io.style();
+    for step in found["steps"].as_array().into_iter().flatten() {
+        let word = if step["ok"] == true { "yes" } else { "no" };
+        let (name, detail) = (one_line(str(&step["step"])), one_line(str(&step["detail"])));
+        let padding = " ".repeat(3 - word.len());
+        context
+            .io
+            .line(format!("{}{padding}  {name:<9}  {detail}", style.paint(look(word), word)))?;
+    }
+    context.io.line("")?;
+    let text = |value: &Value| one_line(value.as_str().unwrap_or("none"));
+    if found["passes"] == true {
+        let destination = &found["destination"];
+        let identity = &found["identity"];
+        let fate = match destination["reason"].as_str() {
+            Some(reason) => format!("{}: {}", text(&destination["status"]), one_line(reason)),
+            None => {
+                let target = &destination["target"];
+                let target = match target["key"].as_str() {
+                    Some(key) => format!("the session of the key `{}`", one_line(key)),
+                    None => text(target),
+                };
+                format!("accepted for {}, {target}", text(&destination["agent_id"]))
+            }
+        };
+        context.io.line("It would be let in.")?;
+        context.io.line(format!("identity    {}", text(&identity["key"])))?;
+        context.io.line(format!("event type  {}", text(&found["event_type"])))?;
+        return context.io.line(format!("delivery    {fate}"));
+    }
+    context.io.line(format!("It would be refused: {}.", text(&found["reason"])))?;
+    for hint in found["hints"].as_array().into_iter().flatten() {
+        context.io.line(format!("hint: {}", text(hint)))?;
+    }
+    if str(&found["reason"]).contains("timestamp") {
+        context.io.note("an old request is looked at as of its own time with `--at`")?;
     }
     Ok(())
 }

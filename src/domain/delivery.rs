@@ -88,6 +88,10 @@ pub struct Identity {
 }
 
 impl Identity {
+    pub fn to_json(&self) -> Value {
+        json!({"field": self.field, "key": self.key, "weak": self.weak})
+    }
+
     /// Whether the sender gave no id.
     pub fn is_made_up(&self) -> bool {
         ["none", "body_hash"].contains(&self.field.as_str())
@@ -135,11 +139,7 @@ impl Delivery {
             "session_id": self.session_id,
             "turn_id": self.turn_id,
             "event_type": self.event_type,
-            "identity": {
-                "field": self.identity.field,
-                "key": self.identity.key,
-                "weak": self.identity.weak,
-            },
+            "identity": self.identity.to_json(),
             "request_id": self.request_id,
             "trace_id": self.trace.trace_id(),
             "attempts": self.n_attempts,

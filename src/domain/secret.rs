@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::{Value, json};
+
 use super::Problem;
 use crate::id::AgentId;
 
@@ -10,6 +12,12 @@ use crate::id::AgentId;
 pub struct SecretName {
     pub name: String,
     pub version: i64,
+}
+
+impl SecretName {
+    pub fn to_json(&self) -> Value {
+        json!({"name": self.name, "version": self.version})
+    }
 }
 
 impl fmt::Display for SecretName {

@@ -7,6 +7,7 @@
 
 mod bounds;
 mod condition;
+mod explain;
 mod facts;
 mod gate;
 mod identify;
@@ -26,7 +27,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 pub use bounds::{Bounds, Lane, Options, Permit};
-pub use gate::{Caller, bearer};
+pub use explain::{Captured, Destination, Explanation, Let};
+pub use gate::{Caller, Step, bearer};
 pub use payload::Payload;
 pub use policy::check_policy;
 pub use presets::{Evidence, Preset, Sender, all as presets};
@@ -38,7 +40,7 @@ pub use sign::{Draft, Held, Signed, sign};
 pub use trial::{Trial, shown_headers};
 
 use facts::Facts;
-use gate::Look;
+use gate::{Look, Notes, Watch};
 
 use crate::{
     clock::{Clock, Timestamp},
@@ -161,7 +163,8 @@ impl Ingest {
         read_body: impl AsyncFnOnce(Permit) -> Result<(Bytes, Permit), Reject>,
     ) -> Result<Answer, Reject> {
         let refuse = |refused| self.refuse(&head, refused, received_at);
-        let looked = gate::look(snapshot, known, &head, received_at);
+        let looked =
+            gate::look(snapshot, known, &head, Watch { now: received_at, notes: &Notes::none() });
         let (entry, sender, look) = looked.map_err(refuse)?;
         let (payload, _permit, _passed) = match look {
             Look::Passed(passed) => {
@@ -172,7 +175,13 @@ impl Ingest {
             Look::NeedsBody => {
                 let (body, permit) = read_body(self.bounds.unverified(&entry.lane)).await?;
                 let payload = Payload::new(&head.headers, body);
-                let passed = gate::verify(entry, sender, &head, &payload, received_at);
+                let passed = gate::verify(
+                    entry,
+                    sender,
+                    &head,
+                    &payload,
+                    Watch { now: received_at, notes: &Notes::none() },
+                );
                 let passed = passed.map_err(refuse)?;
                 self.bounds.check(entry)?;
                 (payload, permit.verified(), passed)

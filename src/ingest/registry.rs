@@ -66,6 +66,15 @@ impl Secrets {
         !self.values.is_empty()
     }
 
+    /// The same under other values.
+    pub(super) fn changed(&self, change: impl Fn(&str) -> String) -> Secrets {
+        let changed = |it: &LiveSecret| LiveSecret {
+            value: change(it.value.expose_secret()).into(),
+            ..it.clone()
+        };
+        Secrets { wanted: self.wanted, values: self.values.iter().map(changed).collect() }
+    }
+
     /// Those whose value is fit for something.
     pub(super) fn filtered(&self, fits: impl Fn(&str) -> bool) -> Secrets {
         let values = self.values.iter().filter(|it| fits(it.value.expose_secret())).cloned();
@@ -125,6 +134,14 @@ impl Entry {
             (SourceKind::Agent(_), Ok(agent)) => &agent.name,
             _ => &self.source.name,
         }
+    }
+
+    /// What it is, for whoever asks why it does not let somebody in.
+    pub(super) fn describe(&self, sender: &Sender) -> String {
+        let kind = serde_json::to_value(&sender.verifier).unwrap_or_default();
+        let gate = kind["type"].as_str().unwrap_or_default();
+        let preset = sender.preset.map(|it| format!(", preset {}", it.id)).unwrap_or_default();
+        format!("`{}`{preset}, gate {gate}", self.display_name())
     }
 
     /// Why it lets nobody in or holds what comes in, if it does.

@@ -5,9 +5,8 @@
 
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{Passed, key, mac, same, stamp, try_each};
+use super::{DIFFERENT, MISMATCH, Passed, Watch, key, mac, same, signature, stamp, try_each};
 use crate::{
-    clock::Timestamp,
     domain::{
         field::Pointer,
         verifier::{BodyHmac, Keyed},
@@ -26,7 +25,7 @@ pub(super) fn field(
     place: &Pointer,
     payload: &Payload,
     secrets: &Secrets,
-    now: Timestamp,
+    watch: Watch<'_>,
 ) -> Result<Passed, String> {
     let tree = payload.tree().ok_or("the body is not JSON")?;
     let found = find(tree, &place.0);
@@ -36,7 +35,8 @@ pub(super) fn field(
     if texts.len() > ITEMS_MAX {
         return Err(format!("the body has more than {ITEMS_MAX} values at `{}`", place.0));
     }
-    try_each(secrets, now, |secret| {
+    watch.notes.found(|| format!("{} values at `{}`", texts.len(), place.0));
+    try_each(secrets, watch, DIFFERENT, |secret| {
         let all = |so_far, text: &String| so_far & same(secret.as_bytes(), text.as_bytes());
         Ok(texts.iter().fold(Choice::from(1), all))
     })
@@ -47,7 +47,7 @@ pub(super) fn hmac(
     rule: &BodyHmac,
     payload: &Payload,
     secrets: &Secrets,
-    now: Timestamp,
+    watch: Watch<'_>,
 ) -> Result<Passed, String> {
     let tree = payload.tree().ok_or("the body is not JSON")?;
     let found = rule.items.iter().map(|place| find(tree, &place.0));
@@ -68,12 +68,15 @@ pub(super) fn hmac(
             .map_err(|reason| format!("the signature in the body {reason}"))?;
         let stamp = rule.timestamp.as_ref().and_then(|it| Some((it, it.body.as_ref()?)));
         if let Some((stamp, place)) = stamp {
-            stamp::check(stamp, &at(place).unwrap_or_default(), now)?;
+            stamp::check(stamp, &at(place).unwrap_or_default(), watch)?;
+            watch.notes.begin("body");
         }
         let fields: Vec<String> = rule.fields.iter().map(|it| at(it).unwrap_or_default()).collect();
-        signed.push((signature, fields.join(&rule.joint)));
+        let text = fields.join(&rule.joint);
+        watch.notes.found(|| format!("signed is {}", signature::shown(&[text.as_bytes()])));
+        signed.push((signature, text));
     }
-    try_each(secrets, now, |secret| {
+    try_each(secrets, watch, MISMATCH, |secret| {
         let key = key::shared("", rule.secret_encoding, secret)?;
         let all = |so_far, (signature, text): &(Vec<u8>, String)| {
             let expected = mac::of(Keyed::Hmac, rule.algorithm, &key, &[text.as_bytes()]);

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use serde_json::Value;
 use subtle::ConstantTimeEq;
 
-use super::{Passed, key, mac, one, try_each};
+use super::{MISMATCH, Passed, Watch, key, mac, one, try_each};
 use crate::{
     clock::Timestamp,
     domain::verifier::{Digest, Jwt, Keyed},
@@ -31,8 +31,8 @@ struct Token<'a> {
 }
 
 /// What can be said before the body is there.
-pub(super) fn look(rule: &Jwt, headers: &HeaderMap, now: Timestamp) -> Result<(), String> {
-    token(rule, headers, now).map(drop)
+pub(super) fn look(rule: &Jwt, headers: &HeaderMap, watch: Watch<'_>) -> Result<(), String> {
+    token(rule, headers, watch).map(drop)
 }
 
 pub(super) fn verify(
@@ -40,25 +40,27 @@ pub(super) fn verify(
     headers: &HeaderMap,
     body: &[u8],
     secrets: &Secrets,
-    now: Timestamp,
+    watch: Watch<'_>,
 ) -> Result<Passed, String> {
-    let token = token(rule, headers, now)?;
-    let passed = try_each(secrets, now, |secret| {
+    let token = token(rule, headers, watch)?;
+    let passed = try_each(secrets, watch, MISMATCH, |secret| {
         let key = key::shared("", rule.secret_encoding, secret)?;
         let signed = [token.signed.as_bytes()];
         let expected = mac::of(Keyed::Hmac, rule.algorithm, &key, &signed);
         Ok(token.signature.ct_eq(&expected))
     })?;
     if let Some(claim) = &rule.body_hash {
+        watch.notes.begin("body");
         let expected = token.claims[claim].as_str().and_then(unhex).unwrap_or_default();
         if !bool::from(expected.ct_eq(&hash(body))) {
             return Err(format!("the body is not the one of the token's claim `{claim}`"));
         }
+        watch.notes.found(|| format!("it is the one of the token's claim `{claim}`"));
     }
     Ok(passed)
 }
 
-fn token<'a>(rule: &Jwt, headers: &'a HeaderMap, now: Timestamp) -> Result<Token<'a>, String> {
+fn token<'a>(rule: &Jwt, headers: &'a HeaderMap, watch: Watch<'_>) -> Result<Token<'a>, String> {
     let value = std::str::from_utf8(one(headers, &rule.header)?).unwrap_or_default().trim();
     let text = match value.split_once(' ') {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim_start(),
@@ -85,7 +87,10 @@ fn token<'a>(rule: &Jwt, headers: &'a HeaderMap, now: Timestamp) -> Result<Token
     if header["alg"] != wanted {
         return Err(format!("the token is not signed with {wanted}"));
     }
-    check_claims(rule, &claims, now)?;
+    watch.notes.found(|| format!("a token that is signed with {wanted}"));
+    watch.notes.begin("claims");
+    check_claims(rule, &claims, watch.now)?;
+    watch.notes.found(|| "issuer and times are in order".to_owned());
     Ok(Token { signed, signature, claims })
 }
 

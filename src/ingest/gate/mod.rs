@@ -10,6 +10,7 @@ mod inside;
 mod jwt;
 pub(super) mod key;
 pub(super) mod mac;
+mod notes;
 pub(super) mod signature;
 pub(super) mod stamp;
 pub(super) mod url;
@@ -18,10 +19,11 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::{Choice, ConstantTimeEq};
 
+pub use self::notes::Step;
+pub(super) use self::notes::{Notes, Watch};
 use self::signature::Proof;
 use super::{Entry, Head, Payload, Reject, Secrets, Sender, Snapshot, identify};
 use crate::{
-    clock::Timestamp,
     domain::{
         key::Scopes,
         secret::SecretName,
@@ -89,27 +91,55 @@ pub(super) fn look<'a>(
     snapshot: &Snapshot,
     known: Option<&'a Entry>,
     head: &Head,
-    now: Timestamp,
+    watch: Watch<'_>,
 ) -> Result<(&'a Entry, &'a Sender, Look), Refused> {
     let Some(entry) = known else {
         // The work that a real one costs, for the clock's sake.
-        let _ = look_at(&Verifier::Bearer {}, &Secrets::nobody(), head, now);
+        let _ = look_at(&Verifier::Bearer {}, &Secrets::nobody(), head, watch);
         return Err(unknown(snapshot, &head.headers));
     };
     let refused = |reason| refused(entry, reason);
+    watch.notes.begin("source");
     let sender = entry.sender.as_ref().map_err(|reason| refused(reason.clone()))?;
+    watch.notes.found(|| entry.describe(sender));
+    watch.notes.begin("gate");
     let secrets = &entry.secrets;
     let look = match &sender.verifier {
         Verifier::Box {} => {
-            pass_box(secrets, snapshot, &entry.source.name, head, now).map(Look::Passed)
+            pass_box(secrets, snapshot, &entry.source.name, head, watch).map(Look::Passed)
         }
-        _ if !secrets.is_set() => Err(NO_SECRET.to_owned()),
-        Verifier::OneOf { one_of } => {
-            first(one_of, secrets, |verifier, secrets| look_at(verifier, secrets, head, now))
-        }
-        verifier => look_at(verifier, secrets, head, now),
+        verifier => look_with(verifier, secrets, head, watch),
     };
     look.map(|look| (entry, sender, look)).map_err(refused)
+}
+
+fn look_with(
+    verifier: &Verifier,
+    secrets: &Secrets,
+    head: &Head,
+    watch: Watch<'_>,
+) -> Result<Look, String> {
+    match verifier {
+        _ if !secrets.is_set() => Err(NO_SECRET.to_owned()),
+        Verifier::OneOf { one_of } => first(one_of, secrets, watch.notes, |verifier, secrets| {
+            look_at(verifier, secrets, head, watch)
+        }),
+        verifier => look_at(verifier, secrets, head, watch),
+    }
+}
+
+/// The gate of one verifier alone, without a source around it.
+pub(super) fn prove(
+    verifier: &Verifier,
+    secrets: &Secrets,
+    head: &Head,
+    payload: &Payload,
+    watch: Watch<'_>,
+) -> Result<Passed, String> {
+    match look_with(verifier, secrets, head, watch)? {
+        Look::Passed(passed) => Ok(passed),
+        Look::NeedsBody => verify_all(verifier, secrets, head, payload, watch),
+    }
 }
 
 /// Decides with the body, after [`look`] has asked for it.
@@ -118,18 +148,28 @@ pub(super) fn verify(
     sender: &Sender,
     head: &Head,
     payload: &Payload,
-    now: Timestamp,
+    watch: Watch<'_>,
 ) -> Result<Passed, Refused> {
-    let passed = match &sender.verifier {
-        Verifier::OneOf { one_of } => first(one_of, &entry.secrets, |verifier, secrets| {
-            match look_at(verifier, secrets, head, now)? {
+    let passed = verify_all(&sender.verifier, &entry.secrets, head, payload, watch);
+    passed.map_err(|reason| refused(entry, reason))
+}
+
+fn verify_all(
+    verifier: &Verifier,
+    secrets: &Secrets,
+    head: &Head,
+    payload: &Payload,
+    watch: Watch<'_>,
+) -> Result<Passed, String> {
+    match verifier {
+        Verifier::OneOf { one_of } => first(one_of, secrets, watch.notes, |verifier, secrets| {
+            match look_at(verifier, secrets, head, watch)? {
                 Look::Passed(passed) => Ok(passed),
-                Look::NeedsBody => verify_with(verifier, secrets, head, payload, now),
+                Look::NeedsBody => verify_with(verifier, secrets, head, payload, watch),
             }
         }),
-        verifier => verify_with(verifier, &entry.secrets, head, payload, now),
-    };
-    passed.map_err(|reason| refused(entry, reason))
+        verifier => verify_with(verifier, secrets, head, payload, watch),
+    }
 }
 
 /// Tries alternatives in turn, each with the secrets that are its own: those that begin as it says,
@@ -137,6 +177,7 @@ pub(super) fn verify(
 fn first<T>(
     one_of: &[Alternative],
     secrets: &Secrets,
+    notes: &Notes,
     attempt: impl Fn(&Verifier, &Secrets) -> Result<T, String>,
 ) -> Result<T, String> {
     let mut reasons = Vec::new();
@@ -145,10 +186,14 @@ fn first<T>(
         if own.is_set() {
             match attempt(&alternative.verifier, &own) {
                 Ok(passed) => return Ok(passed),
-                Err(reason) => reasons.push(reason),
+                Err(reason) => {
+                    notes.refused(|| format!("{reason}; there may be another way"));
+                    reasons.push(reason);
+                }
             }
         }
     }
+    notes.begin("gate");
     match reasons.is_empty() {
         true => Err("no secret of the source fits its gate".to_owned()),
         false => Err(reasons.join("; ")),
@@ -186,41 +231,42 @@ fn look_at(
     verifier: &Verifier,
     secrets: &Secrets,
     head: &Head,
-    now: Timestamp,
+    watch: Watch<'_>,
 ) -> Result<Look, String> {
     let headers = &head.headers;
+    watch.notes.begin("header");
     let passed = match verifier {
-        Verifier::Bearer {} => compare(secrets, bearer_of(headers)?.as_bytes(), now)?,
+        Verifier::Bearer {} => compare(secrets, bearer_of(headers)?.as_bytes(), watch)?,
         Verifier::Basic { username } => {
             let (user, password) =
                 basic(headers).ok_or("no single `Authorization: Basic` header")?;
             let user_matches = same(username.as_bytes(), user.as_bytes());
-            let passed = compare(secrets, password.expose_secret().as_bytes(), now);
+            let passed = compare(secrets, password.expose_secret().as_bytes(), watch);
             if !bool::from(user_matches) {
                 return Err("the user name differs".to_owned());
             }
             passed?
         }
-        Verifier::Header { header } => compare(secrets, one(headers, header)?, now)?,
+        Verifier::Header { header } => compare(secrets, one(headers, header)?, watch)?,
         Verifier::Query { parameter } => {
             let value = identify::query(&head.url, parameter)
                 .ok_or_else(|| format!("no single parameter `{parameter}` in the query"))?;
-            compare(secrets, value.as_bytes(), now)?
+            compare(secrets, value.as_bytes(), watch)?
         }
         Verifier::Hmac(rule) => {
-            signature::look(Proof::Shared, rule, head, now)?;
+            signature::look(Proof::Shared, rule, head, watch)?;
             return Ok(Look::NeedsBody);
         }
         Verifier::Ed25519(rule) => {
-            signature::look(Proof::Ed25519, rule, head, now)?;
+            signature::look(Proof::Ed25519, rule, head, watch)?;
             return Ok(Look::NeedsBody);
         }
         Verifier::EcdsaP256(rule) => {
-            signature::look(Proof::EcdsaP256, rule, head, now)?;
+            signature::look(Proof::EcdsaP256, rule, head, watch)?;
             return Ok(Look::NeedsBody);
         }
         Verifier::Jwt(rule) => {
-            jwt::look(rule, headers, now)?;
+            jwt::look(rule, headers, watch)?;
             return Ok(Look::NeedsBody);
         }
         Verifier::BodyField { .. } | Verifier::BodyHmac(_) => return Ok(Look::NeedsBody),
@@ -235,16 +281,17 @@ fn verify_with(
     secrets: &Secrets,
     head: &Head,
     payload: &Payload,
-    now: Timestamp,
+    watch: Watch<'_>,
 ) -> Result<Passed, String> {
-    let signed = |proof, rule| signature::verify(proof, rule, head, payload, secrets, now);
+    watch.notes.begin("body");
+    let signed = |proof, rule| signature::verify(proof, rule, head, payload, secrets, watch);
     match verifier {
         Verifier::Hmac(rule) => signed(Proof::Shared, rule),
         Verifier::Ed25519(rule) => signed(Proof::Ed25519, rule),
         Verifier::EcdsaP256(rule) => signed(Proof::EcdsaP256, rule),
-        Verifier::Jwt(rule) => jwt::verify(rule, &head.headers, &payload.bytes, secrets, now),
-        Verifier::BodyField { field } => inside::field(field, payload, secrets, now),
-        Verifier::BodyHmac(rule) => inside::hmac(rule, payload, secrets, now),
+        Verifier::Jwt(rule) => jwt::verify(rule, &head.headers, &payload.bytes, secrets, watch),
+        Verifier::BodyField { field } => inside::field(field, payload, secrets, watch),
+        Verifier::BodyHmac(rule) => inside::hmac(rule, payload, secrets, watch),
         Verifier::Bearer {}
         | Verifier::Basic { .. }
         | Verifier::Header { .. }
@@ -262,7 +309,7 @@ fn pass_box(
     snapshot: &Snapshot,
     name: &str,
     head: &Head,
-    now: Timestamp,
+    watch: Watch<'_>,
 ) -> Result<Passed, String> {
     let passes = match snapshot.caller(bearer_of(&head.headers)?) {
         Some(Caller::Box) => true,
@@ -273,16 +320,18 @@ fn pass_box(
         return Err("the bearer token is neither the box key nor a key for this source".to_owned());
     }
     if secrets.is_wanted() {
-        return compare(secrets, one(&head.headers, "X-Webhook-Secret")?, now);
+        return compare(secrets, one(&head.headers, "X-Webhook-Secret")?, watch);
     }
     Ok(Passed { secret: None })
 }
 
 /// Compares with every live secret, all of them every time.
-fn compare(secrets: &Secrets, given: &[u8], now: Timestamp) -> Result<Passed, String> {
-    try_each(secrets, now, |secret| Ok(same(secret.as_bytes(), given)))
-        .map_err(|reason| reason.replace(MISMATCH, "the secret differs"))
+fn compare(secrets: &Secrets, given: &[u8], watch: Watch<'_>) -> Result<Passed, String> {
+    watch.notes.found(|| format!("a value of {} bytes", given.len()));
+    try_each(secrets, watch, DIFFERENT, |secret| Ok(same(secret.as_bytes(), given)))
 }
+
+const DIFFERENT: &str = "the secret differs";
 
 const MISMATCH: &str = "signature mismatch";
 
@@ -290,22 +339,34 @@ const MISMATCH: &str = "signature mismatch";
 /// cannot be used is told of when none matched.
 fn try_each(
     secrets: &Secrets,
-    now: Timestamp,
+    watch: Watch<'_>,
+    mismatch: &str,
     matches: impl Fn(&str) -> Result<Choice, String>,
 ) -> Result<Passed, String> {
-    let (mut found, mut unusable, mut n_tried) = (None, None, 0);
-    for secret in secrets.live(now) {
-        n_tried += 1;
+    watch.notes.begin("secret");
+    let (mut found, mut unusable, mut tried) = (None, None, Vec::new());
+    for secret in secrets.live(watch.now) {
+        let name = &secret.name;
+        tried.push(name);
         match matches(secret.value.expose_secret()) {
-            Ok(choice) if bool::from(choice) => found = found.or(Some(secret.name.clone())),
-            Ok(_) => {}
-            Err(reason) => unusable = Some(format!("the secret {} {reason}", secret.name)),
+            Ok(choice) if bool::from(choice) => {
+                watch.notes.found(|| format!("{name} matches"));
+                found = found.or(Some(name.clone()));
+            }
+            Ok(_) => watch.notes.refused(|| format!("{name} does not match")),
+            Err(reason) => {
+                watch.notes.refused(|| format!("{name} {reason}"));
+                unusable = Some(format!("the secret {name} {reason}"));
+            }
         }
     }
     match found {
         Some(secret) => Ok(Passed { secret: Some(secret) }),
-        None if n_tried == 0 => Err(NO_SECRET.to_owned()),
-        None => Err(unusable.unwrap_or_else(|| MISMATCH.to_owned())),
+        None if tried.is_empty() => Err(NO_SECRET.to_owned()),
+        None => Err(unusable.unwrap_or_else(|| {
+            let tried: Vec<String> = tried.into_iter().map(ToString::to_string).collect();
+            format!("{mismatch} (tried {})", tried.join(", "))
+        })),
     }
 }
 

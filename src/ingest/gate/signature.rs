@@ -8,16 +8,17 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, Method};
+use ring::digest;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{Passed, key, mac, one, stamp, try_each, url};
+use super::{MISMATCH, Passed, Watch, key, mac, one, stamp, try_each, url};
 use crate::{
-    clock::Timestamp,
     domain::{
         template::Piece,
         verifier::{Separator, Signature},
     },
     ingest::{Head, Payload, Secrets},
+    vault::hex,
 };
 
 /// Entries of one header that are looked at; more are nobody's rotation.
@@ -46,9 +47,9 @@ pub(super) fn look(
     proof: Proof,
     rule: &Signature,
     head: &Head,
-    now: Timestamp,
+    watch: Watch<'_>,
 ) -> Result<(), String> {
-    claim(proof, rule, head, now).map(drop)
+    claim(proof, rule, head, watch).map(drop)
 }
 
 pub(super) fn verify(
@@ -57,9 +58,9 @@ pub(super) fn verify(
     head: &Head,
     payload: &Payload,
     secrets: &Secrets,
-    now: Timestamp,
+    watch: Watch<'_>,
 ) -> Result<Passed, String> {
-    let claim = claim(proof, rule, head, now)?;
+    let claim = claim(proof, rule, head, watch)?;
     let text = Text {
         method: &head.method,
         url: &head.url,
@@ -68,10 +69,15 @@ pub(super) fn verify(
         timestamp: claim.timestamp,
         id: claim.id,
     };
+    watch.notes.begin("text");
     let contents = contents(rule, &text)?;
+    watch.notes.found(|| format!("the body is {}", shown(&[&payload.bytes])));
+    for content in &contents {
+        watch.notes.found(|| format!("signed is `{}`, {}", rule.template, shown(content)));
+    }
     let passed = match proof {
         // All secrets and all signatures every time, so that time does not tell which one it was.
-        Proof::Shared => try_each(secrets, now, |secret| {
+        Proof::Shared => try_each(secrets, watch, MISMATCH, |secret| {
             let key = key::shared(&rule.secret_prefix, rule.secret_encoding, secret)?;
             let mut matches = Choice::from(0);
             for content in &contents {
@@ -85,7 +91,7 @@ pub(super) fn verify(
         // Nothing here is secret but what the sender keeps.
         Proof::Ed25519 | Proof::EcdsaP256 => {
             let contents: Vec<Vec<u8>> = contents.iter().map(|content| content.concat()).collect();
-            try_each(secrets, now, |secret| {
+            try_each(secrets, watch, MISMATCH, |secret| {
                 let secret = secret.strip_prefix(rule.secret_prefix.as_str()).unwrap_or(secret);
                 let key = key::public(proof, secret)?;
                 let matches = contents.iter().any(|content| {
@@ -100,7 +106,7 @@ pub(super) fn verify(
     if let Some((stamp, place)) = in_body
         && let Some(text) = payload.at(&place.0)
     {
-        stamp::check(stamp, &text, now)?;
+        stamp::check(stamp, &text, watch)?;
     }
     Ok(passed)
 }
@@ -109,15 +115,20 @@ fn claim<'a>(
     proof: Proof,
     rule: &Signature,
     head: &'a Head,
-    now: Timestamp,
+    watch: Watch<'_>,
 ) -> Result<Claim<'a>, String> {
     let headers = &head.headers;
     let mut claim = Claim { signatures: Vec::new(), timestamp: None, id: None };
     let mut missing = true;
+    watch.notes.begin("header");
     for name in &rule.header.0 {
         if headers.contains_key(name) {
             missing = false;
             read_header(proof, rule, name, text(headers, name)?, &mut claim)?;
+            watch.notes.found(|| {
+                let n_bytes: Vec<_> = claim.signatures.iter().map(Vec::len).collect();
+                format!("`{name}` holds signatures of so many bytes: {n_bytes:?}")
+            });
         }
     }
     if missing {
@@ -134,7 +145,7 @@ fn claim<'a>(
         claim.id = Some(id);
     }
     if let (Some(stamp), Some(text)) = (&rule.timestamp, claim.timestamp) {
-        stamp::check(stamp, text, now)?;
+        stamp::check(stamp, text, watch)?;
     }
     Ok(claim)
 }
@@ -271,3 +282,22 @@ pub(in crate::ingest) fn contents<'a>(
 }
 
 type Content<'a> = Vec<Cow<'a, [u8]>>;
+
+/// Bytes of a signed text that are shown.
+const SHOWN_BYTES: usize = 120;
+
+/// How a signed text begins, how long it is, and its hash: enough to compare it with the sender's.
+pub(super) fn shown<T: AsRef<[u8]>>(content: &[T]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let (mut start, mut n_bytes) = (Vec::new(), 0);
+    for piece in content.iter().map(AsRef::as_ref) {
+        context.update(piece);
+        n_bytes += piece.len();
+        let room = SHOWN_BYTES.saturating_sub(start.len());
+        start.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+    let hash = hex(context.finish().as_ref());
+    let more = if n_bytes > start.len() { "…" } else { "" };
+    let start = String::from_utf8_lossy(&start);
+    format!("{n_bytes} bytes, SHA-256 {hash}: {start:?}{more}")
+}

@@ -1,22 +1,30 @@
 //! The time that a request says it was made at, and whether that is near enough.
 
+use super::Watch;
 use crate::{
     clock::Timestamp,
     domain::verifier::{Stamp, Unit},
 };
 
 /// Refuses a time that cannot be read, or that is too far from ours.
-pub(super) fn check(rule: &Stamp, text: &str, now: Timestamp) -> Result<(), String> {
+pub(super) fn check(rule: &Stamp, text: &str, watch: Watch<'_>) -> Result<(), String> {
+    watch.notes.begin("timestamp");
     let at = read(rule.unit, text)?;
-    let Some(tolerance) = rule.tolerance_seconds else { return Ok(()) };
-    let tolerance_ms = i64::from(tolerance) * 1000;
-    let age_ms = now.0.saturating_sub(at);
+    let age_ms = watch.now.0.saturating_sub(at);
     let seconds = age_ms.unsigned_abs() / 1000;
+    let Some(tolerance) = rule.tolerance_seconds else {
+        watch.notes.found(|| format!("{}, of any age", Timestamp(at)));
+        return Ok(());
+    };
+    let tolerance_ms = i64::from(tolerance) * 1000;
     if age_ms > tolerance_ms {
         Err(format!("timestamp {seconds} s old, {tolerance} s are allowed"))
     } else if age_ms < -tolerance_ms {
         Err(format!("timestamp {seconds} s in the future, {tolerance} s are allowed"))
     } else {
+        let side = if age_ms < 0 { "in the future" } else { "old" };
+        let at = Timestamp(at);
+        watch.notes.found(|| format!("{at}, {seconds} s {side}, {tolerance} s are allowed"));
         Ok(())
     }
 }
@@ -67,14 +75,15 @@ fn read(unit: Unit, text: &str) -> Result<i64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Notes, *};
 
     #[test]
     fn only_plain_times_near_ours_pass() {
         let now = Timestamp(1_616_648_967_000);
         let check = |unit: Unit, text: &str, expected: Result<(), &str>| {
             let rule = Stamp { unit, tolerance_seconds: Some(300), ..Stamp::default() };
-            let found = check(&rule, text, now);
+            let notes = Notes::none();
+            let found = check(&rule, text, Watch { now, notes: &notes });
             assert_eq!(found, expected.map_err(str::to_owned), "{text}");
         };
         check(Unit::Seconds, "1616648967", Ok(()));
@@ -119,7 +128,9 @@ mod tests {
     #[test]
     fn without_a_tolerance_only_the_form_counts() {
         let rule = Stamp::default();
-        assert_eq!(check(&rule, "1", Timestamp(i64::MAX)), Ok(()));
-        assert!(check(&rule, "x", Timestamp(0)).is_err());
+        let notes = Notes::none();
+        let check = |text, now| check(&rule, text, Watch { now, notes: &notes });
+        assert_eq!(check("1", Timestamp(i64::MAX)), Ok(()));
+        assert!(check("x", Timestamp(0)).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! A source tried out by its owner: a test delivery that this server signs.
+//! A source tried out by its owner: a test delivery that this server signs, and why a request would
+//! be let in or not.
 //!
 //! Invariant: what a trial shows was never a secret or a signature, so nobody can make this server
 //! sign for them. A test delivery goes through the front door and is one like any other.
@@ -6,14 +7,14 @@
 use axum::{Json, Router, extract::State, routing::post};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
 use super::sources;
 use crate::{
-    domain::{Problem, text::first_chars},
+    domain::{Problem, secret::SecretName, text::first_chars},
     id::{Id, WebhookRequestId},
-    ingest::{Draft, Entry, Payload, Reject, Trial, shown_headers},
+    ingest::{Captured, Destination, Draft, Entry, Payload, Reject, Trial, shown_headers},
     web::{
         App,
         error::{Error, Result},
@@ -24,7 +25,9 @@ use crate::{
 };
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/v1/sources/{id}/test", post(test))
+    Router::new()
+        .route("/v1/sources/{id}/test", post(test))
+        .route("/v1/sources/{id}/verify", post(verify))
 }
 
 /// Headers of one request.
@@ -76,6 +79,72 @@ async fn test(
         "status": status,
         "answer": answer,
     })))
+}
+
+/// Why a request that somebody kept would be let in or not. Needs a key that may change things: it
+/// says which secret made a signature.
+async fn verify(
+    State(app): State<App>,
+    At(name): At<String>,
+    mut fields: Fields,
+) -> Result<Json<Value>> {
+    let headers = headers(&mut fields)?;
+    let body = body(&mut fields)?.unwrap_or_default();
+    let method = match fields.text("method", 16)? {
+        None => Method::POST,
+        Some(text) => text.parse().map_err(|_| Problem::new("method", "is no method"))?,
+    };
+    let url = fields.text("url", 8192)?;
+    let at = match fields.text("at", 64)? {
+        None => app.store.clock().now(),
+        Some(text) => text.parse().map_err(|_| Problem::new("at", "must be a time of RFC 3339"))?,
+    };
+    fields.finish()?;
+    let source = sources::living(&app, &name).await?;
+    let snapshot = app.ingest.registry.snapshot();
+    let entry = sources::entry(&snapshot, &source);
+    let entry = entry.ok_or_else(|| Error::not_found("there is no such source"))?;
+    // A path is one of this server, as a captured request has it.
+    let url = match url {
+        Some(url) if url.starts_with('/') => app.url(&url),
+        Some(url) => url,
+        None => app.url(&source.path()),
+    };
+    let captured = Captured { method, url: url.clone(), headers, body };
+    let found = app.ingest.explain(&snapshot, entry, captured, at);
+    let passed = found.passed.as_ref().ok();
+    Ok(Json(json!({
+        "type": "source_verification",
+        "source": source.name,
+        "source_id": source.id,
+        "at": at,
+        "url": url,
+        "passes": passed.is_some(),
+        "reason": found.passed.as_ref().err(),
+        "steps": found.steps,
+        "hints": found.hints,
+        "secret": passed.and_then(|it| it.secret.as_ref()).map(SecretName::to_json),
+        "identity": passed.map(|it| it.identity.to_json()),
+        "event_type": passed.and_then(|it| it.event_type.as_ref()),
+        "destination": passed.map(|it| destination(&it.destination)),
+    })))
+}
+
+/// As the answer to the request would say it, with where it would go.
+fn destination(destination: &Destination) -> Value {
+    match destination {
+        Destination::NewSession { agent_id } => {
+            json!({"status": "accepted", "agent_id": agent_id, "target": "new_session"})
+        }
+        Destination::Session { agent_id, session_id } => {
+            json!({"status": "accepted", "agent_id": agent_id, "target": session_id})
+        }
+        Destination::Key { agent_id, key } => {
+            json!({"status": "accepted", "agent_id": agent_id, "target": {"key": key}})
+        }
+        Destination::Held { reason } => json!({"status": "held", "reason": reason}),
+        Destination::Filtered { reason } => json!({"status": "filtered", "reason": reason}),
+    }
 }
 
 fn sent(entry: &Entry, shown: &Draft) -> Value {

@@ -21,7 +21,7 @@ pub struct Case {
     pub preset: String,
     pub secret: String,
     verifier: Option<Value>,
-    query: String,
+    pub query: String,
     pub headers: Map<String, Value>,
     pub body: String,
     /// The key, or how it begins.
@@ -29,10 +29,10 @@ pub struct Case {
     pub event_type: Option<String>,
     /// Whether it is refused an hour later.
     #[serde(default)]
-    stale: bool,
+    pub stale: bool,
     /// Whether any change of the body is noticed.
     #[serde(default = "yes")]
-    body_is_signed: bool,
+    pub body_is_signed: bool,
 }
 
 fn yes() -> bool {

@@ -2,6 +2,7 @@
 
 mod cases;
 mod changed;
+mod explained;
 mod page;
 mod published;
 mod signed;
