@@ -404,3 +404,46 @@ async fn a_payload_cannot_write_on_the_terminal() {
         assert_eq!(bad, None, "{text:?}");
     }
 }
+
+#[tokio::test]
+async fn a_source_is_tried_out_and_a_kept_request_is_explained() {
+    let bell = Bell::hang().await;
+    let make = ["sources", "create", "code", "--preset", "github", "--secret", TOKEN];
+    bell.run(&make).await.fine();
+    let tested = bell.run(&["sources", "test", "code"]).await;
+    assert!(tested.err.contains("> x-hub-signature-256: sha256=[signature]"), "{}", tested.err);
+    assert!(!tested.err.contains(TOKEN));
+    assert!(tested.fine().starts_with("accepted  dlv_"));
+    let line =
+        ["send", "--source", "code", "--sign", "--data", "{\"action\":\"closed\"}", "--json"];
+    let sent = bell.run(&line).await.json();
+    assert_eq!(
+        (&sent["status"], &sent["sent"]["body"]),
+        (&202.into(), &"{\"action\":\"closed\"}".into())
+    );
+
+    let directory = tempfile::tempdir().unwrap();
+    let (head, body) = (directory.path().join("head"), directory.path().join("body"));
+    // A signature for this body without the line break, made with openssl.
+    let signature = "2922b83aaa0b861d8f9cf6ccc51b570f1b7c9d31fa5d46ae6e1eea64e520384e";
+    std::fs::write(
+        &head,
+        format!("> POST /api/webhook/code HTTP/1.1\n> X-Hub-Signature-256: sha256={signature}\n"),
+    )
+    .unwrap();
+    std::fs::write(&body, "{\"action\":\"closed\"}\n").unwrap();
+    let (head, body) = (head.display().to_string(), body.display().to_string());
+    let line = ["sources", "verify", "code", "--headers", &head, "--body", &body];
+    let explained = bell.run(&line).await;
+    assert_eq!(explained.exit, Exit::Failed);
+    assert!(explained.out.contains("It would be refused: signature mismatch"), "{}", explained.out);
+    let hint = "hint: the body has a line break at its end that was not signed";
+    assert!(explained.out.contains(hint), "{}", explained.out);
+    std::fs::write(&body, "{\"action\":\"closed\"}").unwrap();
+    let explained = bell.run(&line).await.fine();
+    assert!(
+        explained.contains("yes  secret     SOURCE_code_SECRET version 1 matches"),
+        "{explained}"
+    );
+    assert!(explained.contains("It would be let in.") && !explained.contains(TOKEN), "{explained}");
+}
