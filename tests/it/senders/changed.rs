@@ -101,6 +101,11 @@ fn any_changed_byte_is_refused() {
                 let mut bytes = case.body.as_bytes().to_vec();
                 let at = at.index(bytes.len());
                 bytes[at] ^= mask;
+                // Of a form its fields are signed, and `%2b` is the same letter as `%2B`.
+                let fields = |body: &[u8]| form_urlencoded::parse(body).into_owned().collect();
+                let (before, after): (Vec<_>, Vec<_>) =
+                    (fields(case.body.as_bytes()), fields(&bytes));
+                prop_assume!(case.preset != "twilio" || before != after);
                 let call = changed.call(&server).body(bytes);
                 let status = runtime.block_on(call.send()).status;
                 prop_assert_eq!(status, 401, "{}: body with byte {} changed", case.preset, at);
