@@ -23,6 +23,7 @@ Examples:
       --session-key '{{ body.ticket.id }}'               one session per ticket
   bellpull sources test code                             a signed delivery, as GitHub sends one
   bellpull sources verify code --headers head.txt --body body.json
+  bellpull sources open tasks                            Asana or Notion hands over its secret
   bellpull sources refusals tickets                      who was not let in, and why
   bellpull sources pause tickets                         its deliveries are held
 
@@ -69,6 +70,21 @@ enum Action {
     },
     /// Let a paused source's deliveries go on
     Resume {
+        /// Its id or name
+        #[arg(value_name = "SOURCE")]
+        name: String,
+    },
+    /// Let the sender hand over its secret (Asana, Notion): whoever comes first, once
+    Open {
+        /// Its id or name
+        #[arg(value_name = "SOURCE")]
+        name: String,
+        /// Minutes, up to 60; 0 closes it again
+        #[arg(long, value_name = "MINUTES", default_value_t = 10)]
+        minutes: u32,
+    },
+    /// Show once the secret that the sender handed over and wants back by hand (Notion)
+    Received {
         /// Its id or name
         #[arg(value_name = "SOURCE")]
         name: String,
@@ -185,6 +201,8 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
         Action::Verify(args) => trials::verify(args, context).await,
         Action::Pause { name } => switch(&name, "pause", context).await,
         Action::Resume { name } => switch(&name, "resume", context).await,
+        Action::Open { name, minutes } => open(&name, minutes, context).await,
+        Action::Received { name } => received(&name, context).await,
         Action::Delete { name, yes } => delete(&name, yes, context).await,
         Action::Refusals { name, paging } => refusals(&name, &paging, context).await,
     }
@@ -268,7 +286,10 @@ fn fields(source: &Value, url: &str, now: Timestamp) -> Fields {
         .add("filter", text("filter"))
         .add("identity", list("identity"))
         .add("event type", list("event_type"))
+        .add("verify token", text("verify_token"))
         .add("managed by", text("managed_by"));
+    time(&mut fields, "open until", now, &source["open_until"]);
+    time(&mut fields, "last handshake", now, &source["last_handshake_at"]);
     time(&mut fields, "created", now, &source["created_at"]);
     time(&mut fields, "updated", now, &source["updated_at"]);
     fields
@@ -363,6 +384,27 @@ async fn switch(name: &str, verb: &str, context: &mut Context<'_>) -> Result<Exi
     let answer = context.client.post(&what, &["v1", "sources", name, verb], &json!({})).await;
     let answer = context.or_nearest(answer, name, &PATH, &["name"]).await?;
     print(&answer, context)
+}
+
+async fn open(name: &str, minutes: u32, context: &mut Context<'_>) -> Result<Exit> {
+    let what = format!("open the source `{name}`");
+    let body = json!({"minutes": minutes});
+    let answer = context.client.post(&what, &["v1", "sources", name, "handshake"], &body).await;
+    let answer = context.or_nearest(answer, name, &PATH, &["name"]).await?;
+    print(&answer, context)
+}
+
+async fn received(name: &str, context: &mut Context<'_>) -> Result<Exit> {
+    let what = format!("show the secret that the source `{name}` received");
+    let path = ["v1", "sources", name, "handshake", "secret"];
+    let answer = context.client.post(&what, &path, &json!({})).await;
+    let answer = context.or_nearest(answer, name, &PATH, &["name"]).await?;
+    if context.json {
+        context.io.json(&answer)?;
+    } else {
+        context.io.line(str(&answer["value"]))?;
+    }
+    Ok(Exit::Fine)
 }
 
 async fn delete(name: &str, yes: bool, context: &mut Context<'_>) -> Result<Exit> {

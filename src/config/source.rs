@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use secrecy::SecretString;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -17,6 +18,7 @@ use crate::{
     domain::{
         Problem,
         field::Field,
+        handshake::Handshake,
         nearest::nearest,
         secret,
         source::{MESSAGE_CHARS_DEFAULT, OnRedelivery, SourceDefinition, Target, check_name},
@@ -33,12 +35,13 @@ pub struct DeclaredSource {
     pub secret: Option<SecretString>,
 }
 
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "agent",
     "body_hash_window_seconds",
     "environment_id",
     "event_type",
     "filter",
+    "handshakes",
     "header",
     "identity",
     "message_chars_max",
@@ -153,7 +156,8 @@ fn gate(entry: &mut Entry<'_, '_>) -> SourceDefinition {
             verifier = Some(json!({key: text}));
         }
     }
-    SourceDefinition { preset, verifier, ..SourceDefinition::default() }
+    let handshakes = entry.get("handshakes", handshakes).unwrap_or_default();
+    SourceDefinition { preset, verifier, handshakes, ..SourceDefinition::default() }
 }
 
 /// Whether preset and verifier make a gate; what is wrong is reported where it was written.
@@ -214,6 +218,15 @@ fn target(raw: Raw<'_>) -> Parsed<Target> {
         Raw::Value(Value::String(text)) => text.parse().map(Target::Session).map_err(|_| wanted()),
         Raw::Text(_) | Raw::Value(_) => Err(wanted()),
     }
+}
+
+fn handshakes(raw: Raw<'_>) -> Parsed<Vec<Handshake>> {
+    let read = match raw {
+        Raw::Value(value) => Vec::deserialize(value).ok(),
+        Raw::Text(_) => None,
+    };
+    // Serde's own words repeat values, of which one may be a secret in the wrong place.
+    read.ok_or_else(|| "must be a list of handshakes as docs/webhooks.md has them".into())
 }
 
 fn fields(raw: Raw<'_>) -> Parsed<Vec<Field>> {

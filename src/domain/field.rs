@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Problem;
 
 /// One place of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// Lower-case name.
     Header(String),
@@ -28,6 +28,19 @@ impl fmt::Display for Place {
             Place::Header(text) | Place::Pointer(text) => f.write_str(text),
             Place::Query(name) => write!(f, "?{name}"),
         }
+    }
+}
+
+impl Serialize for Place {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Place, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|problem: Problem| serde::de::Error::custom(problem.message))
     }
 }
 

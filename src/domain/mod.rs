@@ -12,6 +12,7 @@ pub mod delivery;
 pub mod environment;
 pub mod event;
 pub mod field;
+pub mod handshake;
 pub mod key;
 pub mod model;
 pub mod nearest;

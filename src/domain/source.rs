@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use serde_json::{Value, json};
 
-use super::{ManagedBy, Problem, field::Field, verifier::Verifier};
+use super::{ManagedBy, Problem, field::Field, handshake::Handshake, verifier::Verifier};
 use crate::{
     clock::Timestamp,
     id::{AgentId, EnvironmentId, Id, SessionId, SourceId},
@@ -152,6 +152,9 @@ pub struct SourceDefinition {
     /// Empty: what the preset says, else [`EVENT_TYPE_DEFAULT`].
     #[serde(default)]
     pub event_type: Vec<Field>,
+    /// Empty: what the preset says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handshakes: Vec<Handshake>,
     #[serde(default)]
     pub on_redelivery: OnRedelivery,
     /// Characters of the payload that the message holds.
@@ -187,6 +190,7 @@ impl Default for SourceDefinition {
             identity: Vec::new(),
             body_hash_window_seconds: None,
             event_type: Vec::new(),
+            handshakes: Vec::new(),
             on_redelivery: OnRedelivery::Duplicate,
             message_chars_max: MESSAGE_CHARS_DEFAULT,
         }

@@ -303,6 +303,15 @@ impl Verifier {
         !matches!(self, Verifier::Box {})
     }
 
+    /// Whether the secret makes an HMAC of any text, and a delivery is proved by nothing but one over
+    /// its body.
+    pub fn makes_macs(&self) -> bool {
+        match self {
+            Verifier::Hmac(rule) => rule.keyed == Keyed::Hmac && rule.template.has(&Piece::Body),
+            _ => false,
+        }
+    }
+
     /// What the types do not say.
     fn check(&self) -> Result<(), Problem> {
         match self {

@@ -55,6 +55,8 @@ impl Default for Options {
 pub struct Permit {
     room: Option<OwnedSemaphorePermit>,
     unverified: Option<Unverified>,
+    /// Where the body may be no larger than this, in bytes.
+    bytes_max: Option<usize>,
 }
 
 impl Permit {
@@ -68,6 +70,11 @@ impl Permit {
     /// Whether the caller has proved itself, so that its word on its body's length counts.
     pub fn is_verified(&self) -> bool {
         self.unverified.is_none()
+    }
+
+    /// The same for a body that is of no use when it is larger.
+    pub(super) fn at_most(self, bytes_max: usize) -> Permit {
+        Permit { bytes_max: Some(bytes_max), ..self }
     }
 
     /// The caller has proved itself with its body.
@@ -198,7 +205,7 @@ impl Bounds {
     pub(super) fn unverified(&self, source: &Lane) -> Permit {
         let lanes = [self.unverified.clone(), source.clone()];
         let unverified = Unverified { lanes, first: 0, rest: 0 };
-        Permit { room: None, unverified: Some(unverified) }
+        Permit { room: None, unverified: Some(unverified), bytes_max: None }
     }
 
     /// Room for `more` bytes of a body. Never waits: bodies that wait for each other's room would
@@ -214,6 +221,12 @@ impl Bounds {
         let more = current.in_flight.clone().try_acquire_many_owned(units);
         permit.merge(more.map_err(|_| Reject::Busy("too many bodies are in flight"))?);
         Ok(())
+    }
+
+    /// Bytes of one body.
+    pub fn bytes_max(&self, permit: &Permit) -> usize {
+        let bytes_max = self.current.load().options.body_bytes_max;
+        permit.bytes_max.map_or(bytes_max, |it| it.min(bytes_max))
     }
 
     /// Seconds for a body to arrive.

@@ -1,15 +1,18 @@
 //! The receive path: from a request's raw bytes to a committed delivery.
 //!
 //! [`Ingest::accept`] is the whole of it, in order: who calls (gate), may we take it (bounds), the
-//! bytes, what it is (identify), where it goes (route), one transaction. A caller that signs its body
-//! is known after the bytes. Invariants: nothing is parsed or written before the caller is known;
-//! nothing about a source is revealed before that either; a successful answer means committed. Left out: running the agent, and waking whoever does: the caller rings.
+//! bytes, what it is (handshake, identify), where it goes (route), one transaction. A caller that
+//! signs its body is known after the bytes. Invariants: nothing is written before the caller is
+//! known, and nothing parsed but small handshakes of senders that sign none; nothing about a source
+//! is revealed before that either; a successful answer means committed. Left out: running the agent,
+//! and waking whoever does: the caller rings.
 
 mod bounds;
 mod condition;
 mod explain;
 mod facts;
 mod gate;
+mod handshake;
 mod identify;
 mod payload;
 mod pointer;
@@ -29,9 +32,10 @@ use http::{HeaderMap, Method};
 pub use bounds::{Bounds, Lane, Options, Permit};
 pub use explain::{Captured, Destination, Explanation, Let};
 pub use gate::{Caller, Step, bearer};
+pub use handshake::Greeting;
 pub use payload::Payload;
 pub use policy::check_policy;
-pub use presets::{Evidence, Preset, Sender, all as presets};
+pub use presets::{Demanded, Evidence, Preset, Sender, all as presets};
 pub use registry::{
     Entry, Keys, Registry, Secrets, Snapshot, gauges, project_is_allowed, secret_key,
 };
@@ -72,6 +76,15 @@ pub struct Head {
     pub request_id: WebhookRequestId,
 }
 
+/// What became of a request that was not refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is a delivery.
+    Stored(Answer),
+    /// It is a handshake, of which nothing is kept.
+    Greeted(Greeting),
+}
+
 /// What a caller that was let in is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -80,6 +93,8 @@ pub struct Answer {
     pub session_id: Option<SessionId>,
     pub delivery_id: DeliveryId,
     pub attempt: i64,
+    /// What the sender wants to be told in the place of the contract's words.
+    pub demanded: Option<&'static Demanded>,
 }
 
 /// Why a request was not taken.
@@ -89,6 +104,8 @@ pub enum Reject {
     Unauthorized,
     /// Only for callers that hold the box key or an admin key.
     UnknownName,
+    /// Nothing but POST, as far as this caller is told.
+    Method,
     TooLarge {
         bytes_max: usize,
     },
@@ -113,6 +130,20 @@ pub struct Ingest {
     unknown: [SourceCounters; 2],
 }
 
+/// A caller that was let in, and what it brought.
+struct Guest<'a> {
+    entry: &'a Entry,
+    sender: &'a Sender,
+    payload: Payload,
+    /// Room for the body, until it is stored.
+    _permit: Permit,
+}
+
+enum Entrance<'a> {
+    Guest(Guest<'a>),
+    Greeted(Greeting),
+}
+
 /// Refused attempts that may wait to be written; more are dropped rather than slow anybody down.
 const REFUSALS_WAITING: usize = 256;
 
@@ -135,7 +166,7 @@ impl Ingest {
         &self,
         head: Head,
         read_body: impl AsyncFnOnce(Permit) -> Result<(Bytes, Permit), Reject>,
-    ) -> Result<Answer, Reject> {
+    ) -> Result<Taken, Reject> {
         let snapshot = self.registry.snapshot();
         let (known, is_agent) = match &head.endpoint {
             Endpoint::Agent(name) => (snapshot.agent_source(name), true),
@@ -161,31 +192,11 @@ impl Ingest {
         received_at: Timestamp,
         trace: TraceContext,
         read_body: impl AsyncFnOnce(Permit) -> Result<(Bytes, Permit), Reject>,
-    ) -> Result<Answer, Reject> {
-        let refuse = |refused| self.refuse(&head, refused, received_at);
-        let looked =
-            gate::look(snapshot, known, &head, Watch { now: received_at, notes: &Notes::none() });
-        let (entry, sender, look) = looked.map_err(refuse)?;
-        let (payload, _permit, _passed) = match look {
-            Look::Passed(passed) => {
-                self.bounds.check(entry)?;
-                let (body, permit) = read_body(Permit::default()).await?;
-                (Payload::new(&head.headers, body), permit, passed)
-            }
-            Look::NeedsBody => {
-                let (body, permit) = read_body(self.bounds.unverified(&entry.lane)).await?;
-                let payload = Payload::new(&head.headers, body);
-                let passed = gate::verify(
-                    entry,
-                    sender,
-                    &head,
-                    &payload,
-                    Watch { now: received_at, notes: &Notes::none() },
-                );
-                let passed = passed.map_err(refuse)?;
-                self.bounds.check(entry)?;
-                (payload, permit.verified(), passed)
-            }
+    ) -> Result<Taken, Reject> {
+        let entrance = self.admit(snapshot, known, &head, received_at, read_body).await?;
+        let Guest { entry, sender, payload, _permit } = match entrance {
+            Entrance::Guest(guest) => guest,
+            Entrance::Greeted(greeting) => return Ok(Taken::Greeted(greeting)),
         };
 
         let identity = identify::identify(sender, &head, &payload, received_at);
@@ -220,13 +231,61 @@ impl Ingest {
         if accepted.verdict == Verdict::Accepted {
             entry.waiting.add_one();
         }
-        Ok(Answer {
+        Ok(Taken::Stored(Answer {
             verdict: accepted.verdict,
             agent_id: accepted.agent_id,
             session_id: accepted.session_id,
             delivery_id: accepted.delivery_id,
             attempt: accepted.attempt,
-        })
+            demanded: sender.preset.and_then(|preset| preset.answer.as_ref()),
+        }))
+    }
+
+    /// Who calls, and with what; or the answer to what is only asked.
+    async fn admit<'a>(
+        &self,
+        snapshot: &Snapshot,
+        known: Option<&'a Entry>,
+        head: &Head,
+        now: Timestamp,
+        read_body: impl AsyncFnOnce(Permit) -> Result<(Bytes, Permit), Reject>,
+    ) -> Result<Entrance<'a>, Reject> {
+        let refuse = |refused| self.refuse(head, refused, now);
+        if let Some(greeting) = self.greet_stranger(known, head, None, now).await {
+            return Ok(Entrance::Greeted(greeting));
+        }
+        if head.method != Method::POST {
+            let greeting = self.greet_by_head(snapshot, known, head, now).await;
+            return greeting.map(Entrance::Greeted).ok_or(Reject::Method);
+        }
+        let looked = gate::look(snapshot, known, head, Watch { now, notes: &Notes::none() });
+        let (entry, sender, look) = match looked {
+            Ok(looked) => looked,
+            Err(refused) => {
+                let greeting = self.greet_by_body(known, head, now, read_body).await;
+                return greeting.map(Entrance::Greeted).ok_or_else(|| refuse(refused));
+            }
+        };
+        let (payload, permit, passed) = match look {
+            Look::Passed(passed) => {
+                self.bounds.check(entry)?;
+                let (body, permit) = read_body(Permit::default()).await?;
+                (Payload::new(&head.headers, body), permit, passed)
+            }
+            Look::NeedsBody => {
+                let (body, permit) = read_body(self.bounds.unverified(&entry.lane)).await?;
+                let payload = Payload::new(&head.headers, body);
+                let watch = Watch { now, notes: &Notes::none() };
+                let passed = gate::verify(entry, sender, head, &payload, watch).map_err(refuse)?;
+                self.bounds.check(entry)?;
+                (payload, permit.verified(), passed)
+            }
+        };
+        if let Some(asked) = handshake::of_sender(entry, sender, head, &payload, now) {
+            let greeting = self.greet(entry, &asked, passed.secret.as_ref(), now).await;
+            return greeting.map(Entrance::Greeted).ok_or(Reject::Unauthorized);
+        }
+        Ok(Entrance::Guest(Guest { entry, sender, payload, _permit: permit }))
     }
 
     /// Large parts go first, in pieces; then the one transaction.
@@ -281,8 +340,12 @@ fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
 
 /// One line for each request; the request's id is the span's. A name that a caller made up is not
 /// written down here.
-fn tell(result: &Result<Answer, Reject>, source: Option<&str>, trace: TraceContext) {
-    let (what, answer) = (received(result).as_str(), result.as_ref().ok());
+fn tell(result: &Result<Taken, Reject>, source: Option<&str>, trace: TraceContext) {
+    let answer = match result {
+        Ok(Taken::Stored(answer)) => Some(answer),
+        Ok(Taken::Greeted(_)) | Err(_) => None,
+    };
+    let what = received(result).as_str();
     tracing::debug!(
         source,
         result = what,
@@ -295,15 +358,16 @@ fn tell(result: &Result<Answer, Reject>, source: Option<&str>, trace: TraceConte
 }
 
 /// As it is counted.
-fn received(result: &Result<Answer, Reject>) -> Received {
+fn received(result: &Result<Taken, Reject>) -> Received {
     match result {
-        Ok(answer) => match answer.verdict {
+        Ok(Taken::Greeted(_)) => Received::Handshake,
+        Ok(Taken::Stored(answer)) => match answer.verdict {
             Verdict::Accepted => Received::Accepted,
             Verdict::Duplicate => Received::Duplicate,
             Verdict::Filtered => Received::Filtered,
             Verdict::Held => Received::Held,
         },
-        Err(Reject::Unauthorized | Reject::UnknownName) => Received::Refused,
+        Err(Reject::Unauthorized | Reject::UnknownName | Reject::Method) => Received::Refused,
         Err(Reject::TooLarge { .. }) => Received::TooLarge,
         Err(Reject::BodyIncomplete(_)) => Received::Incomplete,
         Err(Reject::Busy(_)) => Received::Busy,

@@ -15,7 +15,12 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Caller, Lane, Sender, bounds::Waiting, policy::Policy};
+use super::{
+    Caller, Lane, Sender,
+    bounds::Waiting,
+    handshake::{Greeted, verify_token},
+    policy::Policy,
+};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -112,6 +117,10 @@ pub struct Entry {
     /// Or why it cannot be read.
     pub(super) policy: Result<Arc<Policy>, String>,
     pub waiting: Waiting,
+    /// Until when it takes a secret from whoever comes first.
+    pub open_until: Option<Timestamp>,
+    /// When it last answered a handshake, as far as this process knows.
+    pub greeted: Greeted,
     /// The room that its callers take before they have proved themselves.
     pub lane: Lane,
     /// Looked up with the first request: sources that nobody calls take no label.
@@ -126,6 +135,13 @@ impl Entry {
     /// Whether anybody has called it since this process started, or waits in it.
     pub fn is_in_use(&self) -> bool {
         self.counters.get().is_some() || self.waiting.count() > 0
+    }
+
+    /// What the operator gives a sender that wants it back in a handshake, if it is one of those.
+    pub fn verify_token(&self, now: Timestamp) -> Option<String> {
+        let handshakes = &self.sender.as_ref().ok()?.handshakes;
+        handshakes.iter().find(|it| it.token.is_some())?;
+        self.secrets.live(now).next().map(|secret| verify_token(&secret.value))
     }
 
     /// What people and agents know it by: an agent's own source goes by the agent's name.
@@ -167,6 +183,7 @@ pub struct Snapshot {
     keys: HashMap<[u8; 32], (String, Scopes)>,
     pub secrets: Vec<SecretInfo>,
     values: HashMap<String, Secrets>,
+    windows: HashMap<SourceId, Timestamp>,
     box_key: Option<[u8; 32]>,
     master_key: Option<[u8; 32]>,
 }
@@ -230,6 +247,9 @@ impl Snapshot {
         self.values.contains_key(name)
     }
 }
+
+/// What the audit log calls whoever came through a window.
+const SENDER: &str = "a sender";
 
 /// What the registry knows beside the database.
 #[derive(Clone, Debug, Default)]
@@ -310,6 +330,47 @@ impl Registry {
         Ok(info)
     }
 
+    /// Makes what a sender handed over the secret of its source, if the source's window is open
+    /// still. It may be shown until `shown_until`.
+    pub(super) async fn take_secret(
+        &self,
+        source: &Source,
+        value: SecretString,
+        shown_until: Option<Timestamp>,
+    ) -> anyhow::Result<bool> {
+        let name = secret_key(source);
+        let change = Change {
+            actor: SENDER.to_owned(),
+            action: "secret.received",
+            target: name.clone(),
+            details: serde_json::json!({"source": source.name}),
+        };
+        let vault = self.vault.clone();
+        let seal = move |name: &str, version: i64| {
+            vault.seal(Place { kind: "secret", id: name, version }, &value)
+        };
+        let put = self.store.put_secret_by_window(&source.id, shown_until, name, seal, change);
+        let was_open = put.await?;
+        self.refresh().await?;
+        Ok(was_open)
+    }
+
+    /// The newest value of a source's secret, once, when its sender wants it back by hand.
+    pub async fn show_once(
+        &self,
+        source: &Source,
+        change: Change,
+    ) -> anyhow::Result<Option<SecretString>> {
+        if !self.store.show_once(&source.id, change).await? {
+            return Ok(None);
+        }
+        // Another node may have taken it.
+        self.refresh().await?;
+        let snapshot = self.snapshot();
+        let newest = snapshot.values.get(&secret_key(source)).and_then(|it| it.values.first());
+        Ok(newest.map(|secret| secret.value.clone()))
+    }
+
     /// Whether the newest value of a secret is this one.
     pub fn secret_is(&self, name: &str, value: &SecretString) -> bool {
         let snapshot = self.snapshot();
@@ -386,6 +447,8 @@ impl Registry {
                 snapshot.keys.insert(hash, (key.name, key.scopes));
             }
         }
+        let windows = self.store.windows().await.context("read windows")?;
+        snapshot.windows = windows.into_iter().collect();
         let before = self.snapshot();
         for source in self.store.sources().await.context("read sources")? {
             if source.retired_at.is_none() {
@@ -488,10 +551,23 @@ fn resolve(source: Source, snapshot: &Snapshot, before: &Snapshot) -> Entry {
         Some(entry) => entry.policy.clone(),
         None => Policy::read(definition).map(Arc::new).map_err(|problem| problem.to_string()),
     };
-    let (waiting, lane, counters) = known
-        .map(|entry| (entry.waiting.clone(), entry.lane.clone(), entry.counters.clone()))
+    let (waiting, greeted, lane, counters) = known
+        .map(|it| (it.waiting.clone(), it.greeted.clone(), it.lane.clone(), it.counters.clone()))
         .unwrap_or_default();
-    Entry { source, secrets, sender, agent, environment, policy, waiting, lane, counters }
+    let open_until = snapshot.windows.get(&source.id).copied();
+    Entry {
+        source,
+        secrets,
+        sender,
+        agent,
+        environment,
+        policy,
+        waiting,
+        open_until,
+        greeted,
+        lane,
+        counters,
+    }
 }
 
 /// The name of the secret that a source's verifier uses.

@@ -56,7 +56,9 @@ pub enum Received {
     Duplicate,
     Filtered,
     Held,
-    /// By the gate: 401, or 404 for those who may know.
+    /// A sender made sure that it talks to us; nothing was stored.
+    Handshake,
+    /// By the gate: 401, or 404 for those who may know; or 405.
     Refused,
     TooLarge,
     /// The body broke off or took too long.
@@ -69,11 +71,12 @@ pub enum Received {
 }
 
 impl Received {
-    pub const ALL: [Received; 10] = [
+    pub const ALL: [Received; 11] = [
         Received::Accepted,
         Received::Duplicate,
         Received::Filtered,
         Received::Held,
+        Received::Handshake,
         Received::Refused,
         Received::TooLarge,
         Received::Incomplete,
@@ -88,6 +91,7 @@ impl Received {
             Received::Duplicate => "duplicate",
             Received::Filtered => "filtered",
             Received::Held => "held",
+            Received::Handshake => "handshake",
             Received::Refused => "refused",
             Received::TooLarge => "too_large",
             Received::Incomplete => "incomplete",

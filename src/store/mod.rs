@@ -27,6 +27,7 @@ mod queue;
 mod secrets;
 mod sessions;
 mod sources;
+mod windows;
 
 pub use accept::{
     Accepted, Body, Dispatch, MessageBody, NewDelivery, Refused, Route, RouteTarget, Verdict,

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Change, Error, Result, Store, audit, driver::params};
+use super::{
+    Change, Error, Result, Store, audit,
+    driver::{Tx, params},
+};
 use crate::clock::Timestamp;
 
 /// One version of a secret as it is stored.
@@ -40,27 +43,9 @@ impl Store {
     ) -> Result<SecretInfo> {
         let at = self.clock.now();
         self.configure(move |tx| {
-            let sql = "select coalesce(max(version), 0) from secrets where name = $1";
-            let row = tx.first(sql, &params![&name])?;
-            let last = row.ok_or(Error::Bug("max without a row"))?.int(0)?;
-            let version = last + 1;
-            tx.execute(
-                "delete from secrets where name = $1 and (version < $2 or $3 = 0)",
-                &params![&name, last, i64::from(!overlap.is_zero())],
-            )?;
-            let until = at.plus(overlap);
-            let n_before = tx.execute(
-                "update secrets set expires_at = $2 where name = $1",
-                &params![&name, until],
-            )?;
-            tx.execute(
-                "insert into secrets (name, version, sealed, created_at) \
-                     values ($1, $2, $3, $4)",
-                &params![&name, version, seal(&name, version), at],
-            )?;
+            let info = put(tx, name, overlap, seal, at)?;
             audit::note(tx, &change, at)?;
-            let previous_until = (n_before > 0).then_some(until);
-            Ok(SecretInfo { name, version, created_at: at, previous_until })
+            Ok(info)
         })
         .await
     }
@@ -138,4 +123,31 @@ impl Store {
             })
             .await
     }
+}
+
+/// A new version, beside the one before for `overlap`.
+pub(super) fn put(
+    tx: &mut Tx<'_>,
+    name: String,
+    overlap: Duration,
+    seal: impl FnOnce(&str, i64) -> Bytes,
+    at: Timestamp,
+) -> Result<SecretInfo> {
+    let sql = "select coalesce(max(version), 0) from secrets where name = $1";
+    let row = tx.first(sql, &params![&name])?;
+    let last = row.ok_or(Error::Bug("max without a row"))?.int(0)?;
+    let version = last + 1;
+    tx.execute(
+        "delete from secrets where name = $1 and (version < $2 or $3 = 0)",
+        &params![&name, last, i64::from(!overlap.is_zero())],
+    )?;
+    let until = at.plus(overlap);
+    let n_before =
+        tx.execute("update secrets set expires_at = $2 where name = $1", &params![&name, until])?;
+    tx.execute(
+        "insert into secrets (name, version, sealed, created_at) values ($1, $2, $3, $4)",
+        &params![&name, version, seal(&name, version), at],
+    )?;
+    let previous_until = (n_before > 0).then_some(until);
+    Ok(SecretInfo { name, version, created_at: at, previous_until })
 }

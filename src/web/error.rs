@@ -234,6 +234,7 @@ impl From<Reject> for Error {
                 Error::new(Kind::Authentication, "these credentials do not pass")
             }
             Reject::UnknownName => Error::not_found("there is no source or agent of this name"),
+            Reject::Method => Error::new(Kind::MethodNotAllowed, "only POST is possible here"),
             Reject::TooLarge { bytes_max } => {
                 Error::new(Kind::TooLarge, format!("the body is larger than {bytes_max} bytes"))
             }

@@ -6,24 +6,25 @@
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::{Path, Request, State, rejection::PathRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::any,
 };
 use serde::Serialize;
 
 use super::{App, error::Error, frame, intake};
 use crate::{
     id::{Id, WebhookRequestId},
-    ingest::{Answer, Endpoint, Head, Reject},
+    ingest::{Answer, Demanded, Endpoint, Greeting, Head, Reject, Taken},
     store::Verdict,
 };
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
-        .route("/api/agents/{id}/webhook", post(agent))
-        .route("/api/webhook/{source}", post(source))
+        .route("/api/agents/{id}/webhook", any(agent))
+        .route("/api/webhook/{source}", any(source))
 }
 
 /// Whether a path is that of a webhook, whose requests have ids of their own kind.
@@ -71,10 +72,16 @@ async fn receive(app: App, endpoint: Endpoint, mut request: Request) -> Response
     };
     let read_body = async |permit| intake::read(&app.ingest.bounds, declared, body, permit).await;
     match app.ingest.accept(head, read_body).await {
-        Ok(answer) => {
+        Ok(Taken::Greeted(Greeting { status, headers, body })) => {
+            (status, headers, Body::from(body)).into_response()
+        }
+        Ok(Taken::Stored(answer)) => {
             ring(&app, &answer);
             app.store.metrics().answered(clock.monotonic() - started);
-            (StatusCode::ACCEPTED, Json(shown(&answer, &id))).into_response()
+            accepted(&answer, &id)
+        }
+        Err(Reject::Method) => {
+            (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response()
         }
         Err(Reject::Processing) => processing(agent_id.as_deref(), &id),
         Err(reject) => Error::from(reject).into_response(),
@@ -87,6 +94,22 @@ pub(super) fn ring(app: &App, answer: &Answer) {
         && let Some(session) = &answer.session_id
     {
         app.ring(session);
+    }
+}
+
+/// The contract's answer, or what the sender wants to hear in its place.
+fn accepted(answer: &Answer, id: &WebhookRequestId) -> Response {
+    let Some(Demanded { status, body, content_type }) = answer.demanded else {
+        return (StatusCode::ACCEPTED, Json(shown(answer, id))).into_response();
+    };
+    let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::OK);
+    match (body, content_type) {
+        _ if status == StatusCode::NO_CONTENT => status.into_response(),
+        (None, _) => (status, Json(shown(answer, id))).into_response(),
+        (Some(body), Some(kind)) => {
+            (status, [(header::CONTENT_TYPE, kind)], body.as_str()).into_response()
+        }
+        (Some(body), None) => (status, Body::from(body.as_str())).into_response(),
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn read(
     body: Body,
     mut permit: Permit,
 ) -> Result<(Bytes, Permit), Reject> {
-    let bytes_max = bounds.options().body_bytes_max;
+    let bytes_max = bounds.bytes_max(&permit);
     if declared.is_some_and(|bytes| bytes > bytes_max) {
         return Err(Reject::TooLarge { bytes_max });
     }
@@ -51,7 +51,7 @@ async fn collect(
     mut room: usize,
     mut body: Body,
 ) -> Result<Bytes, Reject> {
-    let bytes_max = bounds.options().body_bytes_max;
+    let bytes_max = bounds.bytes_max(permit);
     let mut all = BytesMut::with_capacity(room);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Reject::BodyIncomplete("the body broke off"))?;

@@ -22,7 +22,7 @@ use subtle::{Choice, ConstantTimeEq};
 pub use self::notes::Step;
 pub(super) use self::notes::{Notes, Watch};
 use self::signature::Proof;
-use super::{Entry, Head, Payload, Reject, Secrets, Sender, Snapshot, identify};
+use super::{Entry, Head, Payload, Reject, Secrets, Sender, Snapshot, handshake, identify};
 use crate::{
     domain::{
         key::Scopes,
@@ -151,6 +151,12 @@ pub(super) fn verify(
     watch: Watch<'_>,
 ) -> Result<Passed, Refused> {
     let passed = verify_all(&sender.verifier, &entry.secrets, head, payload, watch);
+    let passed = passed.and_then(|passed| {
+        match handshake::was_signed_for_strangers(sender, &payload.bytes) {
+            true => Err("anybody can have this body signed by a handshake".to_owned()),
+            false => Ok(passed),
+        }
+    });
     passed.map_err(|reason| refused(entry, reason))
 }
 
@@ -323,6 +329,13 @@ fn pass_box(
         return compare(secrets, one(&head.headers, "X-Webhook-Secret")?, watch);
     }
     Ok(Passed { secret: None })
+}
+
+/// What the source's own kind of HMAC makes of a text, if it has one.
+pub(super) fn hmac(verifier: &Verifier, secret: &str, text: &[u8]) -> Option<Vec<u8>> {
+    let Verifier::Hmac(rule) = verifier else { return None };
+    let key = key::shared(&rule.secret_prefix, rule.secret_encoding, secret).ok()?;
+    Some(mac::of(rule.keyed, rule.algorithm, &key, &[text]))
 }
 
 /// Compares with every live secret, all of them every time.

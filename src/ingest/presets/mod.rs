@@ -7,12 +7,13 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::{
     Problem,
     field::Field,
+    handshake::Handshake,
     nearest::nearest,
     source::{Source, SourceDefinition, SourceKind},
     verifier::Verifier,
@@ -46,6 +47,10 @@ pub struct Preset {
     pub body_hash_window_seconds: u32,
     #[serde(default)]
     pub event_type: Vec<Field>,
+    #[serde(default)]
+    pub handshakes: Vec<Handshake>,
+    /// Where the sender wants another answer than everybody.
+    pub answer: Option<Demanded>,
     /// Where to click at the sender.
     pub setup: String,
     /// The answer that the sender wants, and how fast.
@@ -57,6 +62,16 @@ pub struct Preset {
     /// What of it was not found in any document, only in memory.
     #[serde(default)]
     pub unverified: Vec<Fact>,
+}
+
+/// The answer that a sender insists on, to a delivery that was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Demanded {
+    pub status: u16,
+    /// Absent: the body of everybody. A status that has none has none.
+    pub body: Option<String>,
+    pub content_type: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -139,6 +154,7 @@ pub struct Sender {
     pub body_hash_window_seconds: u32,
     /// Empty: the usual places.
     pub event_type: Vec<Field>,
+    pub handshakes: Vec<Handshake>,
 }
 
 impl Sender {
@@ -147,8 +163,8 @@ impl Sender {
             SourceKind::Named => Sender::defined(&source.definition),
             // The public contract of the agent endpoint: its token, whatever anybody wrote.
             SourceKind::Agent(_) => {
-                let verifier = Verifier::Bearer {};
-                Ok(Sender { verifier, ..Sender::defined(&source.definition)? })
+                let (verifier, handshakes) = (Verifier::Bearer {}, Vec::new());
+                Ok(Sender { verifier, handshakes, ..Sender::defined(&source.definition)? })
             }
         }
     }
@@ -167,6 +183,11 @@ impl Sender {
             Some(_) | None => own.to_vec(),
         };
         let window = definition.body_hash_window_seconds;
+        let handshakes = match preset {
+            Some(preset) if definition.handshakes.is_empty() => preset.handshakes.clone(),
+            Some(_) | None => definition.handshakes.clone(),
+        };
+        Handshake::check_all(&handshakes, verifier.makes_macs())?;
         Ok(Sender {
             preset,
             verifier,
@@ -175,6 +196,7 @@ impl Sender {
                 .or(preset.map(|it| it.body_hash_window_seconds))
                 .unwrap_or_default(),
             event_type: known(&definition.event_type, preset.map(|it| &it.event_type[..])),
+            handshakes,
         })
     }
 }

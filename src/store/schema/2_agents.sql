@@ -51,3 +51,12 @@ create table sources (
   retired_at bigint,
   unique (kind, name)
 );
+
+-- Sources whose sender hands over the secret, to whoever of its kind comes first while it is open.
+create table windows (
+  source_id text {c} primary key,
+  -- 0: closed.
+  open_until bigint not null,
+  -- Until when the secret that came may be shown, once.
+  shown_until bigint
+);

@@ -45,6 +45,14 @@ pub(super) fn apply(
     if let Some(given) = fields.take("event_type") {
         definition.event_type = places("event_type", &given)?;
     }
+    if let Some(given) = fields.take("handshakes") {
+        let wanted = "must be a list of handshakes as docs/webhooks.md has them";
+        definition.handshakes = match given {
+            Value::Null => Vec::new(),
+            given => parsed("handshakes", given, wanted)?.unwrap_or_default(),
+        };
+        Sender::defined(definition)?;
+    }
     if let Some(given) = fields.take("body_hash_window_seconds") {
         let seconds = or_default("body_hash_window_seconds", &given, 0, WINDOW_SECONDS_MAX)?;
         definition.body_hash_window_seconds =

@@ -10,6 +10,7 @@ use axum::{
     extract::State,
     routing::{get, post},
 };
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::{LIMIT, environments, source_form};
@@ -17,10 +18,12 @@ use crate::{
     clock::Timestamp,
     domain::{
         ManagedBy, Problem, agent,
+        handshake::Answered,
+        secret,
         source::{Source, SourceDefinition, SourceKind, check_name},
     },
     id::{Id, SourceId},
-    ingest::{self, Entry, Evidence, Preset, Snapshot, secret_key},
+    ingest::{self, Entry, Evidence, Preset, Sender, Snapshot, secret_key},
     store::Refusal,
     web::{
         App,
@@ -38,6 +41,8 @@ pub(super) fn routes() -> Router<App> {
         .route("/v1/sources/{id}", get(retrieve).post(update).delete(retire))
         .route("/v1/sources/{id}/pause", post(pause))
         .route("/v1/sources/{id}/resume", post(resume))
+        .route("/v1/sources/{id}/handshake", post(open))
+        .route("/v1/sources/{id}/handshake/secret", post(received))
         .route("/v1/sources/{id}/refusals", get(refusals))
 }
 
@@ -182,6 +187,57 @@ async fn set_paused(
     show_one(&app, &source)
 }
 
+/// Minutes in which a sender may hand over its secret.
+const OPEN_MINUTES: std::ops::RangeInclusive<u64> = 0..=60;
+const OPEN_MINUTES_DEFAULT: u64 = 10;
+
+/// Opens the window in which the sender hands over its secret, or closes it with 0 minutes.
+/// Possible with declared ones too: the secret is not theirs to declare.
+async fn open(
+    State(app): State<App>,
+    actor: Actor,
+    At(name): At<String>,
+    mut fields: Fields,
+) -> Result<Json<Value>> {
+    let minutes = fields.number("minutes", OPEN_MINUTES)?.unwrap_or(OPEN_MINUTES_DEFAULT);
+    fields.finish()?;
+    let source = living(&app, &name).await?;
+    let sender = Sender::of(&source)?;
+    if !sender.handshakes.iter().any(|it| it.answered == Answered::Window) {
+        let message = "its sender hands over no secret: give it one";
+        return Err(Error::conflict(message));
+    }
+    // One of another name may be anybody else's too, and whoever comes first must not replace that.
+    if secret_key(&source) != secret::source_key(&source.name) {
+        let message = "its secret has a name of its own: leave `secret_key` out";
+        return Err(Error::conflict(message));
+    }
+    let until = app.store.clock().now().plus(Duration::from_secs(minutes * 60));
+    let change = actor.change("source.open", &source.name, json!({"minutes": minutes}));
+    app.store.open_window(&source.id, until, change).await?;
+    app.configured().await;
+    show_one(&app, &source)
+}
+
+/// The secret that the sender handed over and wants back by hand: shown once.
+async fn received(
+    State(app): State<App>,
+    actor: Actor,
+    At(name): At<String>,
+) -> Result<Json<Value>> {
+    let source = living(&app, &name).await?;
+    let change = actor.change("secret.shown", secret_key(&source), json!({"source": source.name}));
+    let value = app.ingest.registry.show_once(&source, change).await?;
+    let value = value.ok_or_else(|| {
+        Error::conflict("there is nothing to show: no secret came, or it was shown already")
+    })?;
+    Ok(Json(json!({
+        "type": "source_secret",
+        "name": source.name,
+        "value": value.expose_secret(),
+    })))
+}
+
 async fn retrieve(State(app): State<App>, At(name): At<String>) -> Result<Json<Value>> {
     let source = living(&app, &name).await?;
     show_one(&app, &source)
@@ -215,6 +271,8 @@ async fn presets() -> Json<Value> {
             "identity": preset.identity,
             "body_hash_window_seconds": preset.body_hash_window_seconds,
             "event_type": preset.event_type,
+            "handshakes": preset.handshakes,
+            "answer": preset.answer,
             "setup": preset.setup,
             "expects": preset.expects,
             "retries": preset.retries,
@@ -263,7 +321,7 @@ pub(super) fn entry<'a>(snapshot: &'a Snapshot, source: &Source) -> Option<&'a E
 }
 
 fn show(app: &App, entry: &Entry) -> Value {
-    let source = &entry.source;
+    let (source, now) = (&entry.source, app.store.clock().now());
     let definition = &source.definition;
     let sender = entry.sender.as_ref().ok();
     let (kind, agent) = match &source.kind {
@@ -292,6 +350,10 @@ fn show(app: &App, entry: &Entry) -> Value {
         "identity": sender.map(|sender| &sender.identity),
         "body_hash_window_seconds": sender.map(|sender| sender.body_hash_window_seconds),
         "event_type": sender.map(|sender| &sender.event_type),
+        "handshakes": sender.map(|sender| &sender.handshakes),
+        "verify_token": entry.verify_token(now),
+        "open_until": entry.open_until.filter(|until| *until > now),
+        "last_handshake_at": entry.greeted.at(),
         "on_redelivery": definition.on_redelivery,
         "message_chars_max": definition.message_chars_max,
         "paused": source.paused,

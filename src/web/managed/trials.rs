@@ -14,7 +14,7 @@ use super::sources;
 use crate::{
     domain::{Problem, secret::SecretName, text::first_chars},
     id::{Id, WebhookRequestId},
-    ingest::{Captured, Destination, Draft, Entry, Payload, Reject, Trial, shown_headers},
+    ingest::{Captured, Destination, Draft, Entry, Payload, Reject, Taken, Trial, shown_headers},
     web::{
         App,
         error::{Error, Result},
@@ -64,10 +64,13 @@ async fn test(
         intake::read(&app.ingest.bounds, declared, axum::body::Body::from(body), permit).await
     };
     let (status, answer) = match app.ingest.accept(head, read_body).await {
-        Ok(answer) => {
+        Ok(Taken::Stored(answer)) => {
             hooks::ring(&app, &answer);
-            (202, json!(hooks::shown(&answer, &request_id)))
+            let status = answer.demanded.map_or(202, |it| it.status);
+            (status, json!(hooks::shown(&answer, &request_id)))
         }
+        // A body of the caller's that is what the sender asks in a handshake.
+        Ok(Taken::Greeted(greeting)) => (greeting.status.as_u16(), Value::Null),
         Err(Reject::Unauthorized | Reject::UnknownName) => (401, Value::Null),
         Err(reject) => return Err(reject.into()),
     };

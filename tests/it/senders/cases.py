@@ -298,6 +298,11 @@ case("twitch", SECRET, body, {
     "Twitch-Eventsub-Message-Signature": "sha256=" + hexmac(SECRET, message + at + body),
 }, f"twitch-eventsub-message-id:{message}", "stream.online", stale=True)
 
+body = dump({"for_user_id": "2244994945", "tweet_create_events": [{"id_str": "1", "text": "hi"}]})
+case("x", SECRET, body, {
+    **JSON, "X-Twitter-Webhooks-Signature": "sha256=" + b64mac(SECRET, body),
+}, "body:", None)
+
 # --- operations ----------------------------------------------------------------------------------
 
 body = dump({"action": "created", "data": {"issue": {"id": "1170820242"}}})

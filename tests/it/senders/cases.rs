@@ -106,8 +106,15 @@ async fn every_preset_lets_its_sender_in_and_nobody_else() {
         let found = found.unwrap_or_else(|| panic!("{about}: not among {list}"));
         assert_eq!(found["event_type"].as_str(), case.event_type.as_deref(), "{about}");
         // The sender's retry is the same delivery.
+        let id = found["id"].as_str().expect("an id");
+        let attempts = async || {
+            let list = server.get(&format!("/v1/deliveries/{id}/attempts")).ok().await;
+            list["data"].as_array().expect("a list").len()
+        };
+        let n_attempts = attempts().await;
         let again = case.call(&server).send().await;
-        assert_eq!(again.json()["status"], "duplicate", "{about}");
+        assert_eq!(again.status, answer.status, "{about}");
+        assert_eq!(attempts().await, n_attempts + 1, "{about}");
 
         // Nothing is let in by a changed proof.
         let mut n_refused = 0;

@@ -3,6 +3,7 @@
 mod cases;
 mod changed;
 mod explained;
+mod handshakes;
 mod page;
 mod published;
 mod signed;

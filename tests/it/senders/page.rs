@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use bellpull::ingest::{Preset, presets};
+use bellpull::{
+    domain::handshake::{Answered, Handshake},
+    ingest::{Demanded, Preset, presets},
+};
 use expect_test::expect_file;
 
 #[test]
@@ -33,6 +36,10 @@ fn write(page: &mut String, preset: &Preset) {
     let equal = format!("equal bodies within {window} s are one, where no id is found");
     item("Without an id", (window > 0).then_some(equal));
     item("Event type", places(&preset.event_type));
+    for handshake in &preset.handshakes {
+        item("Handshake", Some(self::handshake(handshake)));
+    }
+    item("Answer", preset.answer.as_ref().map(answer));
     item("Expects", preset.expects.clone());
     item("Repeats", preset.retries.clone());
     item("Mind", preset.notes.clone());
@@ -46,7 +53,58 @@ fn write(page: &mut String, preset: &Preset) {
     line(&format!("\n```toml\n{}\n```", gate.trim_end()));
 }
 
+fn answer(answer: &Demanded) -> String {
+    let body = match (&answer.body, answer.status) {
+        (_, 204) => ", without a body".to_owned(),
+        (None, _) => String::new(),
+        (Some(body), _) if body.is_empty() => ", with an empty body".to_owned(),
+        (Some(body), _) => format!(", with `{body}`"),
+    };
+    format!("{} in the place of 202{body}", answer.status)
+}
+
 fn places(fields: &[impl ToString]) -> Option<String> {
     let shown: Vec<_> = fields.iter().map(|field| format!("`{}`", field.to_string())).collect();
     (!shown.is_empty()).then(|| shown.join(", else "))
+}
+
+fn handshake(handshake: &Handshake) -> String {
+    let mut text = format!("`{}`", handshake.method.as_str());
+    let mut add = |piece: String| text.push_str(&piece);
+    let mut and = " with";
+    for (field, value) in &handshake.when {
+        add(format!("{and} `{field}` = `{value}`"));
+        and = " and";
+    }
+    for place in &handshake.empty {
+        add(format!("{and} an empty list at `{}`", place.0));
+        and = " and";
+    }
+    if let Some(field) = &handshake.challenge {
+        add(format!("{and} a challenge at `{field}`"));
+        and = " and";
+    }
+    if let Some(field) = &handshake.token {
+        add(format!("{and} the verify token at `{field}`"));
+    }
+    for field in &handshake.lacks {
+        add(format!(", without `{field}`"));
+    }
+    add(match handshake.answered {
+        Answered::Before => ", answered to anybody: ".to_owned(),
+        Answered::After => ", answered after the gate: ".to_owned(),
+        Answered::Window => ", answered in a window, and the secret from then on: ".to_owned(),
+    });
+    let reply = &handshake.reply;
+    add(reply.status.to_string());
+    for (name, value) in &reply.headers {
+        add(format!(", `{name}: {value}`"));
+    }
+    if let Some(body) = &reply.text {
+        add(format!(", the text `{body}`"));
+    }
+    if let Some(body) = &reply.json {
+        add(format!(", the JSON `{body}`"));
+    }
+    text
 }

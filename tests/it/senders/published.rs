@@ -67,9 +67,10 @@ async fn what_senders_publish_is_let_in_and_what_they_call_wrong_is_not() {
         }
         let body = vector["body"].as_str().expect("a body").to_owned();
         let answer = call.body(body).send().await;
-        let expected = if vector["expected"] == "ok" { 202 } else { 401 };
         let source = &vector["source"];
-        assert_eq!(answer.status, expected, "vector {n} of {preset}, from {source}");
+        let about = format!("vector {n} of {preset}, from {source}: {}", answer.status);
+        assert!(answer.status == 401 || answer.status.is_success(), "{about}");
+        assert_eq!(answer.status.is_success(), vector["expected"] == "ok", "{about}");
         n_tried += 1;
     }
     assert_eq!(n_tried, 60);

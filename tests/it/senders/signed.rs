@@ -34,11 +34,10 @@ async fn every_sender_that_shares_a_secret_can_be_tried_out() {
         for _ in 0..2 {
             let done = test().ok().await;
             let about = format!("{name}: {done:#}");
-            assert_eq!(
-                (&done["status"], &done["answer"]["status"]),
-                (&json!(202), &json!("accepted")),
-                "{about}"
-            );
+            // Some senders insist on another success.
+            let status = done["status"].as_u64().expect("a status");
+            assert!((200..300).contains(&status), "{about}");
+            assert_eq!(done["answer"]["status"], "accepted", "{about}");
             assert!(!done.to_string().contains(&case.secret), "{about}");
             let id = done["answer"]["delivery_id"].as_str().expect("an id");
             let delivery = server.get(&format!("/v1/deliveries/{id}")).ok().await;
@@ -51,7 +50,7 @@ async fn every_sender_that_shares_a_secret_can_be_tried_out() {
         tried.insert(name.as_str());
     }
     assert_eq!(not, BTreeSet::from(["discord", "hmac", "sendgrid", "standard-webhooks"]));
-    assert_eq!(tried.len(), 53);
+    assert_eq!(tried.len(), 54);
 }
 
 #[tokio::test]
