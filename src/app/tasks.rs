@@ -2,13 +2,7 @@
 //! refused callers, tells other nodes. Each is a loop with a named interval; each may fail and tries
 //! again; none is needed for correctness at any single moment.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -24,6 +18,9 @@ use crate::{
 /// Another node's change of configuration takes effect here within twice this.
 const REVISION_INTERVAL: Duration = Duration::from_secs(1);
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
+/// A task rests so many times as long as it worked, up to a minute.
+const REST: u32 = 20;
+const REST_MAX: Duration = Duration::from_secs(60);
 const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
@@ -65,22 +62,14 @@ impl Tasks {
             }
             Ok(())
         });
-        let all_counted = Arc::new(AtomicBool::new(false));
-        self.every(GAUGES_INTERVAL, "count waiting sessions", move |tasks| {
-            let all_counted = all_counted.clone();
-            async move {
-                let snapshot = tasks.ingest.registry.snapshot();
-                let max = tasks.ingest.bounds.options().waiting_sessions_max;
-                // What waited before this process came is known to the database only.
-                let all = !all_counted.load(Ordering::Relaxed);
-                for (source, waiting) in ingest::gauges(&snapshot) {
-                    if all || waiting.count() > 0 {
-                        waiting.set(tasks.store.waiting_sessions(&source, max).await?);
-                    }
-                }
-                all_counted.store(true, Ordering::Relaxed);
-                Ok(())
+        self.every(GAUGES_INTERVAL, "count waiting sessions", |tasks| async move {
+            // All of them each time: what came before this process, or by another one, is known to
+            // the database only.
+            let counted = tasks.store.waiting_sessions().await?;
+            for (source, waiting) in ingest::gauges(&tasks.ingest.registry.snapshot()) {
+                waiting.set(counted.get(&source).copied().unwrap_or(0));
             }
+            Ok(())
         });
         self.every(SWEEP_INTERVAL, "sweep orphaned pieces of bodies", |tasks| async move {
             let n = tasks.store.sweep_orphans().await?;
@@ -132,13 +121,18 @@ impl Tasks {
     {
         let tasks = self.clone();
         self.tracker.spawn(async move {
+            let clock = tasks.store.clock().clone();
             loop {
+                let started = clock.monotonic();
                 if let Err(error) = work(tasks.clone()).await {
                     tracing::warn!(error = format!("{error:#}"), "failed to {what}");
                 }
+                // What takes long, as with a million sessions to count, comes less often.
+                let rest = REST * (clock.monotonic() - started);
+                let pause = interval.max(rest.min(REST_MAX));
                 tokio::select! {
                     () = tasks.stop.cancelled() => return,
-                    () = tokio::time::sleep(interval) => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
             }
         });

@@ -36,8 +36,8 @@ pub(super) async fn sweep(store: &Store, workspaces: &Path) -> anyhow::Result<u6
 
 /// Removes those of the files whose payloads are gone, and forgets all of them.
 async fn remove(store: &Store, found: &mut Vec<(DeliveryId, PathBuf)>) -> anyhow::Result<u64> {
-    let ids: Vec<DeliveryId> = found.iter().map(|(id, _)| id.clone()).collect();
-    let kept = store.with_bodies(&ids).await?;
+    let ids = found.iter().map(|(id, _)| id.clone()).collect();
+    let kept = store.with_bodies(ids).await?;
     let mut n_removed = 0;
     for (id, path) in found.drain(..) {
         if !kept.contains(&id) {

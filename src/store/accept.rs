@@ -330,7 +330,7 @@ fn key_session(tx: &mut Tx<'_>, source: &SourceId, key: &str) -> Result<Option<S
     tx.first(sql, &params![source, key])?.map(|mut row| row.id(0)).transpose()
 }
 
-fn delivery_row(delivery: &NewDelivery, place: &Place) -> Vec<Value> {
+fn delivery_row<'a>(delivery: &'a NewDelivery, place: &'a Place) -> Vec<Value<'a>> {
     let agent_id = match &delivery.route {
         Route::To(dispatch) => Some(&dispatch.agent_id),
         Route::Held { agent_id, .. } | Route::Filtered { agent_id, .. } => agent_id.as_ref(),
@@ -370,13 +370,13 @@ fn delivery_row(delivery: &NewDelivery, place: &Place) -> Vec<Value> {
 }
 
 /// The first request of a delivery: its message joins the session's inbox, or waits for nobody.
-fn dispatch(
+fn dispatch<'a>(
     tx: &mut Tx<'_>,
-    delivery: &NewDelivery,
-    place: &Place,
+    delivery: &'a NewDelivery,
+    place: &'a Place,
     now: Timestamp,
-    sessions: &mut Vec<Vec<Value>>,
-    inbox: &mut Vec<Vec<Value>>,
+    sessions: &mut Vec<Vec<Value<'a>>>,
+    inbox: &mut Vec<Vec<Value<'a>>>,
 ) -> Result<One> {
     let accepted = |verdict, agent_id: Option<&AgentId>, session_id| Accepted {
         verdict,
@@ -473,12 +473,12 @@ pub(super) fn take_position(
     row.map(|mut row| row.int(0)).transpose()
 }
 
-fn session_row(
-    delivery: &NewDelivery,
-    dispatch: &Dispatch,
-    id: &SessionId,
+fn session_row<'a>(
+    delivery: &'a NewDelivery,
+    dispatch: &'a Dispatch,
+    id: &'a SessionId,
     now: Timestamp,
-) -> Vec<Value> {
+) -> Vec<Value<'a>> {
     params![
         id,
         &dispatch.agent_id,
@@ -496,19 +496,19 @@ fn session_row(
     .into()
 }
 
-fn inbox_row(
+fn inbox_row<'a>(
     session: &SessionId,
     position: i64,
-    delivery: &NewDelivery,
-    dispatch: &Dispatch,
-    delivery_id: &DeliveryId,
-) -> Vec<Value> {
+    delivery: &'a NewDelivery,
+    dispatch: &'a Dispatch,
+    delivery_id: &'a DeliveryId,
+) -> Vec<Value<'a>> {
     let (body, n_chunks) = match &dispatch.message {
         MessageBody::Inline(body) => (body.as_str(), 0),
         MessageBody::Chunks(n) => ("", *n),
     };
     params![
-        session,
+        session.to_string(),
         position,
         &dispatch.event_id,
         body,

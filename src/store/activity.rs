@@ -50,12 +50,12 @@ impl Store {
 
     /// Agents that never had a session are not among the answers.
     pub async fn last_sessions(&self, agents: Vec<AgentId>) -> Result<Vec<LastSession>> {
-        let values: Vec<Value> = agents.iter().map(Value::from).collect();
-        if values.is_empty() {
+        if agents.is_empty() {
             return Ok(Vec::new());
         }
         self.driver
             .read(move |tx| {
+                let values: Vec<Value> = agents.iter().map(Value::from).collect();
                 let sql = format!(
                     "select a.id, s.id, s.status, s.updated_at from agents a join sessions s \
                      on s.id = (select max(x.id) from sessions x where x.agent_id = a.id) \
@@ -79,12 +79,12 @@ impl Store {
 
     /// Sources that never had a delivery are not among the answers.
     pub async fn last_deliveries(&self, sources: Vec<SourceId>) -> Result<Vec<LastDelivery>> {
-        let values: Vec<Value> = sources.iter().map(Value::from).collect();
-        if values.is_empty() {
+        if sources.is_empty() {
             return Ok(Vec::new());
         }
         self.driver
             .read(move |tx| {
+                let values: Vec<Value> = sources.iter().map(Value::from).collect();
                 let sql = format!(
                     "select r.id, d.id, d.status, d.outcome, d.received_at, d.session_id \
                      from sources r join deliveries d \

@@ -2,7 +2,7 @@
 
 use super::{
     Page, Result, Store,
-    driver::{Tx, Value, params},
+    driver::{Tx, params},
 };
 use crate::{
     clock::Timestamp,
@@ -68,19 +68,17 @@ pub(super) fn note(tx: &mut Tx<'_>, change: &Change, at: Timestamp) -> Result<()
 
 /// Notes a change of something that is no configuration.
 pub(super) fn note_only(tx: &mut Tx<'_>, change: &Change, at: Timestamp) -> Result<()> {
-    let row: Vec<Value> = params![
-        &AuditId::new(at),
-        at,
-        &change.actor,
-        change.action,
-        &change.target,
-        change.details.to_string(),
-    ]
-    .into();
     tx.execute(
         "insert into audit (id, at, actor, action, target, details) \
          values ($1, $2, $3, $4, $5, $6)",
-        &row,
+        &params![
+            &AuditId::new(at),
+            at,
+            &change.actor,
+            change.action,
+            &change.target,
+            change.details.to_string(),
+        ],
     )?;
     Ok(())
 }

@@ -231,7 +231,7 @@ fn page_of_log(
                    where session_id = $1"
         .to_owned();
     let mut values: Vec<Value> = params![session].into();
-    let mut and = |text: &str, value: Value| {
+    let mut and = |text: &str, value| {
         values.push(value);
         sql.push_str(&format!(" and {text} ${}", values.len()));
     };

@@ -420,12 +420,12 @@ pub(super) fn trace(stored: &str) -> Result<TraceContext> {
 }
 
 /// Moves what waits from the inbox into the rows that will be appended; answers what that was.
-fn take(
+fn take<'a>(
     tx: &mut Tx<'_>,
-    held: &Held,
-    turn: &TurnId,
+    held: &'a Held,
+    turn: &'a TurnId,
     at: Timestamp,
-    rows: &mut Vec<Vec<Value>>,
+    rows: &mut Vec<Vec<Value<'a>>>,
 ) -> Result<Vec<TakenMessage>> {
     let waiting = tx.query(
         "select i.position, i.event_id, i.body, i.n_chunks, i.private, i.received_at, d.id, \
@@ -442,7 +442,7 @@ fn take(
             params![
                 &held.session_id,
                 held.next_seq + rows.len() as i64,
-                &row.id::<EventId>(1)?,
+                row.text(1)?,
                 "user.message",
                 row.text(2)?,
                 row.int(3)?,
@@ -479,7 +479,7 @@ fn append_rows(
 fn write(
     tx: &mut Tx<'_>,
     held: &Held,
-    rows: Vec<Vec<Value>>,
+    rows: Vec<Vec<Value<'_>>>,
     status: &str,
     at: Timestamp,
 ) -> Result<()> {
@@ -495,7 +495,7 @@ fn write(
     Ok(())
 }
 
-fn event_row(held: &Held, n: usize, event: &NewEvent, at: Timestamp) -> Vec<Value> {
+fn event_row<'a>(held: &'a Held, n: usize, event: &'a NewEvent, at: Timestamp) -> Vec<Value<'a>> {
     params![
         &held.session_id,
         held.next_seq + n as i64,

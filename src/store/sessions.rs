@@ -1,5 +1,7 @@
 //! Sessions: made, looked at, listed, and given messages by people and programs.
 
+use std::collections::HashMap;
+
 use super::{
     Error, Page, Result, Store,
     accept::take_position,
@@ -189,26 +191,26 @@ impl Store {
             .await
     }
 
-    /// Sessions of a source that want work, counted up to a limit.
-    pub async fn waiting_sessions(&self, source: &SourceId, limit: u64) -> Result<u64> {
-        let source = source.clone();
+    /// How many sessions of each source want work; sources without any are not among the answers.
+    pub async fn waiting_sessions(&self) -> Result<HashMap<SourceId, u64>> {
         self.driver
             .read(move |tx| {
-                let sql = "select count(*) from (select 1 as one from sessions \
-                           where source_id = $1 and next_at is not null limit $2) waiting";
-                let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                let row = tx.first(sql, &params![&source, limit])?;
-                let n = row.ok_or(Error::Bug("count without a row"))?.int(0)?;
-                Ok(u64::try_from(n).unwrap_or(0))
+                let sql = "select source_id, count(*) from sessions \
+                           where next_at is not null and source_id is not null group by source_id";
+                let counted = tx
+                    .query(sql, &[])?
+                    .into_iter()
+                    .map(|mut row| Ok((row.id(0)?, u64::try_from(row.int(1)?).unwrap_or(0))));
+                counted.collect()
             })
             .await
     }
 }
 
-fn list_sql(filter: &SessionFilter) -> (String, Vec<Value>) {
+fn list_sql(filter: &SessionFilter) -> (String, Vec<Value<'_>>) {
     let mut sql = format!("select {COLUMNS} where 1 = 1");
     let mut values = Vec::new();
-    let mut and = |text: &str, value: Value| {
+    let mut and = |text: &str, value| {
         values.push(value);
         sql.push_str(&format!(" and {text} ${}", values.len()));
     };

@@ -23,7 +23,7 @@ pub(super) fn repeat(
     tx: &mut Tx<'_>,
     delivery: &NewDelivery,
     now: Timestamp,
-    inbox: &mut Vec<Vec<Value>>,
+    inbox: &mut Vec<Vec<Value<'_>>>,
 ) -> Result<One> {
     let rerun = match &delivery.route {
         Route::To(dispatch) if delivery.rerun_failed => {
@@ -58,7 +58,8 @@ pub(super) fn repeat(
     let mut verdict = Verdict::Duplicate;
     if let (Some((dispatch, session)), Some(position)) = (&rerun, position) {
         let dispatch = rerun_message(tx, delivery, dispatch, &id, attempt)?;
-        inbox.push(inbox_row(session, position, delivery, &dispatch, &id));
+        let row = inbox_row(session, position, delivery, &dispatch, &id);
+        inbox.push(row.into_iter().map(Value::into_owned).collect());
         verdict = Verdict::Accepted;
     }
     let (agent_id, session_id) = (row.id_or_null(1)?, row.id_or_null(2)?);

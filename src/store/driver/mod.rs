@@ -119,7 +119,7 @@ pub(crate) enum Tx<'a> {
 }
 
 impl Tx<'_> {
-    pub(crate) fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>> {
+    pub(crate) fn query(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<Row>> {
         match self {
             Tx::Sqlite(tx) => tx.query(sql, params),
             Tx::Postgres(tx) => tx.query(sql, params),
@@ -127,12 +127,12 @@ impl Tx<'_> {
     }
 
     /// The first row of an answer, if there is one.
-    pub(crate) fn first(&mut self, sql: &str, params: &[Value]) -> Result<Option<Row>> {
+    pub(crate) fn first(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Option<Row>> {
         Ok(self.query(sql, params)?.into_iter().next())
     }
 
     /// The number of rows that were changed.
-    pub(crate) fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
+    pub(crate) fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64> {
         match self {
             Tx::Sqlite(tx) => tx.execute(sql, params),
             Tx::Postgres(tx) => tx.execute(sql, params),
@@ -141,7 +141,7 @@ impl Tx<'_> {
 
     /// Inserts many rows with a text that has `{rows:…}`, one letter for each column: `t` text,
     /// `i` bigint, `b` bytes. One statement on PostgreSQL, a loop on SQLite.
-    pub(crate) fn insert(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<()> {
+    pub(crate) fn insert(&mut self, sql: &str, rows: &[Vec<Value<'_>>]) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -153,7 +153,7 @@ impl Tx<'_> {
 
     /// As [`Tx::insert`], with a text that ends in `on conflict … do nothing` and has `id` as its
     /// first column. Tells of each row whether it went in.
-    pub(crate) fn insert_new(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<Vec<bool>> {
+    pub(crate) fn insert_new(&mut self, sql: &str, rows: &[Vec<Value<'_>>]) -> Result<Vec<bool>> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -164,7 +164,7 @@ impl Tx<'_> {
                 let ids: Vec<Value> =
                     inserted.into_iter().filter_map(|row| row.0.into_iter().next()).collect();
                 let ids: HashSet<&str> = ids.iter().filter_map(Value::as_text).collect();
-                let is_new = |row: &Vec<Value>| {
+                let is_new = |row: &Vec<Value<'_>>| {
                     row.first().and_then(Value::as_text).is_some_and(|id| ids.contains(id))
                 };
                 Ok(rows.iter().map(is_new).collect())

@@ -26,7 +26,7 @@ use crate::{
     store::{Error, Options, Result},
 };
 
-/// One for each writer of accept batches.
+/// While one waits for its commit, the next batch is written with the other.
 const INGEST_CONNECTIONS: usize = 2;
 
 #[derive(Clone)]
@@ -207,12 +207,12 @@ impl Drop for Tx<'_> {
 }
 
 impl Tx<'_> {
-    pub(super) fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>> {
+    pub(super) fn query(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<Row>> {
         let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|it| it as _).collect();
         self.rows(sql, &params)
     }
 
-    pub(super) fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
+    pub(super) fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64> {
         let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|it| it as _).collect();
         self.run(async |client| {
             let statement = prepare(client, sql).await?;
@@ -220,7 +220,7 @@ impl Tx<'_> {
         })
     }
 
-    pub(super) fn insert(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<Vec<Row>> {
+    pub(super) fn insert(&mut self, sql: &str, rows: &[Vec<Value<'_>>]) -> Result<Vec<Row>> {
         let n_columns = rows.first().map_or(0, Vec::len);
         let columns: Vec<Column<'_>> = (0..n_columns).map(|index| Column { rows, index }).collect();
         let params: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|it| it as _).collect();
@@ -280,10 +280,10 @@ async fn prepare(
 }
 
 fn read_row(row: &tokio_postgres::Row) -> Result<Row> {
-    let value = |index: usize, kind: &Type| -> std::result::Result<Value, tokio_postgres::Error> {
+    let value = |index: usize, kind: &Type| -> std::result::Result<_, tokio_postgres::Error> {
         Ok(match *kind {
             Type::TEXT | Type::VARCHAR | Type::NAME => {
-                row.try_get::<_, Option<String>>(index)?.map_or(Value::Null, Value::Text)
+                row.try_get::<_, Option<String>>(index)?.into()
             }
             Type::INT8 => row.try_get::<_, Option<i64>>(index)?.map_or(Value::Null, Value::Int),
             Type::INT4 => row
@@ -304,7 +304,7 @@ fn read_row(row: &tokio_postgres::Row) -> Result<Row> {
 
 type Encoded = std::result::Result<IsNull, Box<dyn std::error::Error + Sync + Send>>;
 
-impl ToSql for Value {
+impl ToSql for Value<'_> {
     fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Encoded {
         match self {
             Value::Null => Ok(IsNull::Yes),
@@ -325,7 +325,7 @@ impl ToSql for Value {
 /// One column of many rows, sent as an array.
 #[derive(Debug)]
 struct Column<'a> {
-    rows: &'a [Vec<Value>],
+    rows: &'a [Vec<Value<'a>>],
     index: usize,
 }
 

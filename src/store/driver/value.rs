@@ -1,8 +1,11 @@
 //! Values, rows and the one SQL text: what both databases have in common.
 //!
 //! Four types cross the border: text, bigint, bytes and null. A statement is written once, with
-//! `$1` parameters and three placeholders that differ: `{lock}` (row locks, PostgreSQL only),
-//! `{bytes}` (the type of a blob) and `{rows:…}` (the rows of [`Tx::insert`](super::Tx::insert)).
+//! `$1` parameters and a few placeholders that differ: `{lock}` and `{wait}` (row locks, PostgreSQL
+//! only), `{bytes}` (the type of a blob), `{c}` (order by bytes), `{keyed}` (a table that is the index
+//! of its key) and `{rows:…}` (the rows of [`Tx::insert`](super::Tx::insert)).
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 
@@ -12,15 +15,26 @@ use crate::{
     store::{Error, Result},
 };
 
+/// A parameter, which need not own its text, or a column, which does.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
+pub(crate) enum Value<'a> {
     Null,
-    Text(String),
+    Text(Cow<'a, str>),
     Int(i64),
     Bytes(Bytes),
 }
 
-impl Value {
+impl Value<'_> {
+    /// The same without whatever it borrowed from.
+    pub(crate) fn into_owned(self) -> Value<'static> {
+        match self {
+            Value::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
+            Value::Null => Value::Null,
+            Value::Int(int) => Value::Int(int),
+            Value::Bytes(bytes) => Value::Bytes(bytes),
+        }
+    }
+
     pub(crate) fn as_text(&self) -> Option<&str> {
         match self {
             Value::Text(text) => Some(text),
@@ -31,8 +45,8 @@ impl Value {
 
 macro_rules! value_from {
     ($($type:ty => |$it:ident| $value:expr;)*) => {$(
-        impl From<$type> for Value {
-            fn from($it: $type) -> Value {
+        impl<'a> From<$type> for Value<'a> {
+            fn from($it: $type) -> Value<'a> {
                 $value
             }
         }
@@ -40,9 +54,9 @@ macro_rules! value_from {
 }
 
 value_from! {
-    &str => |it| Value::Text(it.to_owned());
-    String => |it| Value::Text(it);
-    &String => |it| Value::Text(it.clone());
+    &'a str => |it| Value::Text(Cow::Borrowed(it));
+    String => |it| Value::Text(Cow::Owned(it));
+    &'a String => |it| Value::Text(Cow::Borrowed(it));
     i64 => |it| Value::Int(it);
     bool => |it| Value::Int(i64::from(it));
     Timestamp => |it| Value::Int(it.0);
@@ -50,14 +64,14 @@ value_from! {
     Vec<u8> => |it| Value::Bytes(it.into());
 }
 
-impl<T: Id> From<&T> for Value {
-    fn from(id: &T) -> Value {
-        Value::Text(id.as_str().to_owned())
+impl<'a, T: Id> From<&'a T> for Value<'a> {
+    fn from(id: &'a T) -> Value<'a> {
+        Value::Text(Cow::Borrowed(id.as_str()))
     }
 }
 
-impl<T: Into<Value>> From<Option<T>> for Value {
-    fn from(it: Option<T>) -> Value {
+impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
+    fn from(it: Option<T>) -> Value<'a> {
         it.map_or(Value::Null, Into::into)
     }
 }
@@ -70,10 +84,10 @@ pub(crate) use params;
 
 /// One row of an answer. Columns are taken by position, in the order of the statement's text.
 #[derive(Debug)]
-pub(crate) struct Row(pub(crate) Vec<Value>);
+pub(crate) struct Row(pub(crate) Vec<Value<'static>>);
 
 impl Row {
-    fn take(&mut self, index: usize) -> Result<Value> {
+    fn take(&mut self, index: usize) -> Result<Value<'static>> {
         match self.0.get_mut(index) {
             Some(value) => Ok(std::mem::replace(value, Value::Null)),
             None => Err(corrupt(index, "a column")),
@@ -82,14 +96,14 @@ impl Row {
 
     pub(crate) fn text(&mut self, index: usize) -> Result<String> {
         match self.take(index)? {
-            Value::Text(text) => Ok(text),
+            Value::Text(text) => Ok(text.into_owned()),
             _ => Err(corrupt(index, "text")),
         }
     }
 
     pub(crate) fn text_or_null(&mut self, index: usize) -> Result<Option<String>> {
         match self.take(index)? {
-            Value::Text(text) => Ok(Some(text)),
+            Value::Text(text) => Ok(Some(text.into_owned())),
             Value::Null => Ok(None),
             Value::Int(_) | Value::Bytes(_) => Err(corrupt(index, "text or null")),
         }
@@ -193,6 +207,9 @@ fn placeholder(name: &str, dialect: Dialect) -> String {
         ("bytes", Dialect::Sqlite) => "blob".to_owned(),
         ("bytes", Dialect::Postgres) => "bytea".to_owned(),
         // PostgreSQL sorts text by locale unless told otherwise; SQLite always by bytes.
+        // Small rows live in the tree of their key, where SQLite would else have two.
+        ("keyed", Dialect::Sqlite) => "without rowid".to_owned(),
+        ("keyed", Dialect::Postgres) => String::new(),
         ("c", Dialect::Sqlite) => String::new(),
         ("c", Dialect::Postgres) => "collate \"C\"".to_owned(),
         (name, dialect) => match name.strip_prefix("rows:") {

@@ -10,7 +10,9 @@ create table sessions (
   source_id text {c},
   title text {c},
   metadata text {c} not null,
-  status text {c} not null check (status in ('idle', 'running', 'rescheduling', 'terminated')),
+  -- Written out: for an `in` of more than two SQLite makes a table each time a row is written.
+  status text {c} not null
+    check (status = 'idle' or status = 'running' or status = 'rescheduling' or status = 'terminated'),
   created_at bigint not null,
   updated_at bigint not null,
   archived_at bigint,
@@ -45,15 +47,14 @@ create table sessions (
   constraint inbox_in_order check (inbox_taken <= inbox_given),
   constraint rescheduled_is_timed check (status <> 'rescheduling' or next_at is not null),
   constraint terminated_rests check (status <> 'terminated' or lease_owner is null)
-);
--- The claim: due sessions of an agent, oldest first. Only sessions that want work are in it.
-create index sessions_due on sessions (agent_id, next_at) where next_at is not null;
+) {keyed};
+-- The claim: due sessions of an agent, oldest first. Only sessions that want work are in it. With the
+-- source it also counts how many of each source wait.
+create index sessions_due on sessions (agent_id, next_at, source_id) where next_at is not null;
 -- Who is next in an environment.
 create index sessions_parked on sessions (environment_id, parked_at) where parked_at is not null;
 -- The list of an agent's sessions, newest first.
 create index sessions_by_agent on sessions (agent_id, id);
--- How many sessions of a source wait.
-create index sessions_waiting on sessions (source_id) where next_at is not null;
 
 -- One session per value of a source's key template.
 create table session_keys (
@@ -61,7 +62,7 @@ create table session_keys (
   key text {c} not null,
   session_id text {c} not null,
   primary key (source_id, key)
-);
+) {keyed};
 
 -- Messages that have arrived and are not taken yet, in commit order.
 create table inbox (
@@ -98,8 +99,10 @@ create index events_in_pieces on events (id) where n_chunks > 0;
 create table turns (
   id text {c} primary key,
   session_id text {c} not null,
-  status text {c} not null check (status in ('running', 'waiting', 'done')),
-  stop_reason text {c} check (stop_reason in ('end_turn', 'retries_exhausted', 'budget_reached', 'refusal', 'interrupted', 'failed')),
+  status text {c} not null check (status = 'running' or status = 'waiting' or status = 'done'),
+  stop_reason text {c}
+    check (stop_reason = 'end_turn' or stop_reason = 'retries_exhausted' or stop_reason = 'budget_reached'
+      or stop_reason = 'refusal' or stop_reason = 'interrupted' or stop_reason = 'failed'),
   -- Claims that found this turn unfinished since it last got any further.
   resumes bigint not null default 0,
   -- Where the log stood at the last of those claims.
@@ -110,6 +113,6 @@ create table turns (
   ended_at bigint,
   constraint done_has_reason check ((status = 'done') = (stop_reason is not null)),
   constraint done_has_end check ((status = 'done') = (ended_at is not null))
-);
+) {keyed};
 -- The turns of a session.
 create index turns_by_session on turns (session_id, id);

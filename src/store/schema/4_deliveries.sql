@@ -6,8 +6,11 @@ create table deliveries (
   dedupe_key text {c} not null,
   identity_field text {c} not null,
   identity_weak bigint not null check (identity_weak in (0, 1)),
-  status text {c} not null check (status in ('accepted', 'filtered', 'held')),
-  outcome text {c} check (outcome in ('pending', 'running', 'waiting', 'succeeded', 'failed', 'cancelled', 'in_doubt')),
+  status text {c} not null check (status = 'accepted' or status = 'filtered' or status = 'held'),
+  -- Written out, as the states of sessions are.
+  outcome text {c}
+    check (outcome = 'pending' or outcome = 'running' or outcome = 'waiting' or outcome = 'succeeded'
+      or outcome = 'failed' or outcome = 'cancelled' or outcome = 'in_doubt'),
   reason text {c},
   agent_id text {c},
   session_id text {c},
@@ -36,7 +39,7 @@ create index deliveries_by_source on deliveries (source_id, id);
 create index deliveries_by_session on deliveries (session_id, id) where session_id is not null;
 -- The lists of what needs a person.
 create index deliveries_held on deliveries (id) where status = 'held';
-create index deliveries_failed on deliveries (id) where outcome in ('failed', 'in_doubt');
+create index deliveries_failed on deliveries (id) where outcome = 'failed' or outcome = 'in_doubt';
 
 -- How long the oldest delivery of a source has waited for its turn.
 create index deliveries_pending on deliveries (source_id, id) where outcome = 'pending';
@@ -48,7 +51,7 @@ create table attempts (
   request_id text {c} not null,
   received_at bigint not null,
   primary key (delivery_id, n)
-);
+) {keyed};
 
 -- Pieces of bodies and messages that are too large for one row. `owner` is a delivery or an event.
 create table chunks (

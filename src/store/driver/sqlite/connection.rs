@@ -113,7 +113,7 @@ impl Tx<'_> {
     pub(in crate::store::driver) fn query(
         &mut self,
         sql: &str,
-        params: &[Value],
+        params: &[Value<'_>],
     ) -> Result<Vec<Row>> {
         let text = self.prepared.text(sql);
         let mut statement = self.prepared.connection.prepare_cached(&text).map_err(from_sqlite)?;
@@ -122,7 +122,11 @@ impl Tx<'_> {
         Ok(out)
     }
 
-    pub(in crate::store::driver) fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
+    pub(in crate::store::driver) fn execute(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+    ) -> Result<u64> {
         let text = self.prepared.text(sql);
         let mut statement = self.prepared.connection.prepare_cached(&text).map_err(from_sqlite)?;
         let n = statement.execute(rusqlite::params_from_iter(params)).map_err(from_sqlite)?;
@@ -134,11 +138,11 @@ impl Tx<'_> {
     pub(in crate::store::driver) fn insert(
         &mut self,
         sql: &str,
-        rows: &[Vec<Value>],
+        rows: &[Vec<Value<'_>>],
     ) -> Result<Vec<bool>> {
         let text = self.prepared.text(sql);
         let mut statement = self.prepared.connection.prepare_cached(&text).map_err(from_sqlite)?;
-        let insert = |row: &Vec<Value>| {
+        let insert = |row: &Vec<Value<'_>>| {
             let n = statement.execute(rusqlite::params_from_iter(row)).map_err(from_sqlite)?;
             Ok(n == 1)
         };
@@ -157,7 +161,7 @@ impl Tx<'_> {
 
 fn collect(
     statement: &mut rusqlite::Statement<'_>,
-    params: &[Value],
+    params: &[Value<'_>],
     out: &mut Vec<Row>,
 ) -> Result<()> {
     let n_columns = statement.column_count();
@@ -169,7 +173,7 @@ fn collect(
                 ValueRef::Null => Value::Null,
                 ValueRef::Integer(int) => Value::Int(int),
                 ValueRef::Text(text) => {
-                    Value::Text(String::from_utf8(text.to_vec()).map_err(Error::corrupt)?)
+                    String::from_utf8(text.to_vec()).map_err(Error::corrupt)?.into()
                 }
                 ValueRef::Blob(bytes) => Value::Bytes(bytes.to_vec().into()),
                 ValueRef::Real(_) => {
@@ -182,7 +186,7 @@ fn collect(
     Ok(())
 }
 
-impl ToSql for Value {
+impl ToSql for Value<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
             Value::Null => ValueRef::Null,
