@@ -44,6 +44,9 @@ pub fn printable(text: &str) -> String {
 
 /// As [`printable`], in one line: nothing can pretend to be a line of its own.
 pub fn one_line(text: &str) -> String {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let text = printable(text);
     if !text.contains(['\n', '\t']) {
         return text;
