@@ -21,6 +21,7 @@ use crate::{
     agent,
     clock::Clock,
     config::{Config, Declared, Loaded},
+    fetch::Https,
     ingest::{Ingest, Keys, Registry},
     model::Models,
     preview::Previews,
@@ -82,7 +83,8 @@ impl Server {
         let keys = Keys { box_key: declared.box_key.clone(), master_key: Some(master_key) };
         let registry = Registry::open(store.clone(), vault, keys.clone()).await?;
         declare::seed(&store, &registry, &config.models).await?;
-        let (ingest, refusals) = Ingest::new(store.clone(), registry, config.limits.clone());
+        let (ingest, refusals) =
+            Ingest::new(store.clone(), registry, config.limits.clone(), Arc::new(Https::new()?));
         declare::apply(&store, &ingest, &declared).await?;
 
         let tasks = Tasks {

@@ -189,6 +189,11 @@ pub(super) fn limits(reader: &mut Reader<'_>) -> ingest::Options {
             default.refusals_max,
             number(0..=10_000_000, "attempts"),
         ),
+        fetches_per_minute_max: reader.get(
+            "limits.fetches_per_minute_max",
+            default.fetches_per_minute_max,
+            number(0..=10_000, "files"),
+        ),
     };
     if options.in_flight_bytes_max < options.body_bytes_max {
         reader.problem(

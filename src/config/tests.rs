@@ -131,6 +131,7 @@ fn every_key_of_every_section_has_a_variable() {
         ("BELLPULL_LIMITS__WAITING_MESSAGES_MAX", "7"),
         ("BELLPULL_LIMITS__FREE_DISK_BYTES_MIN", "0"),
         ("BELLPULL_LIMITS__REFUSALS_MAX", "6"),
+        ("BELLPULL_LIMITS__FETCHES_PER_MINUTE_MAX", "5"),
         ("BELLPULL_STORE__READERS", "2"),
         ("BELLPULL_STORE__POSTGRES_CONNECTIONS_MAX", "5"),
         ("BELLPULL_STORE__STATEMENT_SECONDS_MAX", "4"),

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{
     Problem,
     field::{Place, Pointer, is_header_name},
+    origin::Origin,
 };
 
 /// A request that is no delivery, and its answer.
@@ -47,7 +48,18 @@ pub struct Handshake {
     /// hand.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shown: bool,
+    /// A URL that is called before the answer: so the sender knows that we want what it sends.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub visit: Option<Visit>,
     pub reply: Reply,
+}
+
+/// Where the URL stands, and what it must look like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Visit {
+    pub url: Place,
+    pub from: Origin,
 }
 
 /// Whether a field needs not be written.
@@ -177,6 +189,15 @@ impl Handshake {
                 "shown",
                 "belongs to a handshake that is answered in a window",
             ));
+        }
+        if let Some(visit) = &self.visit {
+            if self.answered != Answered::After {
+                let message = "belongs to a handshake that is answered after the gate";
+                return Err(Problem::new("visit", message));
+            }
+            visit.from.check().map_err(|problem| {
+                Problem::new(format!("visit.from.{}", problem.field), problem.message)
+            })?;
         }
         if self.token.is_some() && self.answered != Answered::Before {
             return Err(Problem::new("token", "belongs to a handshake that is answered before"));

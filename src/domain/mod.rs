@@ -5,6 +5,7 @@
 //! by deriving serde, and their field names are a promise to clients.
 
 pub mod agent;
+pub mod certified;
 pub mod content;
 pub mod conversation;
 pub mod cost;
@@ -16,6 +17,7 @@ pub mod handshake;
 pub mod key;
 pub mod model;
 pub mod nearest;
+pub mod origin;
 pub mod secret;
 pub mod session;
 pub mod source;

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{
     Problem,
+    certified::Certified,
     field::{Pointer, is_header_name},
     nearest::nearest,
     template::{Piece, Template},
@@ -40,6 +41,9 @@ pub enum Verifier {
     EcdsaP256(Box<Signature>),
     /// The body itself holds an HMAC over some of its fields.
     BodyHmac(Box<BodyHmac>),
+    /// A signature by a key whose certificate the request names. The secret is what the sender knows
+    /// its customer by.
+    Certificate(Box<Certified>),
     /// A header holds a JSON Web Token that is signed with the secret.
     Jwt(Jwt),
     /// The first of several that fits the secret and the request.
@@ -57,7 +61,7 @@ pub struct Alternative {
 }
 
 /// The words for `type`.
-const TYPES: [&str; 12] = [
+const TYPES: [&str; 13] = [
     "bearer",
     "basic",
     "header",
@@ -68,6 +72,7 @@ const TYPES: [&str; 12] = [
     "ed25519",
     "ecdsa_p256",
     "body_hmac",
+    "certificate",
     "jwt",
     "one_of",
 ];
@@ -340,6 +345,7 @@ impl Verifier {
                 }
             }
             Verifier::BodyHmac(rule) => rule.check(),
+            Verifier::Certificate(rule) => rule.check(),
             Verifier::Jwt(rule) => check_header("header", &rule.header),
             Verifier::OneOf { one_of } => {
                 if !(1..=ALTERNATIVES_MAX).contains(&one_of.len()) {
@@ -351,7 +357,9 @@ impl Verifier {
                         let field = problem.field;
                         Problem::new(format!("one_of[{n}].{field}"), problem.message)
                     };
-                    if let Verifier::OneOf { .. } | Verifier::Box {} = verifier {
+                    if let Verifier::OneOf { .. } | Verifier::Box {} | Verifier::Certificate(_) =
+                        verifier
+                    {
                         return Err(at(Problem::new("type", "cannot be an alternative")));
                     }
                     verifier.check().map_err(at)?;
@@ -525,8 +533,8 @@ mod tests {
         assert!(!found.join("\n").contains("s3cret"));
         expect![[r#"
             : must be an object with a `type`
-            type: must be one of `bearer`, `basic`, `header`, `box`, `query`, `body_field`, `hmac`, `ed25519`, `ecdsa_p256`, `body_hmac`, `jwt`, `one_of`
-            type: must be one of `bearer`, `basic`, `header`, `box`, `query`, `body_field`, `hmac`, `ed25519`, `ecdsa_p256`, `body_hmac`, `jwt`, `one_of`
+            type: must be one of `bearer`, `basic`, `header`, `box`, `query`, `body_field`, `hmac`, `ed25519`, `ecdsa_p256`, `body_hmac`, `certificate`, `jwt`, `one_of`
+            type: must be one of `bearer`, `basic`, `header`, `box`, `query`, `body_field`, `hmac`, `ed25519`, `ecdsa_p256`, `body_hmac`, `certificate`, `jwt`, `one_of`
             x: is not a field of this verifier
             username: is required
             username: must not be empty, nor contain `:`

@@ -32,6 +32,9 @@ pub struct Options {
     pub free_disk_bytes_min: u64,
     /// Refused attempts kept to be looked at, over all sources; the oldest go first.
     pub refusals_max: u64,
+    /// Files that strangers' requests may make the server fetch in one minute (certificates of
+    /// senders), and as many for senders that proved themselves; 503 beyond.
+    pub fetches_per_minute_max: u32,
 }
 
 impl Default for Options {
@@ -46,6 +49,7 @@ impl Default for Options {
             waiting_messages_max: 10_000,
             free_disk_bytes_min: 512 * 1024 * 1024,
             refusals_max: 10_000,
+            fetches_per_minute_max: 30,
         }
     }
 }

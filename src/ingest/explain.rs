@@ -62,7 +62,7 @@ pub enum Destination {
 
 impl Ingest {
     /// What would become of a request to a source at some time.
-    pub fn explain(
+    pub async fn explain(
         &self,
         snapshot: &Snapshot,
         entry: &Entry,
@@ -73,13 +73,25 @@ impl Ingest {
         let endpoint = entry.endpoint();
         let head = Head { endpoint, method, url, headers, request_id: WebhookRequestId::new(at) };
         let payload = Payload::new(&head.headers, body);
+        let url = entry.sender.as_ref().ok().and_then(|sender| {
+            let url = super::certificate_url(entry, sender, &head, &payload, at);
+            Some((sender, url.ok()?))
+        });
+        let certificate = match url {
+            Some((sender, url)) => self.certificate(entry, sender, url, self.clock.now()).await,
+            None => Ok(None),
+        };
+        let certificate = certificate.ok().flatten();
+        let certificate = certificate.as_deref();
         let notes = Notes::kept();
         let watch = Watch { now: at, notes: &notes };
         let looked = gate::look(snapshot, Some(entry), &head, watch);
         let decided = looked.and_then(|(entry, sender, look)| {
             let passed = match look {
                 gate::Look::Passed(passed) => passed,
-                gate::Look::NeedsBody => gate::verify(entry, sender, &head, &payload, watch)?,
+                gate::Look::NeedsBody => {
+                    gate::verify(entry, sender, &head, &payload, certificate, watch)?
+                }
             };
             Ok((sender, passed))
         });

@@ -209,6 +209,7 @@ pub(super) fn is_sensitive(sender: &Sender, name: &HeaderName) -> bool {
         | Verifier::Ed25519(_)
         | Verifier::EcdsaP256(_)
         | Verifier::BodyHmac(_)
+        | Verifier::Certificate(_)
         // It is asked for each of its ways.
         | Verifier::OneOf { .. } => false,
     };

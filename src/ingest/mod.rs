@@ -8,6 +8,7 @@
 //! and waking whoever does: the caller rings.
 
 mod bounds;
+mod certificates;
 mod condition;
 mod explain;
 mod facts;
@@ -43,12 +44,14 @@ pub use render::pretty_json;
 pub use sign::{Draft, Held, Signed, sign};
 pub use trial::{Trial, shown_headers};
 
+use certificates::{Certificate, Certificates};
 use facts::Facts;
 use gate::{Look, Notes, Watch};
 
 use crate::{
     clock::{Clock, Timestamp},
-    domain::{source::OnRedelivery, trace::TraceContext},
+    domain::{source::OnRedelivery, trace::TraceContext, verifier::Verifier},
+    fetch::{self, Fetch, Network},
     id::{AgentId, DeliveryId, EventId, Id, RefusalId, SessionId, WebhookRequestId},
     metrics::{Received, SourceCounters},
     store::{
@@ -123,6 +126,7 @@ pub enum Reject {
 pub struct Ingest {
     pub registry: Registry,
     pub bounds: Bounds,
+    certificates: Certificates,
     store: Store,
     clock: Clock,
     refusals: tokio::sync::mpsc::Sender<Refusal>,
@@ -153,12 +157,15 @@ impl Ingest {
         store: Store,
         registry: Registry,
         options: Options,
+        network: Arc<dyn Network>,
     ) -> (Arc<Ingest>, tokio::sync::mpsc::Receiver<Refusal>) {
         let (refusals, notes) = tokio::sync::mpsc::channel(REFUSALS_WAITING);
         let clock = store.clock().clone();
         let bounds = Bounds::new(options);
         let unknown = [true, false].map(|is_agent| store.metrics().unknown_source(is_agent));
-        (Arc::new(Ingest { registry, bounds, store, clock, refusals, unknown }), notes)
+        let certificates = Certificates::new(Fetch::new(network, clock.clone()));
+        let ingest = Ingest { registry, bounds, certificates, store, clock, refusals, unknown };
+        (Arc::new(ingest), notes)
     }
 
     /// Takes a request. `read_body` is called once nothing but the body can decide, or not at all.
@@ -275,17 +282,47 @@ impl Ingest {
             Look::NeedsBody => {
                 let (body, permit) = read_body(self.bounds.unverified(&entry.lane)).await?;
                 let payload = Payload::new(&head.headers, body);
-                let watch = Watch { now, notes: &Notes::none() };
-                let passed = gate::verify(entry, sender, head, &payload, watch).map_err(refuse)?;
+                let url = certificate_url(entry, sender, head, &payload, now).map_err(refuse)?;
+                let certificate = self.certificate(entry, sender, url, now).await;
+                let certificate = certificate.map_err(refuse)?;
+                let (certificate, watch) =
+                    (certificate.as_deref(), Watch { now, notes: &Notes::none() });
+                let passed = gate::verify(entry, sender, head, &payload, certificate, watch);
+                let passed = passed.map_err(refuse)?;
                 self.bounds.check(entry)?;
                 (payload, permit.verified(), passed)
             }
         };
         if let Some(asked) = handshake::of_sender(entry, sender, head, &payload, now) {
+            self.visit(&asked).await?;
             let greeting = self.greet(entry, &asked, passed.secret.as_ref(), now).await;
             return greeting.map(Entrance::Greeted).ok_or(Reject::Unauthorized);
         }
         Ok(Entrance::Guest(Guest { entry, sender, payload, _permit: permit }))
+    }
+
+    /// The certificate that a request names, if its sender has them.
+    async fn certificate(
+        &self,
+        entry: &Entry,
+        sender: &Sender,
+        url: Option<String>,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Certificate>>, gate::Refused> {
+        let (Some(url), Verifier::Certificate(rule)) = (url, &sender.verifier) else {
+            return Ok(None);
+        };
+        let per_minute_max = self.bounds.options().fetches_per_minute_max;
+        match self.certificates.get(&url, rule, per_minute_max, now).await {
+            Ok(certificate) => Ok(Some(certificate)),
+            Err(error) => {
+                let mut refused = gate::refused(entry, format!("the certificate: {error}"));
+                if !matches!(error, fetch::Error::Forbidden(_)) {
+                    refused.reject = Reject::Busy("the sender's certificate cannot be had now");
+                }
+                Err(refused)
+            }
+        }
     }
 
     /// Large parts go first, in pieces; then the one transaction.
@@ -387,4 +424,17 @@ fn reject(error: store::Error) -> Reject {
 pub fn new_message_id(at: Timestamp) -> (EventId, String) {
     let nonce = crate::vault::hex(&crate::vault::random::<8>());
     (EventId::new(at), format!("{{\"nonce\":\"{nonce}\"}}"))
+}
+
+/// Where the certificate is that a request of this source is signed with.
+fn certificate_url(
+    entry: &Entry,
+    sender: &Sender,
+    head: &Head,
+    payload: &Payload,
+    now: Timestamp,
+) -> Result<Option<String>, gate::Refused> {
+    let watch = Watch { now, notes: &Notes::none() };
+    let url = gate::certificate_url(&sender.verifier, &entry.secrets, head, payload, watch);
+    url.map_err(|reason| gate::refused(entry, reason))
 }

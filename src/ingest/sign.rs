@@ -116,7 +116,9 @@ impl<'a> Pen<'a> {
             Verifier::Hmac(rule) => self.hmac(rule),
             Verifier::BodyHmac(rule) => self.body_hmac(rule),
             Verifier::Jwt(rule) => self.jwt(rule),
-            Verifier::Ed25519(_) | Verifier::EcdsaP256(_) => Err(PUBLIC.to_owned()),
+            Verifier::Ed25519(_) | Verifier::EcdsaP256(_) | Verifier::Certificate(_) => {
+                Err(PUBLIC.to_owned())
+            }
             Verifier::OneOf { one_of } => {
                 let secret = self.secret()?;
                 let before = self.draft.clone();

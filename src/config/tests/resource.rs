@@ -136,7 +136,7 @@ fn a_source_has_one_gate() {
               hint: a `verifier` has its own `header`
             webhooks.c.username: is required
             webhooks.d.header: is not a header name
-            webhooks.e.verifier.type: must be one of `bearer`, `basic`, `header`, `box`, `query`, `body_field`, `hmac`, `ed25519`, `ecdsa_p256`, `body_hmac`, `jwt`, `one_of`
+            webhooks.e.verifier.type: must be one of `bearer`, `basic`, `header`, `box`, `query`, `body_field`, `hmac`, `ed25519`, `ecdsa_p256`, `body_hmac`, `certificate`, `jwt`, `one_of`
             webhooks.f.verifier.user: is not a field of this verifier
             webhooks.g.username: belongs to `preset` = "basic" only
               hint: a `verifier` has its own `username`

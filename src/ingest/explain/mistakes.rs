@@ -82,6 +82,7 @@ fn is_signed(verifier: &Verifier) -> bool {
         | Verifier::Ed25519(_)
         | Verifier::EcdsaP256(_)
         | Verifier::BodyHmac(_)
+        | Verifier::Certificate(_)
         | Verifier::Jwt(_) => true,
         Verifier::Bearer {}
         | Verifier::Basic { .. }

@@ -6,6 +6,7 @@
 //! whatever is compared; the master key and admin keys pass no webhook. What a refused caller did
 //! wrong is noted for the operator and never said to the caller. Left out: anything but yes or no.
 
+mod certified;
 mod inside;
 mod jwt;
 pub(super) mod key;
@@ -19,10 +20,14 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::{Choice, ConstantTimeEq};
 
+pub(super) use self::certified::url as certificate_url;
 pub use self::notes::Step;
 pub(super) use self::notes::{Notes, Watch};
 use self::signature::Proof;
-use super::{Entry, Head, Payload, Reject, Secrets, Sender, Snapshot, handshake, identify};
+use super::{
+    Entry, Head, Payload, Reject, Secrets, Sender, Snapshot, certificates::Certificate, handshake,
+    identify,
+};
 use crate::{
     domain::{
         key::Scopes,
@@ -148,9 +153,16 @@ pub(super) fn verify(
     sender: &Sender,
     head: &Head,
     payload: &Payload,
+    certificate: Option<&Certificate>,
     watch: Watch<'_>,
 ) -> Result<Passed, Refused> {
-    let passed = verify_all(&sender.verifier, &entry.secrets, head, payload, watch);
+    let secrets = &entry.secrets;
+    let passed = match &sender.verifier {
+        Verifier::Certificate(rule) => {
+            certified::verify(rule, certificate, head, payload, secrets, watch)
+        }
+        verifier => verify_all(verifier, secrets, head, payload, watch),
+    };
     let passed = passed.and_then(|passed| {
         match handshake::was_signed_for_strangers(sender, &payload.bytes) {
             true => Err("anybody can have this body signed by a handshake".to_owned()),
@@ -215,7 +227,7 @@ pub(super) fn fits(one_of: &[Alternative], alternative: &Alternative, secret: &s
 
 const NO_SECRET: &str = "the source's secret has no value in the vault";
 
-fn refused(entry: &Entry, reason: String) -> Refused {
+pub(super) fn refused(entry: &Entry, reason: String) -> Refused {
     let reject = Reject::Unauthorized;
     Refused { reject, reason, source_id: Some(entry.source.id.clone()) }
 }
@@ -275,7 +287,9 @@ fn look_at(
             jwt::look(rule, headers, watch)?;
             return Ok(Look::NeedsBody);
         }
-        Verifier::BodyField { .. } | Verifier::BodyHmac(_) => return Ok(Look::NeedsBody),
+        Verifier::BodyField { .. } | Verifier::BodyHmac(_) | Verifier::Certificate(_) => {
+            return Ok(Look::NeedsBody);
+        }
         Verifier::Box {} | Verifier::OneOf { .. } => return Err(MISPLACED.to_owned()),
     };
     Ok(Look::Passed(passed))
@@ -298,6 +312,8 @@ fn verify_with(
         Verifier::Jwt(rule) => jwt::verify(rule, &head.headers, &payload.bytes, secrets, watch),
         Verifier::BodyField { field } => inside::field(field, payload, secrets, watch),
         Verifier::BodyHmac(rule) => inside::hmac(rule, payload, secrets, watch),
+        // What decides is not in the request.
+        Verifier::Certificate(rule) => certified::verify(rule, None, head, payload, secrets, watch),
         Verifier::Bearer {}
         | Verifier::Basic { .. }
         | Verifier::Header { .. }

@@ -32,6 +32,7 @@ use crate::{
         handshake::{Answered, CHALLENGE, HMAC_BASE64, HMAC_HEX, Handshake},
         secret::SecretName,
     },
+    fetch::For,
     vault::{hash, hex},
 };
 
@@ -63,6 +64,8 @@ impl Greeted {
 pub(super) struct Asked<'a> {
     pub(super) handshake: &'a Handshake,
     pub(super) challenge: Option<String>,
+    /// What has to be called first.
+    visit: Option<String>,
 }
 
 /// How long a secret that has to be carried back by hand may be shown.
@@ -145,11 +148,15 @@ fn asked<'a>(
         None => None,
         Some(place) => Some(at(place).filter(|text| handshake.admits(text.as_bytes()))?),
     };
-    Some(Asked { handshake, challenge })
+    let visit = match &handshake.visit {
+        None => None,
+        Some(visit) => Some(at(&visit.url)?),
+    };
+    Some(Asked { handshake, challenge, visit })
 }
 
 /// What stands at a place; a header that is there twice says nothing.
-fn value(place: &Place, head: &Head, payload: &Payload) -> Option<String> {
+pub(super) fn value(place: &Place, head: &Head, payload: &Payload) -> Option<String> {
     let value = match place {
         Place::Header(name) => {
             let mut values = head.headers.get_all(name).iter();
@@ -281,6 +288,22 @@ impl Ingest {
         let permit = self.bounds.unverified(&entry.lane).at_most(BODY_BYTES_MAX);
         let (body, _permit) = read_body(permit).await.ok()?;
         self.greet_stranger(known, head, Some(Payload::new(&head.headers, body)), now).await
+    }
+
+    /// Calls what the sender wants called, if anything. Until that works the sender tries again.
+    pub(super) async fn visit(&self, asked: &Asked<'_>) -> Result<(), Reject> {
+        let (Some(visit), Some(url)) = (&asked.handshake.visit, &asked.visit) else {
+            return Ok(());
+        };
+        let per_minute_max = self.bounds.options().fetches_per_minute_max;
+        let fetch = self.certificates.fetch();
+        match fetch.get(url, &visit.from, For::Senders, per_minute_max).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::warn!(%error, "what a sender wants confirmed was not");
+                Err(Reject::Busy("what is to be confirmed cannot be reached now"))
+            }
+        }
     }
 
     /// `secret` is the one that the caller holds.

@@ -114,7 +114,7 @@ async fn verify(
         None => app.url(&source.path()),
     };
     let captured = Captured { method, url: url.clone(), headers, body };
-    let found = app.ingest.explain(&snapshot, entry, captured, at);
+    let found = app.ingest.explain(&snapshot, entry, captured, at).await;
     let passed = found.passed.as_ref().ok();
     Ok(Json(json!({
         "type": "source_verification",

@@ -471,4 +471,83 @@ key = ed25519.Ed25519PrivateKey.generate()
 case("hmac", pem(key), body, {**JSON, "webhook-id": "4", "X-Sign": key.sign(body.encode()).hex()},
      "webhook-id:4", "rung", verifier={"type": "ed25519", "header": "X-Sign"})
 
-print(json.dumps({"now": NOW, "cases": cases}, ensure_ascii=False, indent=1))
+# --- certificates --------------------------------------------------------------------------------
+
+BEGIN, END = datetime(2020, 1, 1, tzinfo=timezone.utc), datetime(2099, 1, 1, tzinfo=timezone.utc)
+
+
+def named(name):
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def certificate(key, name, issuer, issuer_key, *, alternatives=(), ca=False, begin=BEGIN, end=END):
+    built = (x509.CertificateBuilder().subject_name(named(name)).issuer_name(named(issuer))
+             .public_key(key.public_key()).serial_number(x509.random_serial_number())
+             .not_valid_before(begin).not_valid_after(end)
+             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True))
+    if alternatives:
+        names = x509.SubjectAlternativeName([x509.DNSName(it) for it in alternatives])
+        built = built.add_extension(names, critical=False)
+    built = built.sign(issuer_key, hashes.SHA256())
+    return built.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def private(key):
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                             serialization.NoEncryption()).decode()
+
+
+def rsa_key():
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def rsa_sign(key, text, digest):
+    return base64.b64encode(key.sign(text.encode(), padding.PKCS1v15(), digest)).decode()
+
+
+authority, host, sns, paypal = rsa_key(), rsa_key(), rsa_key(), rsa_key()
+PAYPAL = "messageverificationcerts.paypal.com"
+HOSTS = ["sns.us-east-1.amazonaws.com", "api.paypal.com", "api.sandbox.paypal.com"]
+files = {
+    "/SimpleNotificationService-0a1b.pem": certificate(sns, "sns.amazonaws.com", "sns.amazonaws.com", sns),
+    "/SimpleNotificationService-past.pem": certificate(
+        sns, "sns.amazonaws.com", "sns.amazonaws.com", sns, end=datetime(2026, 1, 1, tzinfo=timezone.utc)),
+    "/v1/notifications/certs/CERT-1": certificate(
+        paypal, PAYPAL, "Authority", authority, alternatives=[PAYPAL]),
+    "/v1/notifications/certs/CERT-common-name": certificate(paypal, PAYPAL, "Authority", authority),
+    "/v1/notifications/certs/CERT-self-signed": certificate(paypal, PAYPAL, PAYPAL, paypal),
+    "/v1/notifications/certs/CERT-other": certificate(
+        paypal, "evil.example", "Authority", authority, alternatives=["evil.example"]),
+    "/v1/notifications/certs/CERT-past": certificate(
+        paypal, PAYPAL, "Authority", authority, end=datetime(2026, 1, 1, tzinfo=timezone.utc)),
+}
+
+topic = "arn:aws:sns:us-east-1:123456789012:bells"
+lines = ["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"]
+for version, digest, more in [("1", hashes.SHA1(), {}), ("2", hashes.SHA256(), {"Subject": "Größe"})]:
+    message = {
+        "Type": "Notification", "MessageId": f"22b80b92-fdea-4c2c-8f9d-bdfb0c7bf32{version}",
+        "TopicArn": topic, **more, "Message": "{\"bell\":\"rung\"} " * 60,
+        "Timestamp": DATE, "SignatureVersion": version,
+        "SigningCertURL": f"https://{HOSTS[0]}/SimpleNotificationService-0a1b.pem",
+    }
+    signed = "".join(f"{name}\n{message[name]}\n" for name in lines if name in message)
+    message["Signature"] = rsa_sign(sns, signed, digest)
+    case("sns", topic, message, {"Content-Type": "text/plain; charset=UTF-8"},
+         f"/MessageId:{message['MessageId']}", "Notification")
+
+body = dump({"id": "WH-1", "event_type": "PAYMENT.CAPTURE.COMPLETED", "resource": {"id": "7"}})
+transmission = "69cd13f0-d67a-11e5-baa3-778b53f4ae55"
+case("paypal", "1JE4291016473214C", body, {
+    **JSON, "PAYPAL-TRANSMISSION-ID": transmission, "PAYPAL-TRANSMISSION-TIME": DATE,
+    "PAYPAL-AUTH-ALGO": "SHA256withRSA", "PAYPAL-CERT-URL": f"https://{HOSTS[1]}/v1/notifications/certs/CERT-1",
+    "PAYPAL-TRANSMISSION-SIG": rsa_sign(
+        paypal, f"{transmission}|{DATE}|1JE4291016473214C|{zlib.crc32(body.encode())}", hashes.SHA256()),
+}, "/id:WH-1", "PAYMENT.CAPTURE.COMPLETED")
+
+outside = {
+    "authority": certificate(authority, "Authority", "Authority", authority, ca=True),
+    "certificate": certificate(host, HOSTS[0], "Authority", authority, alternatives=HOSTS),
+    "key": private(host), "files": files, "sns": private(sns), "paypal": private(paypal),
+}
+print(json.dumps({"now": NOW, "outside": outside, "cases": cases}, ensure_ascii=False, indent=1))

@@ -12,7 +12,7 @@ use super::cases::{Case, cases};
 use crate::{support, web::server::Server};
 
 /// Presets of every shape, with the headers of which no byte may change.
-const COVERED: [(&str, &[&str]); 24] = [
+const COVERED: [(&str, &[&str]); 25] = [
     ("github", &["X-Hub-Signature-256"]),
     ("gitea", &["X-Gitea-Signature"]),
     ("vercel", &["x-vercel-signature"]),
@@ -47,6 +47,7 @@ const COVERED: [(&str, &[&str]); 24] = [
     ("netlify", &["X-Webhook-Signature"]),
     ("adyen", &["HmacSignature"]),
     ("linear", &["Linear-Signature"]),
+    ("paypal", &["PAYPAL-TRANSMISSION-ID", "PAYPAL-TRANSMISSION-TIME", "PAYPAL-TRANSMISSION-SIG"]),
 ];
 
 /// What a byte may become in a header.

@@ -1,6 +1,7 @@
 //! Senders as they are: every preset with requests that others signed.
 
 mod cases;
+mod certified;
 mod changed;
 mod explained;
 mod handshakes;

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod disk;
 pub mod model_server;
+pub mod outside;
 pub mod postgres;
 pub mod process;
 pub mod raw;

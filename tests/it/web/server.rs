@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Call;
-use crate::support::postgres::TestDatabase;
+use crate::support::{outside::Outside, postgres::TestDatabase};
 
 pub const MASTER: &str = "master-key-of-the-tests";
 pub const BOX: &str = "box-key-of-the-tests";
@@ -40,6 +40,8 @@ pub struct Server {
     pub app: App,
     pub clock: Clock,
     pub router: Router,
+    /// The hosts of senders.
+    pub outside: Arc<Outside>,
     pub told: mpsc::Receiver<Told>,
     refusals: mpsc::Receiver<Refusal>,
     /// The agent `default`.
@@ -102,7 +104,8 @@ impl Server {
         let vault = Arc::new(Vault::new(&Vault::generate_key()).expect("a key"));
         let keys = Keys { box_key: Some(BOX.into()), master_key: Some(MASTER.into()) };
         let registry = Registry::open(store.clone(), vault, keys).await.expect("it is read");
-        let (ingest, refusals) = Ingest::new(store.clone(), registry, bounds);
+        let outside = Outside::new();
+        let (ingest, refusals) = Ingest::new(store.clone(), registry, bounds, outside.network());
         let (signals, told) = Signals::new();
         let mut options = Options::new(([127, 0, 0, 1], 4100).into());
         options.public_url = Some("https://bell.example".to_owned());
@@ -117,6 +120,7 @@ impl Server {
             app,
             clock,
             router,
+            outside,
             told,
             refusals,
             agent: String::new(),
