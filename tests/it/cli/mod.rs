@@ -110,6 +110,28 @@ async fn from_an_empty_server_to_an_answer() {
 }
 
 #[tokio::test]
+async fn a_sender_hands_over_its_secret_while_the_source_is_open() {
+    let bell = Bell::hang().await;
+    bell.run(&["sources", "create", "notes", "--preset", "notion"]).await.fine();
+    let nothing = bell.run(&["sources", "received", "notes"]).await.failed();
+    assert!(nothing.contains("no secret came"), "{nothing}");
+    let opened = bell.run(&["sources", "open", "notes", "--minutes", "5"]).await.fine();
+    assert!(opened.contains("open until"), "{opened}");
+    // An empty answer is Notion's; `send` is made for deliveries and has nothing to show of it.
+    let token = r#"{"verification_token":"secret_abc"}"#;
+    bell.run(&["send", "--source", "notes", "--data", token]).await;
+    assert_eq!(bell.run(&["sources", "received", "notes"]).await.fine(), "secret_abc\n");
+    bell.run(&["sources", "received", "notes"]).await.failed();
+    let shown = bell.run(&["sources", "show", "notes"]).await.fine();
+    assert!(shown.contains("last handshake") && !shown.contains("secret_abc"), "{shown}");
+    assert!(!shown.contains("open until"), "{shown}");
+    let not = bell.run(&["sources", "create", "code", "--preset", "github"]).await;
+    not.fine();
+    let not = bell.run(&["sources", "open", "code"]).await.failed();
+    assert!(not.contains("hands over no secret"), "{not}");
+}
+
+#[tokio::test]
 async fn a_source_from_creation_to_retirement() {
     let bell = Bell::hang().await;
     bell.agent("lucy").await;
