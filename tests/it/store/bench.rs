@@ -443,7 +443,7 @@ pub fn gapless(log: &[Event]) {
     assert_eq!(numbers, wanted, "the log has gaps");
 }
 
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 17] = [
     "secrets",
     "api_keys",
     "audit",
@@ -451,6 +451,7 @@ const TABLES: [&str; 16] = [
     "agent_versions",
     "environments",
     "sources",
+    "windows",
     "sessions",
     "session_keys",
     "inbox",
