@@ -203,6 +203,13 @@ fn fields(delivery: &Value, now: Timestamp) -> Fields {
         field => format!("from {field}{weak}"),
     };
     fields.with("identity", Cell::new(str(&identity["key"])), &from);
+    if let Some(earlier) = delivery["possible_replay_of"].as_str() {
+        fields.with("replay", Cell::badge("possible"), &format!("{earlier} had the same body"));
+    }
+    if let Some(name) = delivery["secret"]["name"].as_str() {
+        let version = format!("version {}", delivery["secret"]["version"]);
+        fields.with("let in by", Cell::new(name), &version);
+    }
     let attempts = delivery["attempts"].as_i64().unwrap_or(1);
     fields.add("attempts", Cell::new(attempts.to_string()));
     let bytes = u64::try_from(delivery["body_bytes"].as_i64().unwrap_or(0)).unwrap_or(0);

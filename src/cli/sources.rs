@@ -167,6 +167,9 @@ struct Create {
     /// Let the agent work again when a delivery whose turn failed is sent again
     #[arg(long)]
     rerun_failed: bool,
+    /// Hold a body that comes again within a day under another id, where the sender signs no id
+    #[arg(long)]
+    hold_possible_replays: bool,
 }
 
 fn json_object(text: &str) -> std::result::Result<Value, String> {
@@ -278,7 +281,17 @@ fn fields(source: &Value, url: &str, now: Timestamp) -> Fields {
         .add("url", Cell::new(url))
         .with("state", Cell::badge(state(source)), str(&source["broken"]))
         .add("gate", Cell::new(gate(source)))
-        .with("secret", text("secret_key"), no_secret)
+        .with("secret", text("secret_key"), no_secret);
+    let secrets = source["secrets"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // One that is valid without an end needs no line of its own.
+    for secret in secrets.iter().filter(|_| secrets.len() > 1) {
+        let version = format!("version {}", secret["version"]);
+        match secret["until"].as_str() {
+            Some(until) => fields.with("", Cell::new(version), &format!("until {until}")),
+            None => fields.with("", Cell::new(version), "the current one"),
+        };
+    }
+    fields
         .with("agent", text("agent"), str(&source["agent_id"]))
         .add("environment", text("environment_id"))
         .add("project", text("project"))
@@ -328,6 +341,7 @@ impl Create {
         set("event_type", fields(self.event_type));
         set("message_chars_max", self.message_chars.map(Value::from));
         set("body_hash_window_seconds", self.body_hash_window.map(Value::from));
+        set("on_possible_replay", self.hold_possible_replays.then(|| "hold".into()));
         set("on_redelivery", self.rerun_failed.then(|| "rerun_failed".into()));
         Ok(Value::Object(body))
     }

@@ -21,7 +21,10 @@ use crate::{
         handshake::Handshake,
         nearest::nearest,
         secret,
-        source::{MESSAGE_CHARS_DEFAULT, OnRedelivery, SourceDefinition, Target, check_name},
+        source::{
+            MESSAGE_CHARS_DEFAULT, OnPossibleReplay, OnRedelivery, SourceDefinition, Target,
+            check_name,
+        },
     },
     ingest::{Sender, check_policy},
 };
@@ -35,7 +38,7 @@ pub struct DeclaredSource {
     pub secret: Option<SecretString>,
 }
 
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 18] = [
     "agent",
     "body_hash_window_seconds",
     "environment_id",
@@ -45,6 +48,7 @@ pub(super) const KEYS: [&str; 17] = [
     "header",
     "identity",
     "message_chars_max",
+    "on_possible_replay",
     "on_redelivery",
     "preset",
     "project",
@@ -114,6 +118,9 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
         on_redelivery: entry
             .get("on_redelivery", value::choice(&ON_REDELIVERY))
             .unwrap_or_default(),
+        on_possible_replay: entry
+            .get("on_possible_replay", value::choice(&ON_POSSIBLE_REPLAY))
+            .unwrap_or_default(),
         message_chars_max: entry
             .get("message_chars_max", value::number(1..=1_000_000, "characters"))
             .unwrap_or(MESSAGE_CHARS_DEFAULT),
@@ -137,6 +144,9 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
 
 const ON_REDELIVERY: [(&str, OnRedelivery); 2] =
     [("duplicate", OnRedelivery::Duplicate), ("rerun_failed", OnRedelivery::RerunFailed)];
+
+const ON_POSSIBLE_REPLAY: [(&str, OnPossibleReplay); 2] =
+    [("accept", OnPossibleReplay::Accept), ("hold", OnPossibleReplay::Hold)];
 
 /// What the source says about its gate: `preset` and `verifier` as they are, and the short forms
 /// for the presets that need one field.

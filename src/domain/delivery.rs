@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::trace::TraceContext;
+use super::{secret::SecretName, trace::TraceContext};
 use crate::{
     clock::Timestamp,
     id::{AgentId, DeliveryId, SessionId, SourceId, TurnId, WebhookRequestId},
@@ -122,6 +122,10 @@ pub struct Delivery {
     /// Names and values as received, sensitive values redacted.
     pub headers: Value,
     pub erased_at: Option<Timestamp>,
+    /// The secret that let it in; none where a key of this server did.
+    pub secret: Option<SecretName>,
+    /// A delivery of the day before that had the same body under another id.
+    pub possible_replay_of: Option<DeliveryId>,
 }
 
 impl Delivery {
@@ -147,6 +151,8 @@ impl Delivery {
             "body_bytes": self.body_bytes,
             "received_at": self.received_at,
             "erased_at": self.erased_at,
+            "secret": self.secret.as_ref().map(SecretName::to_json),
+            "possible_replay_of": self.possible_replay_of,
         })
     }
 

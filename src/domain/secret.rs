@@ -15,6 +15,17 @@ pub struct SecretName {
 }
 
 impl SecretName {
+    /// As it is kept with a delivery. No name has an `@`.
+    pub fn to_text(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+
+    /// What [`SecretName::to_text`] wrote.
+    pub fn parse(text: &str) -> Option<SecretName> {
+        let (name, version) = text.rsplit_once('@')?;
+        Some(SecretName { name: name.to_owned(), version: version.parse().ok()? })
+    }
+
     pub fn to_json(&self) -> Value {
         json!({"name": self.name, "version": self.version})
     }

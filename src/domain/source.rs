@@ -115,6 +115,19 @@ pub enum OnRedelivery {
     RerunFailed,
 }
 
+/// What happens when a body comes again under another id, where the sender signs neither the id nor
+/// a time that is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnPossibleReplay {
+    /// It is marked and goes its way: equal bodies may be honest, and a sender that is held up
+    /// does not send again.
+    #[default]
+    Accept,
+    /// It is held.
+    Hold,
+}
+
 /// Everything about a source that its owner decides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -157,6 +170,8 @@ pub struct SourceDefinition {
     pub handshakes: Vec<Handshake>,
     #[serde(default)]
     pub on_redelivery: OnRedelivery,
+    #[serde(default)]
+    pub on_possible_replay: OnPossibleReplay,
     /// Characters of the payload that the message holds.
     #[serde(default = "message_chars_default")]
     pub message_chars_max: usize,
@@ -192,6 +207,7 @@ impl Default for SourceDefinition {
             event_type: Vec::new(),
             handshakes: Vec::new(),
             on_redelivery: OnRedelivery::Duplicate,
+            on_possible_replay: OnPossibleReplay::Accept,
             message_chars_max: MESSAGE_CHARS_DEFAULT,
         }
     }

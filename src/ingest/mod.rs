@@ -21,6 +21,7 @@ mod policy;
 mod presets;
 mod registry;
 mod render;
+mod replay;
 mod route;
 mod sign;
 mod trial;
@@ -50,12 +51,18 @@ use gate::{Look, Notes, Watch};
 
 use crate::{
     clock::{Clock, Timestamp},
-    domain::{source::OnRedelivery, trace::TraceContext, verifier::Verifier},
+    domain::{
+        secret::SecretName,
+        source::{OnPossibleReplay, OnRedelivery},
+        trace::TraceContext,
+        verifier::Verifier,
+    },
     fetch::{self, Fetch, Network},
     id::{AgentId, DeliveryId, EventId, Id, RefusalId, SessionId, WebhookRequestId},
     metrics::{Received, SourceCounters},
     store::{
-        self, Accepted, Body, MessageBody, NewDelivery, Refusal, Refused, Route, Store, Verdict,
+        self, Accepted, Body, MessageBody, NewDelivery, Refusal, Refused, ReplayCheck, Route,
+        Store, Verdict,
     },
 };
 
@@ -139,6 +146,8 @@ struct Guest<'a> {
     entry: &'a Entry,
     sender: &'a Sender,
     payload: Payload,
+    /// The secret that it held.
+    secret: Option<SecretName>,
     /// Room for the body, until it is stored.
     _permit: Permit,
 }
@@ -201,13 +210,17 @@ impl Ingest {
         read_body: impl AsyncFnOnce(Permit) -> Result<(Bytes, Permit), Reject>,
     ) -> Result<Taken, Reject> {
         let entrance = self.admit(snapshot, known, &head, received_at, read_body).await?;
-        let Guest { entry, sender, payload, _permit } = match entrance {
+        let Guest { entry, sender, payload, secret, _permit } = match entrance {
             Entrance::Guest(guest) => guest,
             Entrance::Greeted(greeting) => return Ok(Taken::Greeted(greeting)),
         };
 
         let identity = identify::identify(sender, &head, &payload, received_at);
         let event_type = identify::event_type(sender, &head, &payload);
+        let replay = replay::is_possible(sender, &identity.identity).then(|| ReplayCheck {
+            body_hash: crate::vault::hash(&payload.bytes),
+            hold: entry.source.definition.on_possible_replay == OnPossibleReplay::Hold,
+        });
         let id = DeliveryId::new(received_at);
         let named = (entry.display_name(), sender);
         let kind = event_type.as_deref();
@@ -231,6 +244,8 @@ impl Ingest {
             headers: identify::redacted(sender, &head.headers),
             body_bytes: bytes.len(),
             body: Body::Inline(bytes),
+            secret,
+            replay,
             rerun_failed: entry.source.definition.on_redelivery == OnRedelivery::RerunFailed,
             waiting_max: self.bounds.waiting_messages_max(),
         };
@@ -298,7 +313,13 @@ impl Ingest {
             let greeting = self.greet(entry, &asked, passed.secret.as_ref(), now).await;
             return greeting.map(Entrance::Greeted).ok_or(Reject::Unauthorized);
         }
-        Ok(Entrance::Guest(Guest { entry, sender, payload, _permit: permit }))
+        Ok(Entrance::Guest(Guest {
+            entry,
+            sender,
+            payload,
+            secret: passed.secret,
+            _permit: permit,
+        }))
     }
 
     /// The certificate that a request names, if its sender has them.

@@ -86,6 +86,11 @@ impl Secrets {
         Secrets { wanted: self.wanted, values: values.collect() }
     }
 
+    /// The values that open the gate now, newest first: which they are, and until when.
+    pub fn names(&self, now: Timestamp) -> impl Iterator<Item = (&SecretName, Option<Timestamp>)> {
+        self.live(now).map(|secret| (&secret.name, secret.until))
+    }
+
     /// The value that a sender signs with from now on.
     pub(super) fn newest(&self, now: Timestamp) -> Option<&SecretString> {
         self.live(now).next().map(|secret| &secret.value)
@@ -480,7 +485,7 @@ impl Registry {
             secrets.values.push(LiveSecret { name, value, until: sealed.expires_at });
             match snapshot.secrets.last_mut() {
                 Some(info) if info.name == sealed.name => {
-                    info.previous_until = sealed.expires_at;
+                    info.previous_until = info.previous_until.max(sealed.expires_at);
                 }
                 _ => snapshot.secrets.push(SecretInfo {
                     name: sealed.name,

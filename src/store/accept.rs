@@ -5,19 +5,22 @@
 //! time are in the same commit. The unique constraint decides who is first, nothing else does.
 
 mod repeat;
+mod replay;
 
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
 use self::repeat::{failed_session, repeat};
+pub use self::replay::ReplayCheck;
+pub(super) use self::replay::prune as prune_bodies_seen;
 use super::{
     Error, Result, Store,
     driver::{Tx, Value, params},
 };
 use crate::{
     clock::Timestamp,
-    domain::{delivery::Identity, trace::TraceContext},
+    domain::{delivery::Identity, secret::SecretName, trace::TraceContext},
     id::{AgentId, DeliveryId, EnvironmentId, EventId, Id, SessionId, SourceId, WebhookRequestId},
 };
 
@@ -87,6 +90,10 @@ pub struct NewDelivery {
     pub headers: String,
     pub body: Body,
     pub body_bytes: usize,
+    /// The secret that let it in.
+    pub secret: Option<SecretName>,
+    /// For senders whose requests could be sent again under another id.
+    pub replay: Option<ReplayCheck>,
     /// Whether a failed first one gets its message again.
     pub rerun_failed: bool,
     /// Messages that may wait in one session.
@@ -140,11 +147,12 @@ enum Place {
 }
 
 /// Makes requests deliveries. Every node takes locks in one order, so that batches and workers do
-/// not wait for each other in a circle: sessions by id, deliveries by identity, keys by their text.
+/// not wait for each other in a circle: sessions by id, deliveries by identity, bodies by their hash,
+/// keys by their text.
 pub(super) fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<One>> {
     let deliveries = &known_by_earlier_key(tx, deliveries)?[..];
     let now = tx.now()?;
-    let places = find_places(tx, deliveries)?;
+    let mut places = find_places(tx, deliveries)?;
     let mut order: Vec<usize> = (0..deliveries.len()).collect();
     order.sort_by_key(|&at| (&deliveries[at].source_id, &deliveries[at].identity.key));
     let rows: Vec<_> = order
@@ -153,11 +161,12 @@ pub(super) fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<
         .map(|&at| delivery_row(&deliveries[at], &places[at]))
         .collect();
     let is_new = tx.insert_new(INSERT_DELIVERY, &rows)?;
-    let first: HashSet<&str> = rows
+    let first: HashSet<String> = rows
         .iter()
         .zip(is_new)
-        .filter_map(|(row, is_new)| row[0].as_text().filter(|_| is_new))
+        .filter_map(|(row, is_new)| row[0].as_text().filter(|_| is_new).map(str::to_owned))
         .collect();
+    replay::mark(tx, deliveries, &mut places, &first)?;
 
     // First requests before further ones: those may be for a delivery of this batch.
     order.sort_by_key(|&at| {
@@ -183,8 +192,8 @@ pub(super) fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<
 
 const INSERT_DELIVERY: &str = "insert into deliveries (id, source_id, dedupe_key, identity_field, \
     identity_weak, status, outcome, reason, agent_id, session_id, event_type, request_id, \
-    traceparent, received_at, content_type, body_bytes, headers, body, n_chunks) \
-    {rows:ttttittttttttititbi} \
+    traceparent, received_at, content_type, body_bytes, headers, body, n_chunks, secret) \
+    {rows:ttttittttttttititbit} \
     on conflict (source_id, dedupe_key) do nothing";
 
 const INSERT_SESSION: &str = "insert into sessions (id, agent_id, agent_version, environment_id, \
@@ -365,6 +374,7 @@ fn delivery_row<'a>(delivery: &'a NewDelivery, place: &'a Place) -> Vec<Value<'a
         &delivery.headers,
         body,
         n_chunks,
+        delivery.secret.as_ref().map(SecretName::to_text),
     ]
     .into()
 }
@@ -421,6 +431,7 @@ fn dispatch<'a>(
     let Some(position) = position else {
         // Others of this batch took the last places.
         tx.execute("delete from deliveries where id = $1", &params![&delivery.id])?;
+        replay::forget(tx, delivery)?;
         return Ok(Err(Refused::SessionFull));
     };
     inbox.push(inbox_row(&session_id, position, delivery, dispatch, &delivery.id));

@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    domain::delivery::{Delivery, Identity, Outcome, Status},
+    domain::{
+        delivery::{Delivery, Identity, Outcome, Status},
+        secret::SecretName,
+    },
     id::{DeliveryId, Id, RefusalId, SessionId, SourceId, WebhookRequestId},
 };
 
@@ -55,7 +58,7 @@ pub struct Refusal {
 const COLUMNS: &str = "d.id, d.source_id, r.name, d.status, d.outcome, d.reason, d.agent_id, \
     d.session_id, d.turn_id, d.event_type, d.dedupe_key, d.identity_field, d.identity_weak, \
     d.request_id, d.n_attempts, d.received_at, d.content_type, d.body_bytes, d.headers, d.erased_at, \
-    d.traceparent \
+    d.traceparent, d.secret, d.possible_replay_of \
     from deliveries d join sources r on r.id = d.source_id";
 
 impl Store {
@@ -306,5 +309,7 @@ fn from_row(mut row: Row) -> Result<Delivery> {
         headers: row.json(18)?,
         erased_at: row.time_or_null(19)?,
         trace: super::queue::trace(&row.text(20)?)?,
+        secret: row.text_or_null(21)?.as_deref().and_then(SecretName::parse),
+        possible_replay_of: row.id_or_null(22)?,
     })
 }

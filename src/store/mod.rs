@@ -30,7 +30,8 @@ mod sources;
 mod windows;
 
 pub use accept::{
-    Accepted, Body, Dispatch, MessageBody, NewDelivery, Refused, Route, RouteTarget, Verdict,
+    Accepted, Body, Dispatch, MessageBody, NewDelivery, Refused, ReplayCheck, Route, RouteTarget,
+    Verdict,
 };
 pub use activity::{LastDelivery, LastSession};
 pub use audit::{AuditEntry, Change};

@@ -4,7 +4,9 @@
 //! stays when its body goes. Sessions stay until somebody deletes them.
 
 use super::{
-    Result, Retention, Store, chunks,
+    Result, Retention, Store,
+    accept::prune_bodies_seen,
+    chunks,
     driver::{Lane, Tx, params},
 };
 use crate::{
@@ -26,11 +28,13 @@ const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 pub struct Pruned {
     pub bodies: u64,
     pub deliveries: u64,
+    /// Bodies that are no longer compared with.
+    pub seen: u64,
 }
 
 impl Pruned {
     pub fn is_full(&self) -> bool {
-        self.bodies >= SLICE.unsigned_abs() || self.deliveries >= SLICE.unsigned_abs()
+        [self.bodies, self.deliveries, self.seen].iter().any(|n| *n >= SLICE.unsigned_abs())
     }
 }
 
@@ -46,12 +50,16 @@ impl Store {
             .driver
             .transaction(Lane::Work, move |tx| prune_deliveries(tx, &deliveries_before))
             .await?;
-        if self.is_sqlite() && (bodies > 0 || deliveries > 0) {
+        let seen = self
+            .driver
+            .transaction(Lane::Work, move |tx| prune_bodies_seen(tx, now, SLICE))
+            .await?;
+        if self.is_sqlite() && (bodies > 0 || deliveries > 0 || seen > 0) {
             self.driver
                 .transaction(Lane::Work, |tx| tx.query("pragma incremental_vacuum(200)", &[]))
                 .await?;
         }
-        Ok(Pruned { bodies, deliveries })
+        Ok(Pruned { bodies, deliveries, seen })
     }
 }
 

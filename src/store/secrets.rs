@@ -31,9 +31,12 @@ pub struct SecretInfo {
     pub previous_until: Option<Timestamp>,
 }
 
+/// Values of one secret that are valid at once.
+const LIVE_MAX: i64 = 8;
+
 impl Store {
-    /// Stores a new version. `seal` gets the version, which is sealed in with the value. The version
-    /// before stays valid for `overlap`; older ones go.
+    /// Stores a new version. `seal` gets the version, which is sealed in with the value. The versions
+    /// before stay valid for `overlap`, or until an end that comes sooner.
     pub async fn put_secret(
         &self,
         name: String,
@@ -137,13 +140,18 @@ pub(super) fn put(
     let row = tx.first(sql, &params![&name])?;
     let last = row.ok_or(Error::Bug("max without a row"))?.int(0)?;
     let version = last + 1;
-    tx.execute(
-        "delete from secrets where name = $1 and (version < $2 or $3 = 0)",
-        &params![&name, last, i64::from(!overlap.is_zero())],
-    )?;
     let until = at.plus(overlap);
-    let n_before =
-        tx.execute("update secrets set expires_at = $2 where name = $1", &params![&name, until])?;
+    tx.execute(
+        "delete from secrets where name = $1 \
+         and ($2 = 0 or expires_at <= $3 or version <= $4)",
+        &params![&name, i64::from(!overlap.is_zero()), at, version - LIVE_MAX],
+    )?;
+    // One that ends before keeps its end.
+    let n_before = tx.execute(
+        "update secrets set expires_at = $2 where name = $1 \
+         and (expires_at is null or expires_at > $2)",
+        &params![&name, until],
+    )?;
     tx.execute(
         "insert into secrets (name, version, sealed, created_at) values ($1, $2, $3, $4)",
         &params![&name, version, seal(&name, version), at],

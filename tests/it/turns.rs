@@ -123,6 +123,8 @@ impl World {
             headers: "{}".to_owned(),
             body: Body::Inline(body.to_owned().into()),
             body_bytes: body.len(),
+            secret: None,
+            replay: None,
             rerun_failed: false,
             waiting_max: 10_000,
         };

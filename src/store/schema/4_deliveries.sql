@@ -28,6 +28,10 @@ create table deliveries (
   -- Null when erased, or when the body is in `chunks` under the delivery's id.
   body {bytes},
   n_chunks bigint not null default 0,
+  -- The secret that let it in, as `<name>@<version>`; null where a key of this server did.
+  secret text {c},
+  -- A delivery of the day before that had the same body under another id.
+  possible_replay_of text {c},
   constraint deliveries_identity unique (source_id, dedupe_key),
   constraint accepted_has_outcome check ((status = 'accepted') = (outcome is not null)),
   constraint accepted_has_session check (status <> 'accepted' or session_id is not null),
@@ -63,6 +67,18 @@ create table chunks (
 );
 -- The sweep of pieces whose accept never happened.
 create index chunks_by_age on chunks (written_at) where n = 0;
+
+-- Bodies of the last day, by the delivery that came with them first: only of sources whose senders
+-- sign neither the id nor a time that is checked.
+create table bodies_seen (
+  id text {c} not null,
+  source_id text {c} not null,
+  body_hash {bytes} not null,
+  seen_at bigint not null,
+  primary key (source_id, body_hash)
+) {keyed};
+-- Forgetting what is older than a day.
+create index bodies_seen_by_age on bodies_seen (seen_at);
 
 -- Attempts that the gate refused: few, small, without bodies.
 create table refusals (

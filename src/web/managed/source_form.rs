@@ -71,6 +71,11 @@ pub(super) fn apply(
         definition.filter = text_or_null("filter", &given, POLICY_CHARS_MAX)?;
     }
     check_policy(definition)?;
+    if let Some(given) = fields.take("on_possible_replay") {
+        let wanted = "must be `accept` or `hold`";
+        definition.on_possible_replay =
+            parsed("on_possible_replay", given, wanted)?.unwrap_or_default();
+    }
     fields.finish()?;
     Ok(secret)
 }

@@ -330,6 +330,13 @@ fn show(app: &App, entry: &Entry) -> Value {
         }
         SourceKind::Agent(id) => ("agent", id.to_string()),
     };
+    let secrets: Vec<Value> = entry
+        .secrets
+        .names(app.store.clock().now())
+        .map(|(secret, until)| {
+            json!({"name": secret.name, "version": secret.version, "until": until})
+        })
+        .collect();
     json!({
         "id": source.id,
         "type": "source",
@@ -341,6 +348,7 @@ fn show(app: &App, entry: &Entry) -> Value {
         "verifier": sender.map(|sender| &sender.verifier),
         "secret_key": entry.secrets.is_wanted().then(|| secret_key(source)),
         "secret_set": entry.secrets.is_set(),
+        "secrets": secrets,
         "agent": agent,
         "agent_id": entry.agent.as_ref().ok().map(|agent| &agent.id),
         "environment_id": entry.environment.as_ref().ok(),
@@ -355,6 +363,7 @@ fn show(app: &App, entry: &Entry) -> Value {
         "open_until": entry.open_until.filter(|until| *until > now),
         "last_handshake_at": entry.greeted.at(),
         "on_redelivery": definition.on_redelivery,
+        "on_possible_replay": definition.on_possible_replay,
         "message_chars_max": definition.message_chars_max,
         "paused": source.paused,
         "broken": entry.broken(),

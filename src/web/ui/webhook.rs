@@ -100,6 +100,10 @@ struct DeliveryRow {
     reason: Option<String>,
     size: String,
     n_attempts: i64,
+    /// The secret that let it in.
+    secret: Option<String>,
+    /// The delivery that had the same body under another id.
+    possible_replay_of: Option<String>,
     session: Option<String>,
     at: Moment,
 }
@@ -258,6 +262,8 @@ fn delivery(delivery: &Delivery, now: Timestamp) -> DeliveryRow {
         reason: delivery.reason.as_deref().map(printable),
         size: bytes(delivery.body_bytes),
         n_attempts: delivery.n_attempts,
+        secret: delivery.secret.as_ref().map(|secret| printable(&secret.to_string())),
+        possible_replay_of: delivery.possible_replay_of.as_ref().map(ToString::to_string),
         session: delivery.session_id.as_ref().map(ToString::to_string),
         at: Moment::new(delivery.received_at, now),
     }

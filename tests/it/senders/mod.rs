@@ -7,5 +7,6 @@ mod explained;
 mod handshakes;
 mod page;
 mod published;
+mod replays;
 mod signed;
 mod unverified;

@@ -87,6 +87,8 @@ impl Names {
             headers: "{}".to_owned(),
             body_bytes: payload.len(),
             body: Body::Inline(payload.into()),
+            secret: None,
+            replay: None,
             rerun_failed: shop.rerun_failed,
             waiting_max,
         }

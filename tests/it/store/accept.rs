@@ -75,6 +75,8 @@ async fn a_first_request_is_delivery_session_and_message_at_once(bench: Bench) {
             body_bytes: 11,
             headers: json!({"x-delivery": "one"}),
             erased_at: None,
+            secret: None,
+            possible_replay_of: None,
         }
     );
     let session = bench.store.session(&session_id).await.unwrap();

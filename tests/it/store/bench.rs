@@ -153,6 +153,8 @@ impl Bench {
             headers: json!({ "x-delivery": key }).to_string(),
             body_bytes: body.len(),
             body: Body::Inline(body.into()),
+            secret: None,
+            replay: None,
             rerun_failed: false,
             waiting_max: WAITING_MAX,
         });

@@ -23,7 +23,7 @@ use bellpull::{
     id::{AgentId, DeliveryId, EnvironmentId, EventId, Id, SessionId, SourceId},
     store::{
         Body, Claimed, DeliveryFilter, Dispatch, Error, EventFilter, Lease, MessageBody,
-        NewDelivery, NewMessage, NewSession, Route, RouteTarget, SessionFilter, Store,
+        NewDelivery, NewMessage, NewSession, ReplayCheck, Route, RouteTarget, SessionFilter, Store,
     },
 };
 use proptest::{
@@ -304,6 +304,11 @@ impl World {
             headers: "{}".to_owned(),
             body,
             body_bytes,
+            secret: None,
+            replay: n.is_multiple_of(3).then(|| ReplayCheck {
+                body_hash: [u8::from(n.is_multiple_of(2)); 32],
+                hold: n.is_multiple_of(4),
+            }),
             rerun_failed: request.rerun_failed,
             waiting_max: request.waiting_max,
         }

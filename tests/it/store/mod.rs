@@ -42,6 +42,7 @@ mod hammer;
 mod occupancy;
 mod operations;
 mod queue;
+mod replays;
 mod retention;
 mod sessions;
 mod targets;
