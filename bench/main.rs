@@ -3,7 +3,7 @@
 //! The server is the release build, started as a user would start it; the load comes over HTTP from
 //! this process, on the same machine. What depends on the machine is measured against a baseline that
 //! runs in turns with it, so that the ratio means something where the figures alone do not. Nothing
-//! here passes or fails: it prints tables, which docs/performance.md quotes. Left out: microbenchmarks.
+//! here passes or fails: it prints tables, which docs/performance.md quotes.
 
 #![expect(
     clippy::disallowed_methods,
@@ -35,6 +35,7 @@ Cases, all of them unless some are named:
   latency     one connection, webhook to first model request, and 202s beside a slow model
   footprint   cold start and memory
   streams     1,000 open event streams
+  verify      one signature checked, without a server around it
   million     accepts and list pages with a million stored deliveries
 
   --seconds N      length of one window of load (4)
@@ -52,7 +53,8 @@ struct Plan {
     postgres: Option<String>,
 }
 
-const CASES: [&str; 6] = ["accept", "postgres", "latency", "footprint", "streams", "million"];
+const CASES: [&str; 7] =
+    ["accept", "postgres", "latency", "footprint", "streams", "verify", "million"];
 
 fn main() -> anyhow::Result<()> {
     let mut plan =
@@ -100,6 +102,9 @@ fn main() -> anyhow::Result<()> {
         }
         if is_wanted("streams") {
             cases::footprint::streams(&plan, &mut report).await?;
+        }
+        if is_wanted("verify") {
+            cases::verify::run(&plan, &mut report)?;
         }
         if is_wanted("million") {
             cases::million::run(&plan, &mut report).await?;

@@ -4,3 +4,4 @@ pub mod accept;
 pub mod footprint;
 pub mod latency;
 pub mod million;
+pub mod verify;

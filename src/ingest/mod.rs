@@ -441,6 +441,19 @@ fn reject(error: store::Error) -> Reject {
     }
 }
 
+/// Whether a request passes a verifier, without a source and a server around it: which secret it
+/// holds, or why not. This is the gate itself, for whoever measures it or tries to break it.
+pub fn prove(
+    verifier: &Verifier,
+    secrets: &Secrets,
+    head: &Head,
+    payload: &Payload,
+    at: Timestamp,
+) -> Result<Option<SecretName>, String> {
+    let watch = Watch { now: at, notes: &Notes::none() };
+    gate::prove(verifier, secrets, head, payload, watch).map(|passed| passed.secret)
+}
+
 /// A new id for a message, and the private part that goes with it: the nonce of its fence.
 pub fn new_message_id(at: Timestamp) -> (EventId, String) {
     let nonce = crate::vault::hex(&crate::vault::random::<8>());

@@ -57,7 +57,11 @@ impl Secrets {
     /// A value that nobody has.
     pub(super) fn nobody() -> Secrets {
         let value = SecretString::from("nobody has this value, it is only compared with");
-        let name = SecretName { name: String::new(), version: 0 };
+        Secrets::of(SecretName { name: String::new(), version: 0 }, value)
+    }
+
+    /// One current value.
+    pub fn of(name: SecretName, value: SecretString) -> Secrets {
         Secrets { wanted: true, values: vec![LiveSecret { name, value, until: None }] }
     }
 

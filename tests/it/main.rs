@@ -13,6 +13,7 @@
 mod check;
 mod cli;
 mod crash;
+mod fuzzed;
 mod model;
 mod observe;
 mod process;

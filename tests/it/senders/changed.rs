@@ -12,7 +12,7 @@ use super::cases::{Case, cases};
 use crate::{support, web::server::Server};
 
 /// Presets of every shape, with the headers of which no byte may change.
-const COVERED: [(&str, &[&str]); 25] = [
+const COVERED: [(&str, &[&str]); 44] = [
     ("github", &["X-Hub-Signature-256"]),
     ("gitea", &["X-Gitea-Signature"]),
     ("vercel", &["x-vercel-signature"]),
@@ -48,6 +48,26 @@ const COVERED: [(&str, &[&str]); 25] = [
     ("adyen", &["HmacSignature"]),
     ("linear", &["Linear-Signature"]),
     ("paypal", &["PAYPAL-TRANSMISSION-ID", "PAYPAL-TRANSMISSION-TIME", "PAYPAL-TRANSMISSION-SIG"]),
+    ("bitbucket", &["X-Hub-Signature"]),
+    ("bitbucket-dc", &["X-Hub-Signature"]),
+    ("jira", &["X-Hub-Signature"]),
+    ("notion", &["X-Notion-Signature"]),
+    ("asana", &["X-Hook-Signature"]),
+    ("dropbox", &["X-Dropbox-Signature"]),
+    ("line", &["X-Line-Signature"]),
+    ("meta", &["X-Hub-Signature-256"]),
+    ("sentry", &["Sentry-Hook-Signature"]),
+    ("grafana", &["X-Grafana-Alerting-Signature"]),
+    ("lemon-squeezy", &["X-Signature"]),
+    ("razorpay", &["X-Razorpay-Signature"]),
+    ("woocommerce", &["X-WC-Webhook-Signature"]),
+    ("hmac", &["X-Signature"]),
+    // Their headers hold entries that do not count as well, of which any byte may change.
+    ("circleci", &[]),
+    ("pagerduty", &[]),
+    ("stripe", &[]),
+    ("svix", &["svix-id", "svix-timestamp"]),
+    ("standard-webhooks", &["webhook-id", "webhook-timestamp"]),
 ];
 
 /// What a byte may become in a header.
