@@ -1,6 +1,8 @@
 //! A source: a system that is allowed to call in. How to verify it, how to tell its deliveries
 //! apart, and where they go.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use serde_json::{Value, json};
@@ -104,6 +106,52 @@ impl<'de> Deserialize<'de> for Target {
     }
 }
 
+/// What a message does that comes for a session at work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenBusy {
+    /// It waits for the next turn.
+    #[default]
+    Queue,
+    /// The turn takes it up before it asks the model again.
+    Steer,
+    /// The turn is interrupted, and the next one begins with it.
+    Supersede,
+    /// It is not wanted: its delivery is filtered.
+    Skip,
+}
+
+impl WhenBusy {
+    pub const NAMES: [(&str, WhenBusy); 4] = [
+        ("queue", WhenBusy::Queue),
+        ("steer", WhenBusy::Steer),
+        ("supersede", WhenBusy::Supersede),
+        ("skip", WhenBusy::Skip),
+    ];
+}
+
+/// When a turn begins with a message that came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    pub debounce: Option<Debounce>,
+    pub when_busy: WhenBusy,
+}
+
+/// A session's next turn waits for quiet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Debounce {
+    /// How long no message must have come.
+    pub quiet: Duration,
+    /// How long the first message waits at most, however many more come.
+    pub longest: Duration,
+}
+
+/// An hour: a storm that lasts longer is taken up in parts.
+pub const DEBOUNCE_SECONDS_MAX: u32 = 3600;
+
+/// How many times its quiet a message waits at most, unless told otherwise.
+const DEBOUNCE_LONGEST: u32 = 10;
+
 /// What happens when the same delivery comes again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -175,10 +223,26 @@ pub struct SourceDefinition {
     /// Characters of the payload that the message holds.
     #[serde(default = "message_chars_default")]
     pub message_chars_max: usize,
+    /// Seconds without a further message before a turn begins. 0: it begins at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub debounce_seconds: u32,
+    /// Seconds that the first message waits at most. Absent: ten times `debounce_seconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debounce_seconds_max: Option<u32>,
+    #[serde(default, skip_serializing_if = "is_queue")]
+    pub when_busy: WhenBusy,
 }
 
 /// The public contract's cut.
 pub const MESSAGE_CHARS_DEFAULT: usize = 2000;
+
+fn is_zero(seconds: &u32) -> bool {
+    *seconds == 0
+}
+
+fn is_queue(when_busy: &WhenBusy) -> bool {
+    *when_busy == WhenBusy::Queue
+}
 
 fn message_chars_default() -> usize {
     MESSAGE_CHARS_DEFAULT
@@ -187,6 +251,15 @@ fn message_chars_default() -> usize {
 impl SourceDefinition {
     pub fn new(verifier: &Verifier) -> SourceDefinition {
         SourceDefinition { verifier: Some(json!(verifier)), ..SourceDefinition::default() }
+    }
+
+    pub fn pace(&self) -> Pace {
+        let quiet = self.debounce_seconds;
+        let longest = quiet.saturating_mul(DEBOUNCE_LONGEST).min(DEBOUNCE_SECONDS_MAX);
+        let longest = self.debounce_seconds_max.unwrap_or(longest).max(quiet);
+        let seconds = |n: u32| Duration::from_secs(n.into());
+        let debounce = Debounce { quiet: seconds(quiet), longest: seconds(longest) };
+        Pace { debounce: (quiet > 0).then_some(debounce), when_busy: self.when_busy }
     }
 }
 
@@ -209,6 +282,9 @@ impl Default for SourceDefinition {
             on_redelivery: OnRedelivery::Duplicate,
             on_possible_replay: OnPossibleReplay::Accept,
             message_chars_max: MESSAGE_CHARS_DEFAULT,
+            debounce_seconds: 0,
+            debounce_seconds_max: None,
+            when_busy: WhenBusy::Queue,
         }
     }
 }

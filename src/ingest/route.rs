@@ -79,6 +79,7 @@ pub(super) fn route(entry: &Entry, facts: &Facts<'_>) -> Route {
         event_id,
         message: MessageBody::Inline(body.to_text()),
         private,
+        pace: entry.source.definition.pace(),
     }))
 }
 

@@ -28,7 +28,8 @@ use crate::{
     id::{EventId, Id, SessionId, TurnId},
     model::{self, OnText},
     preview::Preview,
-    store::{Lease, Taken, TakenDelivery},
+    signal::Changes,
+    store::{Lease, Taken, TakenDelivery, Urgency},
     tool::{self, Host},
 };
 
@@ -84,6 +85,7 @@ impl Runtime {
             trace: taken.trace,
             started,
             transcript: self.fold(lease).await?,
+            urgency: Urgency::None,
         };
         if taken.resumes > i64::from(self.options.resumes_max) {
             let message =
@@ -92,8 +94,15 @@ impl Runtime {
         }
         self.place_payloads(&turn.transcript, &session).await;
         loop {
+            if turn.urgency == Urgency::Supersede {
+                return turn.make_way().await;
+            }
             let kind = |name: &str| tool_kind(name);
             match agent::step(&turn.transcript, kind, &self.options.limits) {
+                Command::CallModel if turn.urgency == Urgency::Steer => {
+                    turn.take_up().await?;
+                    self.place_payloads(&turn.transcript, &session).await;
+                }
                 Command::AbandonRequest(start) => turn.abandon_request(start).await?,
                 Command::GoOn => turn.go_on().await?,
                 Command::CallModel => {
@@ -126,6 +135,7 @@ impl Runtime {
             trace: TraceContext::new(self.clock.now()),
             started: self.clock.monotonic(),
             transcript,
+            urgency: Urgency::None,
         };
         turn.fail("unknown_error", "a bug in this server ended the turn".to_owned()).await
     }
@@ -199,6 +209,8 @@ struct Turn<'a> {
     /// When the work on it began here.
     started: Instant,
     transcript: Transcript,
+    /// What messages that came meanwhile ask of it, as of the last look at the session.
+    urgency: Urgency,
 }
 
 impl Turn<'_> {
@@ -207,7 +219,7 @@ impl Turn<'_> {
         if self.cancel.is_cancelled() {
             return Err(Stopped::Cancelled);
         }
-        self.runtime.store.append(self.lease, events.clone(), spent).await?;
+        self.urgency = self.runtime.store.append(self.lease, events.clone(), spent).await?;
         for event in events {
             self.transcript.apply(&event.id, &event.body, event.private.as_ref());
         }
@@ -221,6 +233,41 @@ impl Turn<'_> {
             biased;
             () = self.cancel.cancelled() => Err(Stopped::Cancelled),
             result = work => Ok(result),
+        }
+    }
+
+    /// Messages that shall be taken up join the turn.
+    async fn take_up(&mut self) -> Result<(), Stopped> {
+        if self.cancel.is_cancelled() {
+            return Err(Stopped::Cancelled);
+        }
+        let messages = self.runtime.store.take_up(self.lease).await?;
+        let now = self.runtime.clock.now();
+        for message in &messages {
+            self.runtime.store.metrics().taken(now.since(message.received_at));
+        }
+        tracing::debug!(messages = messages.len(), "messages were taken up by the turn");
+        self.runtime.signals.changed(&self.lease.session_id);
+        self.urgency = Urgency::None;
+        self.transcript = self.runtime.fold(self.lease).await?;
+        Ok(())
+    }
+
+    /// The turn ends for the sake of a message that came meanwhile, which is the next one's.
+    async fn make_way(&mut self) -> Result<(), Stopped> {
+        let events = self.end_what_is_open();
+        self.finish(TurnEnd::Interrupted, events).await
+    }
+
+    /// Until a message asks the turn to make way. It hears of one by a signal; without, the turn sees
+    /// it with its next entry in the journal.
+    async fn superseded(&self, mut changes: Changes) {
+        loop {
+            changes.wait().await;
+            let urgency = self.runtime.store.urgency(&self.lease.session_id).await;
+            if let Ok(Urgency::Supersede) = urgency {
+                return;
+            }
         }
     }
 
@@ -248,7 +295,12 @@ impl Turn<'_> {
     async fn call_model(&mut self, session: &Session) -> Result<ControlFlow<()>, Stopped> {
         let start = self.runtime.event(EventBody::ModelRequestStart);
         let start_id = start.id.clone();
+        // Registered before the look that the journal is, so that nothing happens unseen in between.
+        let changes = self.runtime.signals.watch(&self.lease.session_id);
         self.append(vec![start], Spent::default()).await?;
+        if self.urgency == Urgency::Supersede {
+            return Ok(ControlFlow::Continue(()));
+        }
 
         let message_id = EventId::new(self.runtime.clock.now());
         let mut previewer = Previewer {
@@ -265,10 +317,19 @@ impl Turn<'_> {
         let model = &session.agent.model;
         let asked = self.runtime.clock.monotonic();
         let asking = self.runtime.models.complete(model, &request, self.trace, &mut previewer);
+        let asking = Box::pin(asking);
+        let asking = async {
+            tokio::select! {
+                biased;
+                () = self.superseded(changes) => None,
+                result = asking => Some(result),
+            }
+        };
         let result = self.act(asking).await;
         let (word, spent) = match &result {
-            Ok(Ok(completion)) => ("ok", completion.spent),
-            Ok(Err(error)) => (error.kind.as_str(), error.spent),
+            Ok(Some(Ok(completion))) => ("ok", completion.spent),
+            Ok(Some(Err(error))) => (error.kind.as_str(), error.spent),
+            Ok(None) => ("superseded", Spent::default()),
             Err(_) => ("cancelled", Spent::default()),
         };
         let took = self.runtime.clock.monotonic() - asked;
@@ -282,11 +343,15 @@ impl Turn<'_> {
             "a model was asked"
         );
         match result? {
-            Ok(completion) => {
+            Some(Ok(completion)) => {
                 self.journal(start_id, message_id, &model.id, completion).await?;
                 Ok(ControlFlow::Continue(()))
             }
-            Err(error) => self.journal_failure(start_id, error, took).await,
+            Some(Err(error)) => self.journal_failure(start_id, error, took).await,
+            None => {
+                self.urgency = Urgency::Supersede;
+                Ok(ControlFlow::Continue(()))
+            }
         }
     }
 

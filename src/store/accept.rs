@@ -20,7 +20,12 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    domain::{delivery::Identity, secret::SecretName, trace::TraceContext},
+    domain::{
+        delivery::Identity,
+        secret::SecretName,
+        source::{Pace, WhenBusy},
+        trace::TraceContext,
+    },
     id::{AgentId, DeliveryId, EnvironmentId, EventId, Id, SessionId, SourceId, WebhookRequestId},
 };
 
@@ -63,6 +68,7 @@ pub struct Dispatch {
     pub event_id: EventId,
     pub message: MessageBody,
     pub private: String,
+    pub pace: Pace,
 }
 
 /// The decision for a delivery.
@@ -197,8 +203,8 @@ const INSERT_DELIVERY: &str = "insert into deliveries (id, source_id, dedupe_key
     on conflict (source_id, dedupe_key) do nothing";
 
 const INSERT_SESSION: &str = "insert into sessions (id, agent_id, agent_version, environment_id, \
-    source_id, title, metadata, status, created_at, updated_at, next_at, inbox_given) \
-    {rows:ttitttttiiii}";
+    source_id, title, metadata, status, created_at, updated_at, next_at, ripe_by, inbox_given) \
+    {rows:ttitttttiiiii}";
 
 const INSERT_INBOX: &str = "insert into inbox (session_id, position, event_id, body, n_chunks, \
     private, delivery_id, received_at) {rows:tittitti}";
@@ -225,6 +231,7 @@ struct Seen {
     agent_id: String,
     archived: bool,
     terminated: bool,
+    at_work: bool,
     n_waiting: i64,
 }
 
@@ -264,14 +271,15 @@ fn target_session(
 }
 
 fn look_at(tx: &mut Tx<'_>, id: &SessionId) -> Result<Option<Seen>> {
-    let sql = "select agent_id, status, archived_at, inbox_given - inbox_taken from sessions \
-               where id = $1 {wait}";
+    let sql = "select agent_id, status, archived_at, inbox_given - inbox_taken, \
+               coalesce(turn_id, lease_owner) from sessions where id = $1 {wait}";
     let Some(mut row) = tx.first(sql, &params![id])? else { return Ok(None) };
     Ok(Some(Seen {
         agent_id: row.text(0)?,
         terminated: row.text(1)? == "terminated",
         archived: row.int_or_null(2)?.is_some(),
         n_waiting: row.int(3)?,
+        at_work: row.text_or_null(4)?.is_some(),
     }))
 }
 
@@ -307,6 +315,10 @@ fn find_place(
     }
     if seen.agent_id != dispatch.agent_id.as_str() {
         return Ok(held(format!("the target session {wanted} belongs to another agent")));
+    }
+    if seen.at_work && dispatch.pace.when_busy == WhenBusy::Skip {
+        let reason = "the session was at work, and the source skips what comes meanwhile";
+        return Ok(Place::Nowhere(Verdict::Filtered, reason.to_owned()));
     }
     // What is known already needs no room.
     if seen.n_waiting >= delivery.waiting_max && !is_known(tx, delivery)? {
@@ -408,11 +420,11 @@ fn dispatch<'a>(
     let (session_id, position) = match place {
         Place::Nowhere(verdict, _) => return Ok(Ok(accepted(*verdict, agent_id, None))),
         Place::Full => return Err(Error::Bug("a full session was dispatched to")),
-        Place::Waiting(id) => (id.clone(), join(tx, delivery, id, now)?),
+        Place::Waiting(id) => (id.clone(), join(tx, delivery, dispatch.pace, id, now)?),
         Place::Fresh(id) => match settle_key(tx, delivery, dispatch, id)? {
             // Somebody else's delivery made the session of this key a moment before.
             Some(other) => {
-                let position = join(tx, delivery, &other, now)?;
+                let position = join(tx, delivery, dispatch.pace, &other, now)?;
                 let sql = "update deliveries set session_id = $2 where id = $1";
                 tx.execute(sql, &params![&delivery.id, &other])?;
                 (other, position)
@@ -441,10 +453,11 @@ fn dispatch<'a>(
 fn join(
     tx: &mut Tx<'_>,
     delivery: &NewDelivery,
+    pace: Pace,
     session: &SessionId,
     now: Timestamp,
 ) -> Result<Option<i64>> {
-    take_position(tx, session, now, delivery.received_at, delivery.waiting_max)
+    take_position(tx, session, pace, now, delivery.received_at, delivery.waiting_max)
 }
 
 /// Gives a fresh session its key. `Some` when another session has it by now.
@@ -465,23 +478,71 @@ fn settle_key(
 
 /// Takes the next place in a session's inbox and makes the session due, unless a worker has it: that
 /// worker sees the message when it finishes; or unless its turn waits for another try: then the
-/// message waits with it. `None` when as many wait as may.
+/// message waits with it. With a debounce it is due once it is quiet, or when the first message has
+/// waited long enough; one that must not wait takes those that do along. `None` when as many wait as
+/// may.
 pub(super) fn take_position(
     tx: &mut Tx<'_>,
     session: &SessionId,
+    pace: Pace,
     now: Timestamp,
     at: Timestamp,
     waiting_max: i64,
 ) -> Result<Option<i64>> {
-    let row = tx.first(
-        "update sessions set inbox_given = inbox_given + 1, \
-         updated_at = case when updated_at < $3 then $3 else updated_at end, \
-         next_at = case when lease_owner is not null or status = 'rescheduling' then next_at \
-         when next_at is null or next_at > $2 then $2 else next_at end \
-         where id = $1 and inbox_given - inbox_taken < $4 returning inbox_given",
-        &params![session, now, at, waiting_max],
-    )?;
+    let sql = match pace.debounce {
+        None => TAKE_POSITION,
+        Some(_) => TAKE_POSITION_DEBOUNCED,
+    };
+    let (quiet, ripe_by) = due(pace, now);
+    let urgency = match pace.when_busy {
+        WhenBusy::Queue | WhenBusy::Skip => 0,
+        WhenBusy::Steer => STEER,
+        WhenBusy::Supersede => SUPERSEDE,
+    };
+    let mut values: Vec<Value> = params![session, quiet, at, waiting_max, urgency].into();
+    values.extend(ripe_by.map(Value::from));
+    let row = tx.first(sql, &values)?;
     row.map(|mut row| row.int(0)).transpose()
+}
+
+/// As `sessions.urgency` says it.
+pub(super) const STEER: i64 = 1;
+pub(super) const SUPERSEDE: i64 = 2;
+
+macro_rules! take_position {
+    ($due:literal) => {
+        concat!(
+            "update sessions set inbox_given = inbox_given + 1, \
+             updated_at = case when updated_at < $3 then $3 else updated_at end, \
+             urgency = case when turn_id is not null and urgency < $5 then $5 else urgency end, ",
+            $due,
+            " where id = $1 and inbox_given - inbox_taken < $4 returning inbox_given"
+        )
+    };
+}
+
+const TAKE_POSITION: &str = take_position!(
+    "ripe_by = null, \
+     next_at = case when lease_owner is not null or status = 'rescheduling' then next_at \
+     when next_at is null or next_at > $2 then $2 else next_at end"
+);
+
+/// What waits for something else than quiet goes on waiting for it.
+const TAKE_POSITION_DEBOUNCED: &str = take_position!(
+    "ripe_by = case when inbox_given = inbox_taken then $6 else ripe_by end, \
+     next_at = case when next_at is not null and (turn_id is not null or lease_owner is not null \
+     or parked_at is not null) then next_at \
+     when inbox_given = inbox_taken then $2 \
+     when ripe_by is null then next_at \
+     when ripe_by < $2 then ripe_by else $2 end"
+);
+
+/// When a message that waits for nothing else is due, and when at the latest if more come.
+fn due(pace: Pace, now: Timestamp) -> (Timestamp, Option<Timestamp>) {
+    match pace.debounce {
+        None => (now, None),
+        Some(debounce) => (now.plus(debounce.quiet), Some(now.plus(debounce.longest))),
+    }
 }
 
 fn session_row<'a>(
@@ -490,6 +551,7 @@ fn session_row<'a>(
     id: &'a SessionId,
     now: Timestamp,
 ) -> Vec<Value<'a>> {
+    let (next_at, ripe_by) = due(dispatch.pace, now);
     params![
         id,
         &dispatch.agent_id,
@@ -501,7 +563,8 @@ fn session_row<'a>(
         "idle",
         delivery.received_at,
         delivery.received_at,
-        now,
+        next_at,
+        ripe_by,
         1,
     ]
     .into()

@@ -43,7 +43,7 @@ pub use events::{EventFilter, LogEnd};
 pub use hints::Hint;
 pub use keys::ApiKey;
 pub use prune::Pruned;
-pub use queue::{Claimed, Lease, Taken, TakenDelivery, TakenMessage};
+pub use queue::{Claimed, Lease, Taken, TakenDelivery, TakenMessage, Urgency};
 pub use secrets::{SealedSecret, SecretInfo};
 pub use sessions::{NewMessage, NewSession, SessionFilter};
 

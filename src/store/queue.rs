@@ -4,7 +4,11 @@
 //! last. Every later write names the epoch in its `where`; when it matches no row, the lease is
 //! somebody else's and the write changed nothing. [`Lease`] is the proof that a method asks for.
 
+mod urgency;
+
 use std::time::Duration;
+
+pub use urgency::Urgency;
 
 use super::{
     Error, Result, Store, chunks,
@@ -16,6 +20,7 @@ use crate::{
     domain::{
         cost::Spent,
         event::{EventBody, NewEvent, Usage},
+        source::DEBOUNCE_SECONDS_MAX,
         trace::TraceContext,
         turn::TurnEnd,
     },
@@ -163,12 +168,14 @@ impl Store {
         self.driver
             .transaction(Lane::Work, move |tx| {
                 let now = tx.now()?;
-                // Without a turn and not parked, nothing waits for a time to come: the clock was set
-                // back.
+                // Without a turn, not parked and not waiting for quiet, nothing waits for a time to
+                // come: the clock was set back.
+                let longest = Duration::from_secs(DEBOUNCE_SECONDS_MAX.into());
                 let n_ahead = tx.execute(
                     "update sessions set next_at = $1 where next_at > $1 and lease_owner is null \
-                     and turn_id is null and parked_at is null",
-                    &params![now],
+                     and turn_id is null and parked_at is null \
+                     and (ripe_by is null or ripe_by > $2)",
+                    &params![now, now.plus(longest)],
                 )?;
                 let n_voided = tx.execute(
                     "update sessions set lease_owner = null, lease_until = null, next_at = $3 \
@@ -211,7 +218,8 @@ impl Store {
                 )?;
                 write(tx, &held, rows, "running", at)?;
                 tx.execute(
-                    "update sessions set turn_id = $2, inbox_taken = inbox_taken + $3 where id = $1",
+                    "update sessions set turn_id = $2, inbox_taken = inbox_taken + $3, \
+                     ripe_by = null, urgency = 0 where id = $1",
                     &params![&lease.session_id, &fresh, messages.len() as i64],
                 )?;
                 let (turn_id, started_at) = (fresh, at);
@@ -221,19 +229,20 @@ impl Store {
     }
 
     /// Appends to the log, in order, and counts tokens and cost. Nothing may be acted on before this
-    /// answers.
+    /// answers. Tells what the messages that wait ask of the turn.
     pub async fn append(
         &self,
         lease: &Lease,
         events: Vec<NewEvent>,
         spent: impl Into<Spent>,
-    ) -> Result<()> {
+    ) -> Result<Urgency> {
         let (lease, at, spent) = (lease.clone(), self.clock.now(), spent.into());
         self.driver
             .transaction(Lane::Work, move |tx| {
                 let held = hold(tx, &lease)?;
                 append_rows(tx, &held, &events, at, "running")?;
-                count(tx, &lease, &spent, Duration::ZERO)
+                count(tx, &lease, &spent, Duration::ZERO)?;
+                Ok(held.urgency)
             })
             .await
     }
@@ -365,11 +374,12 @@ struct Held {
     session_id: SessionId,
     next_seq: i64,
     turn_id: Option<TurnId>,
+    urgency: Urgency,
 }
 
 /// Locks the session's row and proves the lease. The first statement of every write to a log.
 fn hold(tx: &mut Tx<'_>, lease: &Lease) -> Result<Held> {
-    let sql = "select next_seq, turn_id from sessions \
+    let sql = "select next_seq, turn_id, urgency from sessions \
                where id = $1 and epoch = $2 and lease_owner = $3 {wait}";
     let row = tx.first(sql, &params![&lease.session_id, lease.epoch, &lease.owner])?;
     let mut row = row.ok_or(Error::Fenced)?;
@@ -377,6 +387,7 @@ fn hold(tx: &mut Tx<'_>, lease: &Lease) -> Result<Held> {
         session_id: lease.session_id.clone(),
         next_seq: row.int(0)?,
         turn_id: row.id_or_null(1)?,
+        urgency: Urgency::of(row.int(2)?),
     })
 }
 

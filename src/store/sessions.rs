@@ -14,6 +14,7 @@ use crate::{
         cost::{Cost, MicroUsd},
         event::{Event, EventBody, Usage},
         session::{Session, Status},
+        source::Pace,
     },
     id::{AgentId, DeliveryId, EnvironmentId, EventId, SessionId, SourceId},
 };
@@ -256,7 +257,8 @@ fn add_messages(
     let now = tx.now()?;
     let mut rows = Vec::with_capacity(messages.len());
     for message in messages {
-        let position = take_position(tx, session, now, at, i64::MAX)?.ok_or(Error::NotFound)?;
+        let position = take_position(tx, session, Pace::default(), now, at, i64::MAX)?
+            .ok_or(Error::NotFound)?;
         let body = message.body.to_text();
         rows.push(params![session, position, &message.event_id, body, &message.private, at].into());
     }

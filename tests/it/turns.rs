@@ -11,7 +11,7 @@ use bellpull::{
         delivery::{Identity, Outcome},
         environment::{Environment, EnvironmentConfig},
         event::{Block, Event, EventBody, NewEvent, Origin, Usage},
-        source::{Source, SourceDefinition, SourceKind},
+        source::{Debounce, Pace, Source, SourceDefinition, SourceKind, WhenBusy},
         trace::TraceContext,
         verifier::Verifier,
     },
@@ -54,10 +54,13 @@ fn change() -> Change {
 
 impl World {
     async fn new() -> World {
+        World::at(Clock::system()).await
+    }
+
+    async fn at(clock: Clock) -> World {
         let directory = tempfile::tempdir().unwrap();
         let location = Location::Sqlite(directory.path().join("bellpull.db"));
-        let store =
-            Store::open(&location, &store::Options::default(), Clock::system()).await.unwrap();
+        let store = Store::open(&location, &store::Options::default(), clock).await.unwrap();
         let at = store.clock().now();
         let (agent, environment) = (AgentId::new(at), EnvironmentId::new(at));
         let spec = AgentSpec::new("concierge", "rehearsal");
@@ -79,6 +82,16 @@ impl World {
 
     /// Puts an event in as the receive path does, and rings no bell.
     async fn deliver(&self, text: &str, body: &str, target: RouteTarget) -> Accepted {
+        self.deliver_at(Pace::default(), text, body, target).await
+    }
+
+    async fn deliver_at(
+        &self,
+        pace: Pace,
+        text: &str,
+        body: &str,
+        target: RouteTarget,
+    ) -> Accepted {
         let at = self.store.clock().now();
         let (id, request_id) = (DeliveryId::new(at), WebhookRequestId::new(at));
         let message = EventBody::UserMessage {
@@ -104,6 +117,7 @@ impl World {
             event_id,
             message: MessageBody::Inline(message.to_text()),
             private,
+            pace,
         };
         let delivery = NewDelivery {
             source_id: self.source.clone(),
@@ -423,4 +437,109 @@ async fn a_cut_payload_is_read_whole_by_tool_and_lies_in_the_workspace() {
         .join("deliveries")
         .join(format!("{}.json", accepted.delivery_id));
     assert_eq!(std::fs::read_to_string(file).unwrap(), body);
+}
+
+fn when_busy(when_busy: WhenBusy) -> Pace {
+    Pace { when_busy, ..Pace::default() }
+}
+
+#[tokio::test]
+async fn a_message_that_steers_is_taken_up_before_the_model_is_asked() {
+    let world = World::new().await;
+    let session = world.deliver("first", "first", world.fresh()).await.session_id.unwrap();
+    // The turn begins, and its worker dies; what comes meanwhile wants to be heard.
+    let claimed = world.claim(AT_ONCE).await;
+    world.begin(&claimed.lease).await;
+    let start = world.event(EventBody::ModelRequestStart);
+    world.store.append(&claimed.lease, vec![start], Usage::default()).await.unwrap();
+    let there = RouteTarget::Session(session.clone());
+    let steering = world.deliver_at(when_busy(WhenBusy::Steer), "second", "second", there).await;
+    let claimed = world.claim(LEASE).await;
+    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    let types = world.types(&session).await;
+    let wanted = [
+        "session.status_running",
+        "user.message",
+        "span.model_request_start",
+        "span.model_request_end",
+        "user.message",
+        "span.model_request_start",
+        "agent.message",
+        "span.model_request_end",
+        "session.status_idle",
+    ];
+    assert_eq!(types, wanted);
+    let delivery = world.store.delivery(&steering.delivery_id).await.unwrap();
+    assert_eq!(delivery.outcome, Some(Outcome::Succeeded));
+    let nothing = world.store.claim("test:1".to_owned(), LEASE, 1, None).await.unwrap();
+    assert!(nothing.is_empty(), "it was one turn");
+}
+
+#[tokio::test]
+async fn a_message_that_supersedes_ends_the_turn_and_begins_the_next() {
+    let world = World::new().await;
+    let first = world.deliver("first", "first", world.fresh()).await;
+    let session = first.session_id.unwrap();
+    let claimed = world.claim(AT_ONCE).await;
+    world.begin(&claimed.lease).await;
+    let start = world.event(EventBody::ModelRequestStart);
+    world.store.append(&claimed.lease, vec![start], Usage::default()).await.unwrap();
+    let there = RouteTarget::Session(session.clone());
+    let newer = world.deliver_at(when_busy(WhenBusy::Supersede), "newer", "newer", there).await;
+    let claimed = world.claim(LEASE).await;
+    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    let types = world.types(&session).await;
+    assert_eq!(types[types.len() - 2..], ["span.model_request_end", "session.status_idle"]);
+    assert!(!types.contains(&"agent.message"), "nobody waited for the answer");
+    let delivery = world.store.delivery(&first.delivery_id).await.unwrap();
+    assert_eq!(delivery.outcome, Some(Outcome::Cancelled));
+    let claimed = world.claim(LEASE).await;
+    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    let delivery = world.store.delivery(&newer.delivery_id).await.unwrap();
+    assert_eq!(delivery.outcome, Some(Outcome::Succeeded));
+}
+
+#[tokio::test]
+async fn a_message_that_nobody_wants_during_a_turn_is_filtered() {
+    let world = World::new().await;
+    let session = world.deliver("first", "first", world.fresh()).await.session_id.unwrap();
+    let there = || RouteTarget::Session(session.clone());
+    let skip = when_busy(WhenBusy::Skip);
+    // It waits; nobody works on it yet.
+    let waiting = world.deliver_at(skip, "second", "second", there()).await;
+    assert_eq!(waiting.verdict, store::Verdict::Accepted);
+    let claimed = world.claim(LEASE).await;
+    world.begin(&claimed.lease).await;
+    let skipped = world.deliver_at(skip, "third", "third", there()).await;
+    assert_eq!((skipped.verdict, skipped.session_id), (store::Verdict::Filtered, None));
+    let delivery = world.store.delivery(&skipped.delivery_id).await.unwrap();
+    assert!(delivery.reason.unwrap().contains("at work"));
+}
+
+#[tokio::test]
+async fn a_debounced_turn_begins_when_it_is_quiet_or_has_waited_long_enough() {
+    let world = World::at(Clock::manual(Timestamp(1_800_000_000_000))).await;
+    let (quiet, longest) = (Duration::from_secs(100), Duration::from_secs(250));
+    let pace = Pace { debounce: Some(Debounce { quiet, longest }), ..Pace::default() };
+    let due = async || world.store.next_due().await.unwrap().expect("a session waits").as_secs();
+    let session = world.deliver_at(pace, "1", "1", world.fresh()).await.session_id.unwrap();
+    assert_eq!(due().await, 100);
+    let there = || RouteTarget::Session(session.clone());
+    // A further one begins the quiet anew, up to the end of the longest wait.
+    for at in [0, 60, 120] {
+        world.store.clock().advance(Duration::from_secs(60));
+        world.deliver_at(pace, "more", "more", there()).await;
+        assert_eq!(due().await, (250 - (at + 60)).min(100), "{at}");
+    }
+    // One that must not wait takes the others along.
+    world.deliver("now", "now", there()).await;
+    let claimed = world.claim(LEASE).await;
+    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    let types = world.types(&session).await;
+    assert_eq!(types.iter().filter(|it| **it == "user.message").count(), 5);
+    assert_eq!(types.iter().filter(|it| **it == "session.status_idle").count(), 1);
+    // A server that starts again does not take the wait away.
+    world.deliver_at(pace, "later", "later", there()).await;
+    assert_eq!(world.store.void_leases("test".to_owned(), "test:2".to_owned()).await.unwrap(), 0);
+    assert_eq!(due().await, 100);
 }

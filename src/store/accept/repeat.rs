@@ -32,7 +32,7 @@ pub(super) fn repeat(
         Route::To(_) | Route::Held { .. } | Route::Filtered { .. } => None,
     };
     let position = match &rerun {
-        Some((_, session)) => match join(tx, delivery, session, now)? {
+        Some((dispatch, session)) => match join(tx, delivery, dispatch.pace, session, now)? {
             Some(position) => Some(position),
             None => return Ok(Err(Refused::SessionFull)),
         },

@@ -30,6 +30,11 @@ create table sessions (
   turn_id text {c},
   -- Since when it waits for another session to leave their environment.
   parked_at bigint,
+  -- When messages that wait for quiet are taken at the latest; null while none does.
+  ripe_by bigint,
+  -- What messages that came during the turn ask of it: 0 nothing, 1 to be taken up before the next
+  -- model request, 2 to make way.
+  urgency bigint not null default 0,
 
   input_tokens bigint not null default 0,
   output_tokens bigint not null default 0,

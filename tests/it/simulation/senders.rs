@@ -1,11 +1,12 @@
 //! Senders and people: what they ask a node to take, and what they were told.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bellpull::{
     domain::{
         delivery::Identity,
         event::{Block, EventBody, Origin},
+        source::{Debounce, Pace, WhenBusy},
         trace::TraceContext,
     },
     id::{AgentId, DeliveryId, EnvironmentId, EventId, SessionId, SourceId, WebhookRequestId},
@@ -117,6 +118,7 @@ impl Names {
             event_id: self.id::<EventId>(),
             message: MessageBody::Inline(message.to_text()),
             private: "{\"nonce\":\"0123456789abcdef\"}".to_owned(),
+            pace: pace(self.n_ids),
         }))
     }
 
@@ -131,6 +133,17 @@ impl Names {
             private: "{}".to_owned(),
         }
     }
+}
+
+/// Some wait for quiet, some want to be heard during the turn, some want it to end.
+fn pace(n: u64) -> Pace {
+    let (quiet, longest) = (Duration::from_secs(2), Duration::from_secs(9));
+    let when_busy = match n % 7 {
+        0 | 1 => WhenBusy::Steer,
+        2 => WhenBusy::Supersede,
+        _ => WhenBusy::Queue,
+    };
+    Pace { debounce: n.is_multiple_of(3).then_some(Debounce { quiet, longest }), when_busy }
 }
 
 /// What somebody who asked was told.

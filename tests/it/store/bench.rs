@@ -11,7 +11,7 @@ use bellpull::{
         delivery::Identity,
         environment::{Environment, EnvironmentConfig, Workspace},
         event::{Block, Event, EventBody, NewEvent, Origin, Usage, plain_text},
-        source::{Source, SourceDefinition, SourceKind},
+        source::{Pace, Source, SourceDefinition, SourceKind},
         trace::TraceContext,
         turn::TurnEnd,
         verifier::Verifier,
@@ -137,6 +137,7 @@ impl Bench {
             event_id,
             message: MessageBody::Inline(String::new()),
             private: json!({ "nonce": key }).to_string(),
+            pace: Pace::default(),
         };
         let body = text.clone().into_bytes();
         let draft = Draft(NewDelivery {

@@ -16,7 +16,7 @@ use bellpull::{
         cost::{MicroUsd, Spent},
         delivery::Identity,
         event::{Block, EventBody, NewEvent, Origin, Usage},
-        source::{Source, SourceKind},
+        source::{Pace, Source, SourceKind},
         trace::TraceContext,
         verifier::Verifier,
     },
@@ -264,6 +264,7 @@ impl World {
                 event_id,
                 message: MessageBody::Inline(message.to_text()),
                 private: "{}".to_owned(),
+                pace: Pace::default(),
             }))
         };
         let agent_id = Some(id(request.agent));

@@ -3,9 +3,15 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bellpull::{
-    domain::{agent::Agent, event::Usage, session::Session, turn::TurnEnd},
+    domain::{
+        agent::Agent,
+        event::Usage,
+        session::Session,
+        source::{Debounce, Pace, WhenBusy},
+        turn::TurnEnd,
+    },
     id::{AgentId, SessionId},
-    store::{Claimed, Error, Lease},
+    store::{Claimed, Error, Lease, Urgency, Verdict},
 };
 use tokio::task::JoinSet;
 
@@ -30,6 +36,8 @@ on_both!(
     an_earlier_life_of_this_node_has_no_leases,
     what_waits_for_a_time_ahead_is_due_at_the_next_start,
     the_next_due_time_tells_how_long_to_sleep,
+    what_waits_for_quiet_is_due_later,
+    messages_ask_something_of_the_turn_that_runs,
 );
 
 /// Sessions that wait for an agent, oldest first.
@@ -332,4 +340,70 @@ async fn the_next_due_time_tells_how_long_to_sleep(bench: Bench) {
     bench.finish(&lease, TurnEnd::EndTurn).await;
     assert_eq!(next_due().await, None);
     assert_eq!(messages(&bench.log(&session).await), ["hello"]);
+}
+
+async fn what_waits_for_quiet_is_due_later(bench: Bench) {
+    let debounced = |key: &str, longest: u64| {
+        let (quiet, longest) = (Duration::from_secs(100), Duration::from_secs(longest));
+        let debounce = Some(Debounce { quiet, longest });
+        let mut draft = bench.draft(key);
+        draft.dispatch().pace = Pace { debounce, ..Pace::default() };
+        draft
+    };
+    let due = async || bench.store.next_due().await.unwrap().expect("a session waits");
+    let is = |due: Duration, seconds: u64| {
+        due > Duration::from_secs(seconds - 10) && due <= Duration::from_secs(seconds)
+    };
+    let session = bench.accept(debounced("a", 300)).await.session_id.unwrap();
+    assert!(is(due().await, 100));
+    bench.accept(debounced("b", 50).for_session(&session)).await;
+    assert!(is(due().await, 100), "the first one says how long they wait at most");
+    assert_eq!(bench.claim().await, []);
+    // One that must not wait takes them along, and no further one takes that back.
+    bench.accept(bench.draft("c").for_session(&session)).await;
+    bench.accept(debounced("d", 300).for_session(&session)).await;
+    let lease = bench.claim_one().await;
+    assert_eq!(bench.begin(&lease).await.messages.len(), 4);
+    // During a turn they wait for its end, as all messages do.
+    bench.accept(debounced("e", 300).for_session(&session)).await;
+    bench.finish(&lease, TurnEnd::EndTurn).await;
+    let lease = bench.claim_one().await;
+    bench.begin(&lease).await;
+    bench.finish(&lease, TurnEnd::EndTurn).await;
+    bench.accept(debounced("f", 300).for_session(&session)).await;
+    assert!(is(due().await, 100), "another quiet begins");
+}
+
+async fn messages_ask_something_of_the_turn_that_runs(bench: Bench) {
+    let busy = |key: &str, when_busy: WhenBusy| {
+        let mut draft = bench.draft(key);
+        draft.dispatch().pace = Pace { when_busy, ..Pace::default() };
+        draft
+    };
+    let session = bench.accept(busy("a", WhenBusy::Supersede)).await.session_id.unwrap();
+    let lease = bench.claim_one().await;
+    bench.begin(&lease).await;
+    let urgency = async || bench.store.urgency(&session).await.unwrap();
+    assert_eq!(urgency().await, Urgency::None, "it came before the turn");
+    let skipped = bench.accept(busy("b", WhenBusy::Skip).for_session(&session)).await;
+    assert_eq!(skipped.verdict, Verdict::Filtered);
+    bench.accept(busy("c", WhenBusy::Steer).for_session(&session)).await;
+    bench.accept(busy("d", WhenBusy::Queue).for_session(&session)).await;
+    assert_eq!(urgency().await, Urgency::Steer);
+    let taken = bench.store.take_up(&lease).await.unwrap();
+    assert_eq!((taken.len(), urgency().await), (2, Urgency::None));
+    bench.accept(busy("e", WhenBusy::Supersede).for_session(&session)).await;
+    bench.accept(busy("f", WhenBusy::Steer).for_session(&session)).await;
+    let told = bench.store.append(&lease, Vec::new(), Usage::default()).await.unwrap();
+    assert_eq!(told, Urgency::Supersede, "the strongest counts");
+    bench.finish(&lease, TurnEnd::Interrupted).await;
+    let lease = bench.claim_one().await;
+    assert_eq!(bench.begin(&lease).await.messages.len(), 2);
+    assert_eq!(urgency().await, Urgency::None);
+    let log = bench.store.events_after(&session, 0, 100).await.unwrap();
+    let seqs: Vec<_> = log.iter().filter_map(|event| event.seq).collect();
+    assert_eq!(seqs, (1..=seqs.len() as i64).collect::<Vec<_>>());
+    // An old lease takes nothing up.
+    bench.finish(&lease, TurnEnd::EndTurn).await;
+    assert!(matches!(bench.store.take_up(&lease).await, Err(Error::Fenced)));
 }

@@ -1,0 +1,70 @@
+//! What messages that come during a turn ask of it.
+//!
+//! The strongest of them stands in the session's row, which every write of the turn locks anyway: so
+//! the turn hears of it with its next entry in the journal at the latest. Left out: the messages,
+//! which wait in the inbox like all others.
+
+use super::{TakenMessage, hold, take, write};
+use crate::{
+    id::SessionId,
+    store::{
+        Error, Lease, Result, Store,
+        accept::{STEER, SUPERSEDE},
+        driver::{Lane, params},
+    },
+};
+
+/// What messages that came during a turn ask of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Urgency {
+    #[default]
+    None,
+    /// To be taken up before the model is asked again.
+    Steer,
+    /// To make way.
+    Supersede,
+}
+
+impl Urgency {
+    pub(super) fn of(stored: i64) -> Urgency {
+        match stored {
+            STEER => Urgency::Steer,
+            SUPERSEDE => Urgency::Supersede,
+            _ => Urgency::None,
+        }
+    }
+}
+
+impl Store {
+    /// Takes what waits into the turn that is under way, as its next events.
+    pub async fn take_up(&self, lease: &Lease) -> Result<Vec<TakenMessage>> {
+        let (lease, at) = (lease.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let held = hold(tx, &lease)?;
+                let turn_id = held.turn_id.clone().ok_or(Error::Bug("taking up without a turn"))?;
+                let mut rows = Vec::new();
+                let messages = take(tx, &held, &turn_id, at, &mut rows)?;
+                write(tx, &held, rows, "running", at)?;
+                tx.execute(
+                    "update sessions set inbox_taken = inbox_taken + $2, ripe_by = null, \
+                     urgency = 0 where id = $1",
+                    &params![&lease.session_id, messages.len() as i64],
+                )?;
+                Ok(messages)
+            })
+            .await
+    }
+
+    /// What the messages that wait ask of the session's turn.
+    pub async fn urgency(&self, session: &SessionId) -> Result<Urgency> {
+        let session = session.clone();
+        self.driver
+            .read(move |tx| {
+                let sql = "select urgency from sessions where id = $1";
+                let mut row = tx.first(sql, &params![&session])?.ok_or(Error::NotFound)?;
+                Ok(Urgency::of(row.int(0)?))
+            })
+            .await
+    }
+}
