@@ -169,7 +169,8 @@ async fn apply_source(
     registry: &Registry,
     declared: &DeclaredSource,
 ) -> anyhow::Result<()> {
-    if let Some(project) = &declared.definition.project {
+    let rules = declared.definition.rules.iter().filter_map(|rule| rule.project.as_ref());
+    for project in declared.definition.project.iter().chain(rules) {
         registry.ensure_project(project, ManagedBy::File, ACTOR).await?;
     }
     // The secret first: a source never stands open for want of one.

@@ -22,11 +22,12 @@ use crate::{
         nearest::nearest,
         secret,
         source::{
-            MESSAGE_CHARS_DEFAULT, OnPossibleReplay, OnRedelivery, SourceDefinition, Target,
-            check_name,
+            MESSAGE_CHARS_DEFAULT, OnPossibleReplay, OnRedelivery, RuleVerdict, SourceDefinition,
+            SourceRule, TARGET_WANTED, Target, check_name,
         },
     },
-    ingest::{Sender, check_policy},
+    id::EnvironmentId,
+    ingest::{ACTORS_MAX, RULES_MAX, Sender, check_policy},
 };
 
 /// A source as the file declares it.
@@ -38,7 +39,8 @@ pub struct DeclaredSource {
     pub secret: Option<SecretString>,
 }
 
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 22] = [
+    "actor",
     "agent",
     "body_hash_window_seconds",
     "environment_id",
@@ -47,11 +49,14 @@ pub(super) const KEYS: [&str; 18] = [
     "handshakes",
     "header",
     "identity",
+    "ignore_actors",
+    "message",
     "message_chars_max",
     "on_possible_replay",
     "on_redelivery",
     "preset",
     "project",
+    "rules",
     "secret",
     "secret_key",
     "target",
@@ -64,6 +69,9 @@ const FIELDS_MAX: usize = 32;
 
 /// Filters and templates have narrower bounds of their own.
 const POLICY_CHARS_MAX: usize = 65_536;
+
+/// Why nobody gets a delivery.
+const REASON_CHARS_MAX: usize = 500;
 
 /// 30 days: as long as identities are kept unless told otherwise.
 const WINDOW_SECONDS_MAX: u64 = 30 * 24 * 3600;
@@ -89,6 +97,7 @@ pub(super) fn read(reader: &mut Reader<'_>, needs_project: bool) -> Vec<Declared
 }
 
 fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> DeclaredSource {
+    let n_problems = entry.reader.problems.len();
     let gate = gate(entry);
     // Without one there is a problem, so nothing of this is used.
     let sender = check_gate(entry, &gate);
@@ -104,13 +113,16 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
     let definition = SourceDefinition {
         secret_key: secret_key.or_else(|| needs_secret.then(|| secret::source_key(name))),
         agent: entry.get("agent", value::text(256)),
-        environment_id: entry.get("environment_id", |raw| {
-            let id = value::text(64)(raw)?;
-            id.parse().map_err(|_| "must be the id of an environment (`env_…`)".into())
-        }),
+        environment_id: entry.get("environment_id", environment_id),
         project: entry.get("project", value::text(4096)),
         target: entry.get("target", target).unwrap_or_default(),
         filter: entry.get("filter", value::text(POLICY_CHARS_MAX)),
+        message: entry.get("message", value::text(POLICY_CHARS_MAX)),
+        rules: rules(entry),
+        ignore_actors: entry
+            .get("ignore_actors", value::list(ACTORS_MAX, value::text(256)))
+            .unwrap_or_default(),
+        actor: entry.get("actor", fields).unwrap_or_default(),
         identity: entry.get("identity", fields).unwrap_or_default(),
         body_hash_window_seconds: entry
             .get("body_hash_window_seconds", value::number(0..=WINDOW_SECONDS_MAX, "seconds")),
@@ -135,11 +147,56 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
         }
         (Some(_), None) | (None, Some(_) | None) => {}
     }
-    if let Err(Problem { field, message }) = check_policy(&definition) {
+    if entry.reader.problems.len() == n_problems
+        && let Err(Problem { field, message }) = check_policy(&definition)
+    {
         let at = format!("{}.{field}", entry.at);
         entry.reader.problem(&at, message);
     }
     DeclaredSource { name: name.to_owned(), definition, secret }
+}
+
+const RULE_KEYS: [&str; 8] =
+    ["agent", "environment_id", "message", "project", "reason", "target", "verdict", "when"];
+
+const VERDICTS: [(&str, RuleVerdict); 2] =
+    [("filtered", RuleVerdict::Filtered), ("held", RuleVerdict::Held)];
+
+fn rules(entry: &mut Entry<'_, '_>) -> Vec<SourceRule> {
+    let list = match entry.raw("rules") {
+        None => return Vec::new(),
+        Some(Value::Array(list)) if list.len() <= RULES_MAX => list,
+        Some(_) => {
+            entry.problem("rules", format!("must be a list of up to {RULES_MAX} tables"));
+            return Vec::new();
+        }
+    };
+    let mut rules = Vec::new();
+    for (n, value) in list.iter().enumerate() {
+        let at = format!("{}[{n}]", entry.at("rules"));
+        let Value::Object(values) = value else {
+            entry.reader.problem(&at, "must be a table");
+            continue;
+        };
+        refuse_unknown(entry.reader, &at, values, &RULE_KEYS);
+        let mut rule = Entry { reader: entry.reader, at, values };
+        rules.push(SourceRule {
+            when: rule.get("when", value::text(POLICY_CHARS_MAX)).unwrap_or_default(),
+            verdict: rule.get("verdict", value::choice(&VERDICTS)),
+            reason: rule.get("reason", value::text(REASON_CHARS_MAX)),
+            agent: rule.get("agent", value::text(256)),
+            environment_id: rule.get("environment_id", environment_id),
+            project: rule.get("project", value::text(4096)),
+            target: rule.get("target", target),
+            message: rule.get("message", value::text(POLICY_CHARS_MAX)),
+        });
+    }
+    rules
+}
+
+fn environment_id(raw: Raw<'_>) -> Parsed<EnvironmentId> {
+    let id = value::text(64)(raw)?;
+    id.parse().map_err(|_| "must be the id of an environment (`env_…`)".into())
 }
 
 const ON_REDELIVERY: [(&str, OnRedelivery); 2] =
@@ -216,7 +273,8 @@ fn secret_name(raw: Raw<'_>) -> Parsed<String> {
 }
 
 fn target(raw: Raw<'_>) -> Parsed<Target> {
-    let wanted = || Wrong::from("must be `new_session`, a session id or { key = \"<template>\" }");
+    let wanted =
+        || Wrong::from(TARGET_WANTED.replace("{\"key\": ", "{ key = ").replace("\"}", "\" }"));
     match raw {
         Raw::Value(Value::Object(table)) => match table.get("key") {
             Some(Value::String(key)) if table.len() == 1 && !key.is_empty() => {
@@ -225,6 +283,7 @@ fn target(raw: Raw<'_>) -> Parsed<Target> {
             _ => Err(wanted()),
         },
         Raw::Value(Value::String(text)) if text == "new_session" => Ok(Target::NewSession),
+        Raw::Value(Value::String(text)) if text == "key" => Ok(Target::PresetKey),
         Raw::Value(Value::String(text)) => text.parse().map(Target::Session).map_err(|_| wanted()),
         Raw::Text(_) | Raw::Value(_) => Err(wanted()),
     }

@@ -72,12 +72,19 @@ pub enum Target {
     Session(SessionId),
     /// One session per value of this template.
     Key(String),
+    /// One session per value of what the preset says.
+    PresetKey,
 }
+
+/// What a target may be, for whoever wrote something else.
+pub const TARGET_WANTED: &str =
+    "must be `new_session`, `key`, a session id or {\"key\": \"<template>\"}";
 
 impl Serialize for Target {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Target::NewSession => serializer.serialize_str("new_session"),
+            Target::PresetKey => serializer.serialize_str("key"),
             Target::Session(id) => id.serialize(serializer),
             Target::Key(template) => {
                 std::collections::BTreeMap::from([("key", template)]).serialize(serializer)
@@ -94,9 +101,10 @@ impl<'de> Deserialize<'de> for Target {
             Text(String),
             Key { key: String },
         }
-        let wanted = "must be `new_session`, a session id or {\"key\": \"<template>\"}";
+        let wanted = TARGET_WANTED;
         match Shape::deserialize(deserializer) {
             Ok(Shape::Text(text)) if text == "new_session" => Ok(Target::NewSession),
+            Ok(Shape::Text(text)) if text == "key" => Ok(Target::PresetKey),
             Ok(Shape::Text(text)) => {
                 text.parse().map(Target::Session).map_err(|_| serde::de::Error::custom(wanted))
             }
@@ -152,6 +160,39 @@ pub const DEBOUNCE_SECONDS_MAX: u32 = 3600;
 /// How many times its quiet a message waits at most, unless told otherwise.
 const DEBOUNCE_LONGEST: u32 = 10;
 
+/// What a source does differently with some of its deliveries: those that fulfil a condition.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceRule {
+    /// A condition in CEL; the first rule whose condition is fulfilled counts, and no other.
+    pub when: String,
+    /// Nobody gets the delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<RuleVerdict>,
+    /// Why nobody does, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    // What is absent here is the source's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_id: Option<EnvironmentId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What a rule can decide instead of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleVerdict {
+    Filtered,
+    Held,
+}
+
 /// What happens when the same delivery comes again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -203,6 +244,18 @@ pub struct SourceDefinition {
     /// A condition in CEL; a delivery that does not fulfil it is stored and reaches nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
+    /// A template of the message; absent: the public contract's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<SourceRule>,
+    /// Whoever is at [`SourceDefinition::actor`] and named here is one of ours: what they do wakes
+    /// no agent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore_actors: Vec<String>,
+    /// Where the sender says who did it. Empty: what the preset says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actor: Vec<Field>,
     /// Empty: what the preset says, else [`IDENTITY_DEFAULT`].
     #[serde(default)]
     pub identity: Vec<Field>,
@@ -275,6 +328,10 @@ impl Default for SourceDefinition {
             project: None,
             target: Target::NewSession,
             filter: None,
+            message: None,
+            rules: Vec::new(),
+            ignore_actors: Vec::new(),
+            actor: Vec::new(),
             identity: Vec::new(),
             body_hash_window_seconds: None,
             event_type: Vec::new(),
@@ -365,5 +422,9 @@ mod tests {
                 .is_err()
         );
         assert!(serde_json::from_str::<Target>("\"sometimes\"").is_err());
+        for target in [Target::NewSession, Target::PresetKey, Target::Key("x".to_owned())] {
+            let text = serde_json::to_string(&target).unwrap();
+            assert_eq!(serde_json::from_str::<Target>(&text).unwrap(), target);
+        }
     }
 }

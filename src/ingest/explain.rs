@@ -102,7 +102,7 @@ impl Ingest {
                 let id = DeliveryId::new(at);
                 let named = (entry.display_name(), sender);
                 let kind = event_type.as_deref();
-                let facts = Facts::new(&id, named, kind, &head.headers, &payload, at);
+                let facts = Facts::new(&id, named, kind, &head, &payload, at);
                 let destination = destination(route::route(entry, &facts));
                 let secret = passed.secret;
                 let passed = Ok(Let { secret, identity, event_type, destination });
@@ -117,7 +117,7 @@ impl Ingest {
     }
 }
 
-fn destination(route: Route) -> Destination {
+pub(super) fn destination(route: Route) -> Destination {
     match route {
         Route::Held { reason, .. } => Destination::Held { reason },
         Route::Filtered { reason, .. } => Destination::Filtered { reason },

@@ -6,10 +6,10 @@
 
 use std::cell::OnceCell;
 
-use http::HeaderMap;
+use minijinja::{context, value::Serde};
 use serde_json::{Map, Value};
 
-use super::{Payload, Sender, identify};
+use super::{Head, Payload, Sender, identify};
 use crate::{
     clock::Timestamp,
     id::{DeliveryId, Id},
@@ -21,11 +21,12 @@ pub(super) struct Facts<'a> {
     pub(super) event_type: Option<&'a str>,
     pub(super) payload: &'a Payload,
     pub(super) at: Timestamp,
-    sender: &'a Sender,
-    all_headers: &'a HeaderMap,
+    pub(super) sender: &'a Sender,
+    pub(super) head: &'a Head,
     headers: OnceCell<Value>,
     body: OnceCell<Option<Value>>,
     received_at: OnceCell<String>,
+    context: OnceCell<minijinja::Value>,
 }
 
 impl<'a> Facts<'a> {
@@ -33,7 +34,7 @@ impl<'a> Facts<'a> {
         delivery: &'a DeliveryId,
         (source, sender): (&'a str, &'a Sender),
         event_type: Option<&'a str>,
-        headers: &'a HeaderMap,
+        head: &'a Head,
         payload: &'a Payload,
         at: Timestamp,
     ) -> Facts<'a> {
@@ -44,10 +45,11 @@ impl<'a> Facts<'a> {
             payload,
             at,
             sender,
-            all_headers: headers,
+            head,
             headers: OnceCell::new(),
             body: OnceCell::new(),
             received_at: OnceCell::new(),
+            context: OnceCell::new(),
         }
     }
 
@@ -67,10 +69,10 @@ impl<'a> Facts<'a> {
     /// By lower-case name, without those that carry a secret.
     pub(super) fn headers(&self) -> &Value {
         self.headers.get_or_init(|| {
-            let shown =
-                self.all_headers.keys().filter(|it| !identify::is_sensitive(self.sender, it));
+            let all = &self.head.headers;
+            let shown = all.keys().filter(|name| !identify::is_sensitive(self.sender, name));
             let shown = shown.filter_map(|name| {
-                let value = identify::header(self.all_headers, name.as_str())?;
+                let value = identify::header(all, name.as_str())?;
                 Some((name.as_str().to_owned(), Value::from(value)))
             });
             Value::Object(shown.collect::<Map<_, _>>())
@@ -83,6 +85,23 @@ impl<'a> Facts<'a> {
 
     pub(super) fn delivery_id(&self) -> &str {
         self.delivery.as_str()
+    }
+
+    /// All of it for templates.
+    pub(super) fn context(&self) -> minijinja::Value {
+        let make = || {
+            let value = |value: &Value| minijinja::Value::from(Serde(value));
+            context! {
+                body => value(self.body()),
+                headers => value(self.headers()),
+                event_type => self.event_type,
+                source => self.source,
+                content_type => self.content_type(),
+                delivery_id => self.delivery_id(),
+                received_at => self.received_at(),
+            }
+        };
+        self.context.get_or_init(make).clone()
     }
 
     pub(super) fn received_at(&self) -> &str {

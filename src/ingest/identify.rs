@@ -109,6 +109,25 @@ fn distinct(text: String) -> String {
 
 const DISTINCT_MAX: usize = 16;
 
+/// Who did it, if everybody whom one of the places names is among these.
+pub(super) fn actor_among(
+    sender: &Sender,
+    head: &Head,
+    payload: &Payload,
+    names: &[String],
+) -> Option<String> {
+    let is_named = |actor: &String| names.iter().any(|name| name.eq_ignore_ascii_case(actor));
+    sender.actor.iter().find_map(|field| {
+        let text = value(field, head, payload)?;
+        let list = text.starts_with('[').then(|| serde_json::from_str::<Vec<String>>(&text).ok());
+        match list.flatten() {
+            // An actor's own name may begin with a bracket.
+            Some(list) if !list.is_empty() && list.iter().all(is_named) => list.into_iter().next(),
+            _ => Some(text).filter(is_named),
+        }
+    })
+}
+
 /// One text for a field: several values as a JSON list, so that no two lists look the same.
 fn value(field: &Field, head: &Head, payload: &Payload) -> Option<String> {
     let mut values = values(field, head, payload)?;

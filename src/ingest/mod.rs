@@ -25,6 +25,7 @@ mod replay;
 mod route;
 mod sign;
 mod trial;
+mod wording;
 
 use std::sync::Arc;
 
@@ -36,10 +37,10 @@ pub use explain::{Captured, Destination, Explanation, Let};
 pub use gate::{Caller, Step, bearer};
 pub use handshake::Greeting;
 pub use payload::Payload;
-pub use policy::check_policy;
+pub use policy::{ACTORS_MAX, RULES_MAX, check_policy};
 pub use presets::{Demanded, Evidence, Preset, Sender, all as presets};
 pub use registry::{
-    Entry, Keys, Registry, Secrets, Snapshot, gauges, project_is_allowed, secret_key,
+    Address, Entry, Keys, Registry, Secrets, Snapshot, gauges, project_is_allowed, secret_key,
 };
 pub use render::pretty_json;
 pub use sign::{Draft, Held, Signed, sign};
@@ -93,6 +94,19 @@ pub enum Taken {
     Stored(Answer),
     /// It is a handshake, of which nothing is kept.
     Greeted(Greeting),
+}
+
+#[cfg(test)]
+impl Head {
+    fn of_nobody() -> Head {
+        Head {
+            endpoint: Endpoint::Source("code".to_owned()),
+            method: Method::POST,
+            url: "https://bell.example/api/webhook/code".to_owned(),
+            headers: HeaderMap::new(),
+            request_id: WebhookRequestId::new(Timestamp(0)),
+        }
+    }
 }
 
 /// What a caller that was let in is told.
@@ -225,7 +239,7 @@ impl Ingest {
         let named = (entry.display_name(), sender);
         let kind = event_type.as_deref();
         let route = {
-            let facts = Facts::new(&id, named, kind, &head.headers, &payload, received_at);
+            let facts = Facts::new(&id, named, kind, &head, &payload, received_at);
             route::route(entry, &facts)
         };
         let (bytes, content_type) = payload.into_parts();

@@ -113,6 +113,19 @@ pub struct AgentRef {
     pub name: String,
 }
 
+/// Who works on deliveries and where, found or explained: then they are held.
+#[derive(Clone, Debug)]
+pub struct Address {
+    pub agent: Result<AgentRef, String>,
+    pub environment: Result<EnvironmentId, String>,
+}
+
+impl Address {
+    fn broken(&self) -> Option<&String> {
+        self.agent.as_ref().err().or(self.environment.as_ref().err())
+    }
+}
+
 /// A source with everything it refers to, found or explained.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -120,9 +133,9 @@ pub struct Entry {
     pub secrets: Secrets,
     /// Or why nobody is let in.
     pub sender: Result<Sender, String>,
-    /// Or why deliveries are held.
-    pub agent: Result<AgentRef, String>,
-    pub environment: Result<EnvironmentId, String>,
+    pub address: Address,
+    /// Those of its rules, in their order.
+    pub rules: Vec<Address>,
     /// Or why it cannot be read.
     pub(super) policy: Result<Arc<Policy>, String>,
     pub waiting: Waiting,
@@ -155,7 +168,7 @@ impl Entry {
 
     /// What people and agents know it by: an agent's own source goes by the agent's name.
     pub fn display_name(&self) -> &str {
-        match (&self.source.kind, &self.agent) {
+        match (&self.source.kind, &self.address.agent) {
             (SourceKind::Agent(_), Ok(agent)) => &agent.name,
             _ => &self.source.name,
         }
@@ -169,15 +182,16 @@ impl Entry {
         format!("`{}`{preset}, gate {gate}", self.display_name())
     }
 
+    /// Everybody who may get its deliveries.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        std::iter::once(&self.address).chain(&self.rules)
+    }
+
     /// Why it lets nobody in or holds what comes in, if it does.
     pub fn broken(&self) -> Option<&str> {
-        let reasons = [
-            self.sender.as_ref().err(),
-            self.agent.as_ref().err(),
-            self.environment.as_ref().err(),
-            self.policy.as_ref().err(),
-        ];
-        reasons.into_iter().flatten().next().map(String::as_str)
+        let reasons = [self.sender.as_ref().err(), self.policy.as_ref().err()];
+        let reasons = reasons.into_iter().chain(self.addresses().map(Address::broken));
+        reasons.flatten().next().map(String::as_str)
     }
 }
 
@@ -503,7 +517,56 @@ impl Registry {
     }
 }
 
+/// Where a source or a rule wants its sessions.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    environment_id: &'a Option<EnvironmentId>,
+    project: &'a Option<String>,
+}
+
+impl Site<'_> {
+    fn is_said(&self) -> bool {
+        self.environment_id.is_some() || self.project.is_some()
+    }
+}
+
 impl Snapshot {
+    fn address(&self, kind: &SourceKind, agent: Option<&str>, place: Site<'_>) -> Address {
+        let wanted = match kind {
+            SourceKind::Agent(id) => id.as_str(),
+            SourceKind::Named => agent.unwrap_or(agent::DEFAULT_NAME),
+        };
+        let agent = self.agent(wanted).map(|agent| AgentRef {
+            id: agent.id.clone(),
+            version: agent.version,
+            name: agent.spec.name.clone(),
+        });
+        Address {
+            agent: agent.ok_or_else(|| format!("there is no agent `{wanted}`")),
+            environment: self.place(place),
+        }
+    }
+
+    fn place(&self, place: Site<'_>) -> Result<EnvironmentId, String> {
+        match (place.environment_id, place.project) {
+            (Some(id), _) => match self.environments.get(id) {
+                Some(environment) if environment.archived_at.is_some() => {
+                    Err(format!("the environment {id} is archived"))
+                }
+                Some(environment) => check_project(environment),
+                None => Err(format!("there is no environment {id}")),
+            },
+            (None, Some(project)) => match self.project(project) {
+                Some(environment) => check_project(environment),
+                None => Err(format!("there is no environment for the project `{project}`")),
+            },
+            (None, None) => self
+                .environment(environment::DEFAULT_NAME)
+                .map(|environment| environment.id.clone())
+                .ok_or_else(|| "there is no environment `default`".to_owned()),
+        }
+    }
+
     fn project(&self, project: &str) -> Option<&Environment> {
         self.environments
             .values()
@@ -513,39 +576,20 @@ impl Snapshot {
 }
 
 /// Finds what a source refers to, or says in words what is missing.
-fn resolve(source: Source, snapshot: &Snapshot, before: &Snapshot) -> Entry {
+pub(super) fn resolve(source: Source, snapshot: &Snapshot, before: &Snapshot) -> Entry {
     let definition = &source.definition;
-    let wanted = match &source.kind {
-        SourceKind::Agent(id) => id.to_string(),
-        SourceKind::Named => {
-            definition.agent.clone().unwrap_or_else(|| agent::DEFAULT_NAME.to_owned())
-        }
-    };
-    let agent = snapshot
-        .agent(&wanted)
-        .map(|agent| AgentRef {
-            id: agent.id.clone(),
-            version: agent.version,
-            name: agent.spec.name.clone(),
-        })
-        .ok_or_else(|| format!("there is no agent `{wanted}`"));
-    let environment = match (&definition.environment_id, &definition.project) {
-        (Some(id), _) => match snapshot.environments.get(id) {
-            Some(environment) if environment.archived_at.is_some() => {
-                Err(format!("the environment {id} is archived"))
-            }
-            Some(environment) => check_project(environment),
-            None => Err(format!("there is no environment {id}")),
-        },
-        (None, Some(project)) => match snapshot.project(project) {
-            Some(environment) => check_project(environment),
-            None => Err(format!("there is no environment for the project `{project}`")),
-        },
-        (None, None) => snapshot
-            .environment(environment::DEFAULT_NAME)
-            .map(|environment| environment.id.clone())
-            .ok_or_else(|| "there is no environment `default`".to_owned()),
-    };
+    let place = Site { environment_id: &definition.environment_id, project: &definition.project };
+    let named = definition.agent.as_deref();
+    let address = snapshot.address(&source.kind, named, place);
+    let rules = definition.rules.iter().enumerate().map(|(n, rule)| {
+        let own = Site { environment_id: &rule.environment_id, project: &rule.project };
+        let place = if own.is_said() { own } else { place };
+        let agent = rule.agent.as_deref().or(named);
+        let found = snapshot.address(&source.kind, agent, place);
+        let said = |reason: String| format!("rules[{n}]: {reason}");
+        Address { agent: found.agent.map_err(said), environment: found.environment.map_err(said) }
+    });
+    let rules = rules.collect();
     let key = secret_key(&source);
     let mut secrets = snapshot.values.get(&key).cloned().unwrap_or_default();
     let sender = Sender::of(&source).map_err(|problem| problem.to_string());
@@ -568,8 +612,8 @@ fn resolve(source: Source, snapshot: &Snapshot, before: &Snapshot) -> Entry {
         source,
         secrets,
         sender,
-        agent,
-        environment,
+        address,
+        rules,
         policy,
         waiting,
         open_until,

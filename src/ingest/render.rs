@@ -2,10 +2,10 @@
 //!
 //! Agent endpoint: the payload, JSON pretty-printed in the sender's key order, other bodies as they
 //! are. Named source: `Webhook from <source>:`, then the payload's first characters and, when there
-//! is more, a marker that says so. Where it came from is data beside the text; the fence is put
+//! is more, a marker that says so. A template of the source's own takes the place of both. Where it came from is data beside the text; the fence is put
 //! around it only when a model request is built.
 
-use super::Payload;
+use super::{Payload, wording::Written};
 use crate::domain::{
     source::{Source, SourceKind},
     text::first_chars,
@@ -38,14 +38,25 @@ pub(super) fn render(source: &Source, payload: &Payload) -> Rendered {
             let (shown, cut) = first_chars(&text, chars_max);
             let mut message = format!("Webhook from {}:\n{shown}", source.name);
             if cut {
-                let n_chars = text.chars().count();
-                message.push_str(&format!(
-                    "\n[cut: {chars_max} of {n_chars} characters; the `delivery` tool reads the rest]"
-                ));
+                message.push_str(&marker(chars_max, text.chars().count()));
             }
             Rendered { text: message, cut: cut || replaced }
         }
     }
+}
+
+/// What a template wrote. It need not hold all of the payload, so the agent may read the rest.
+pub(super) fn cut(written: Written) -> Rendered {
+    let mut text = written.text;
+    let n_shown = text.chars().count();
+    if n_shown < written.n_chars {
+        text.push_str(&marker(n_shown, written.n_chars));
+    }
+    Rendered { text, cut: true }
+}
+
+fn marker(n_shown: usize, n_chars: usize) -> String {
+    format!("\n[cut: {n_shown} of {n_chars} characters; the `delivery` tool reads the rest]")
 }
 
 /// A body as it is; what is not text is described. Tells whether the text lacks something.

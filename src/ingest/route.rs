@@ -1,20 +1,22 @@
-//! Where a delivery goes: agent, environment, session and message, or held, and why.
+//! Where a delivery goes: agent, environment, session and message, or filtered or held, and why.
 //!
 //! Invariant: a delivery that was let in is never refused here. What cannot be routed is held with a
 //! reason that tells the operator what to mend, and can be released later.
 
 use std::fmt::Write;
 
-use minijinja::{Environment, UndefinedBehavior, Value, context, value::Serde};
-
-use super::{Entry, Facts, new_message_id, render};
+use super::{
+    Address, Entry, Facts, new_message_id,
+    policy::{Decision, Policy},
+    render,
+};
 use crate::{
     domain::{
-        Problem,
         event::{Block, EventBody, Origin},
         source::Target,
+        text::{clean, first_chars},
     },
-    id::{Id, SessionId},
+    id::{AgentId, Id, SessionId},
     store::{Dispatch, MessageBody, Route, RouteTarget},
 };
 
@@ -24,34 +26,52 @@ const TITLE_CHARS_MAX: usize = 120;
 const KEY_CHARS_MAX: usize = 512;
 
 pub(super) fn route(entry: &Entry, facts: &Facts<'_>) -> Route {
-    let agent_id = entry.agent.as_ref().ok().map(|agent| agent.id.clone());
-    let held = |reason: String| Route::Held { agent_id: agent_id.clone(), reason };
+    let agent_id = |address: &Address| -> Option<AgentId> {
+        address.agent.as_ref().ok().map(|agent| agent.id.clone())
+    };
+    let own = &entry.address;
+    let held = |reason: String| Route::Held { agent_id: agent_id(own), reason };
     if entry.source.paused {
         return held("the source is paused".to_owned());
     }
-    match entry.policy.as_ref().map(|policy| policy.wants(facts)) {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => {
-            let reason = "the source's filter does not want it".to_owned();
-            return Route::Filtered { agent_id, reason };
-        }
-        Ok(Err(reason)) => return held(reason),
+    let policy = match &entry.policy {
+        Ok(policy) => policy,
         Err(reason) => return held(reason.clone()),
+    };
+    let rule = match policy.decide(facts) {
+        Decision::Filtered(reason) => return Route::Filtered { agent_id: agent_id(own), reason },
+        Decision::Held(reason) => return held(reason),
+        Decision::Routed(rule) => rule,
+    };
+    let address = rule.and_then(|n| entry.rules.get(n)).unwrap_or(own);
+    match dispatch(entry, policy, rule, address, facts) {
+        Ok(dispatch) => Route::To(Box::new(dispatch)),
+        Err(reason) => Route::Held { agent_id: agent_id(address), reason },
     }
-    let (agent, environment_id) = match (&entry.agent, &entry.environment) {
+}
+
+/// The message and where it goes, or what keeps it from going there.
+fn dispatch(
+    entry: &Entry,
+    policy: &Policy,
+    rule: Option<usize>,
+    address: &Address,
+    facts: &Facts<'_>,
+) -> Result<Dispatch, String> {
+    let (agent, environment_id) = match (&address.agent, &address.environment) {
         (Ok(agent), Ok(environment_id)) => (agent, environment_id),
-        (Err(reason), _) | (_, Err(reason)) => return held(reason.clone()),
+        (Err(reason), _) | (_, Err(reason)) => return Err(reason.clone()),
     };
-    let target = match &entry.source.definition.target {
-        Target::NewSession => RouteTarget::New(SessionId::new(facts.at)),
-        Target::Session(id) => RouteTarget::Session(id.clone()),
-        Target::Key(template) => match key(template, facts) {
-            Ok(key) => RouteTarget::Key { key, fresh: SessionId::new(facts.at) },
-            Err(reason) => return held(reason),
-        },
-    };
+    let target = target(entry, policy, rule, facts)?;
     let payload = facts.payload;
-    let rendered = render::render(&entry.source, payload);
+    let rendered = match policy.message(rule) {
+        None => render::render(&entry.source, payload),
+        Some(wording) => {
+            let chars_max = entry.source.definition.message_chars_max;
+            let written = wording.write(facts, chars_max);
+            render::cut(written.map_err(|reason| format!("the message failed: {reason}"))?)
+        }
+    };
     let body = EventBody::UserMessage {
         content: vec![Block::text(rendered.text)],
         origin: Some(Origin {
@@ -70,52 +90,51 @@ pub(super) fn route(entry: &Entry, facts: &Facts<'_>) -> Route {
         let _ = write!(title, ": {event_type}");
     }
     let (event_id, private) = new_message_id(facts.at);
-    Route::To(Box::new(Dispatch {
+    Ok(Dispatch {
         agent_id: agent.id.clone(),
         agent_version: agent.version,
         environment_id: environment_id.clone(),
         target,
-        title: crate::domain::text::first_chars(&title, TITLE_CHARS_MAX).0.to_owned(),
+        title: first_chars(&title, TITLE_CHARS_MAX).0.to_owned(),
         event_id,
         message: MessageBody::Inline(body.to_text()),
         private,
         pace: entry.source.definition.pace(),
-    }))
+    })
 }
 
-/// Steps that a template may take: enough for any name, not for a loop over a payload.
-const FUEL: u64 = 10_000;
-
-fn templates<'a>() -> Environment<'a> {
-    let mut templates = Environment::new();
-    templates.set_undefined_behavior(UndefinedBehavior::Strict);
-    templates.set_fuel(Some(FUEL));
-    templates
-}
-
-/// Whether a key template can be read at all; found when the source is made, not when it is used.
-pub(super) fn check_key_template(template: &str) -> Result<(), Problem> {
-    templates()
-        .template_from_str(template)
-        .map(|_| ())
-        .map_err(|error| Problem::new("target.key", error.to_string()))
-}
-
-fn key(template: &str, facts: &Facts<'_>) -> Result<String, String> {
-    let context = context! {
-        body => Value::from(Serde(facts.body())),
-        headers => Value::from(Serde(facts.headers())),
-        event_type => facts.event_type,
+fn target(
+    entry: &Entry,
+    policy: &Policy,
+    rule: Option<usize>,
+    facts: &Facts<'_>,
+) -> Result<RouteTarget, String> {
+    let definition = &entry.source.definition;
+    let of_rule = rule.and_then(|n| definition.rules.get(n)?.target.as_ref());
+    let key = match of_rule.unwrap_or(&definition.target) {
+        Target::NewSession => return Ok(RouteTarget::New(SessionId::new(facts.at))),
+        Target::Session(id) => return Ok(RouteTarget::Session(id.clone())),
+        Target::Key(_) | Target::PresetKey => {
+            let wording = policy.key(rule).ok_or("the session key has no template")?;
+            let written = wording.write(facts, KEY_CHARS_MAX);
+            let failed = |reason| format!("the session key could not be made: {reason}");
+            let written = written.map_err(failed)?;
+            if written.n_chars > KEY_CHARS_MAX {
+                return Err(too_long());
+            }
+            written.text
+        }
     };
-    let key = templates()
-        .render_str(template, context)
-        .map_err(|error| format!("the session key could not be made: {error}"))?;
-    let key = crate::domain::text::clean(key.trim()).into_owned();
+    let key = clean(key.trim()).into_owned();
     if key.is_empty() {
         return Err("the session key came out empty".to_owned());
     }
     if key.chars().count() > KEY_CHARS_MAX {
-        return Err(format!("the session key is longer than {KEY_CHARS_MAX} characters"));
+        return Err(too_long());
     }
-    Ok(key)
+    Ok(RouteTarget::Key { key, fresh: SessionId::new(facts.at) })
+}
+
+fn too_long() -> String {
+    format!("the session key is longer than {KEY_CHARS_MAX} characters")
 }

@@ -117,21 +117,27 @@ fn missing_agent(
     stored: &Stored,
     source: &DeclaredSource,
 ) -> Option<String> {
-    let wanted = source.definition.agent.as_deref().unwrap_or(DEFAULT_NAME);
-    let declared = inspected.loaded.declared.agents.iter().any(|agent| agent.name == wanted);
-    let exists = declared
-        || match stored {
-            // The default one is made at the first start.
-            Stored::Nothing => wanted == DEFAULT_NAME,
-            Stored::Unknown => true,
-            Stored::Known { snapshot, .. } => snapshot.agent(wanted).is_some(),
-        };
-    (!exists).then(|| format!("there is no agent `{wanted}`"))
+    let own = source.definition.agent.as_deref().unwrap_or(DEFAULT_NAME);
+    let of_rules = source.definition.rules.iter().filter_map(|rule| rule.agent.as_deref());
+    let exists = |wanted: &str| {
+        let declared = inspected.loaded.declared.agents.iter().any(|agent| agent.name == wanted);
+        declared
+            || match stored {
+                // The default one is made at the first start.
+                Stored::Nothing => wanted == DEFAULT_NAME,
+                Stored::Unknown => true,
+                Stored::Known { snapshot, .. } => snapshot.agent(wanted).is_some(),
+            }
+    };
+    let missing = std::iter::once(own).chain(of_rules).find(|wanted| !exists(wanted))?;
+    Some(format!("there is no agent `{missing}`"))
 }
 
 fn missing_project(source: &DeclaredSource) -> Option<String> {
-    let project = source.definition.project.as_ref()?;
-    (!Path::new(project).is_dir()).then(|| format!("the project `{project}` is not a directory"))
+    let of_rules = source.definition.rules.iter().filter_map(|rule| rule.project.as_ref());
+    let mut projects = source.definition.project.iter().chain(of_rules);
+    let missing = projects.find(|project| !Path::new(project).is_dir())?;
+    Some(format!("the project `{missing}` is not a directory"))
 }
 
 fn closed(entry: &Entry) -> Option<String> {

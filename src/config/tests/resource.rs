@@ -78,14 +78,35 @@ fn a_policy_that_cannot_be_read_is_told_of_where_it_stands() {
             [webhooks.c]
             filter = 'has(body.x) && body.x in ["a"]'
             target = { key = "{{ body.x" }
+            [webhooks.d]
+            rules = [{ when = "true" }, { agent = "lucy", agents = 1 }]
+            [webhooks.e]
+            rules = [{ when = "true", verdict = "dropped" }, 5]
+            [webhooks.f]
+            preset = "bearer"
+            target = "key"
+            [webhooks.g]
+            message = "{{ body.x }"
+            [webhooks.h]
+            ignore_actors = ["me"]
+            [webhooks.i]
+            rules = [{ when = "body.x", verdict = "held", target = "new_session" }]
             "#,
             &[],
         ),
         expect![[r#"
-            the configuration has 3 problems
+            the configuration has 10 problems
             webhooks.a.filter: line 1, column 1: `event` is not known: there are body, headers, event_type, source, content_type, delivery_id, received_at
             webhooks.b.filter: line 1, column 10: Syntax error: mismatched input '<EOF>'
-            webhooks.c.target.key: syntax error: unexpected end of input, expected end of variable block (in <string>:1)"#]],
+            webhooks.c.target.key: line 1: syntax error: unexpected end of input, expected end of variable block
+            webhooks.d.rules[1].agents: unknown key
+              hint: did you mean `agent`?
+            webhooks.e.rules[0].verdict: must be `filtered` or `held`
+            webhooks.e.rules[1]: must be a table
+            webhooks.f.target: the preset `bearer` knows no key; write a template of your own
+            webhooks.g.message: line 1: syntax error: unexpected `}`, expected end of variable block
+            webhooks.h.ignore_actors: needs to know where the sender says who did it: name the place in `actor`
+            webhooks.i.rules[0].verdict: is given beside a route: keep one of them"#]],
     );
 }
 
@@ -183,7 +204,7 @@ fn what_a_source_says_is_checked() {
             webhooks.a.agent: must be a text
             webhooks.a.environment_id: must be the id of an environment (`env_…`)
             webhooks.a.project: must not be empty
-            webhooks.a.target: must be `new_session`, a session id or { key = "<template>" }
+            webhooks.a.target: must be `new_session`, `key`, a session id or { key = "<template>" }
             webhooks.a.identity: entry 2 is neither a header name nor a JSON pointer
             webhooks.a.body_hash_window_seconds: must be a whole number from 0 to 2_592_000 (seconds)
             webhooks.a.event_type: must be a list
@@ -191,7 +212,7 @@ fn what_a_source_says_is_checked() {
             webhooks.a.message_chars_max: must be a whole number from 1 to 1_000_000 (characters)
             webhooks.a.environment_id: is given beside `project`: keep one of them
             webhooks.b.secret_key: is given beside `secret`: keep one of them
-            webhooks.b.target: must be `new_session`, a session id or { key = "<template>" }
+            webhooks.b.target: must be `new_session`, `key`, a session id or { key = "<template>" }
             webhooks.x: must be a table
             webhooks.a.bodyhash_window_seconds: unknown key
               hint: did you mean `body_hash_window_seconds`?"#]],

@@ -7,7 +7,7 @@ use crate::{
     clock::Timestamp,
     domain::source::SourceDefinition,
     id::{DeliveryId, Id},
-    ingest::{Payload, Sender},
+    ingest::{Head, Payload, Sender},
 };
 
 fn ask(expression: &str, kind: Option<&str>, body: &[u8]) -> Result<bool, String> {
@@ -20,7 +20,8 @@ fn ask(expression: &str, kind: Option<&str>, body: &[u8]) -> Result<bool, String
     let payload = Payload::of(kind.map(str::to_owned), body.to_vec().into());
     let sender = Sender::defined(&SourceDefinition::default()).unwrap();
     let (id, at) = (DeliveryId::new(Timestamp(0)), Timestamp(0));
-    condition.holds(&Facts::new(&id, ("code", &sender), Some("push"), &headers, &payload, at))
+    let head = Head { headers, ..Head::of_nobody() };
+    condition.holds(&Facts::new(&id, ("code", &sender), Some("push"), &head, &payload, at))
 }
 
 const BODY: &str = r#"{"action":"opened","n":3,"big":18446744073709551615,"half":1.5,"whole":2.0,

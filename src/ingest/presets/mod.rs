@@ -47,6 +47,11 @@ pub struct Preset {
     pub body_hash_window_seconds: u32,
     #[serde(default)]
     pub event_type: Vec<Field>,
+    /// A template of what makes a delivery's session: its ticket, pull request or incident.
+    pub key: Option<String>,
+    /// Who did it; several may be named.
+    #[serde(default)]
+    pub actor: Vec<Field>,
     #[serde(default)]
     pub handshakes: Vec<Handshake>,
     /// Where the sender wants another answer than everybody.
@@ -100,6 +105,8 @@ pub enum Fact {
     Identity,
     #[serde(rename = "event type")]
     EventType,
+    Key,
+    Actor,
     Handshake,
     Expects,
     Retries,
@@ -111,6 +118,8 @@ impl Fact {
             Fact::Gate => "gate",
             Fact::Identity => "identity",
             Fact::EventType => "event type",
+            Fact::Key => "key",
+            Fact::Actor => "actor",
             Fact::Handshake => "handshake",
             Fact::Expects => "expects",
             Fact::Retries => "retries",
@@ -154,6 +163,8 @@ pub struct Sender {
     pub body_hash_window_seconds: u32,
     /// Empty: the usual places.
     pub event_type: Vec<Field>,
+    /// Empty: nobody knows who did it.
+    pub actor: Vec<Field>,
     pub handshakes: Vec<Handshake>,
 }
 
@@ -196,6 +207,7 @@ impl Sender {
                 .or(preset.map(|it| it.body_hash_window_seconds))
                 .unwrap_or_default(),
             event_type: known(&definition.event_type, preset.map(|it| &it.event_type[..])),
+            actor: known(&definition.actor, preset.map(|it| &it.actor[..])),
             handshakes,
         })
     }

@@ -13,9 +13,9 @@ use crate::{
         Problem,
         field::Field,
         secret,
-        source::{MESSAGE_CHARS_DEFAULT, Source, SourceKind},
+        source::{MESSAGE_CHARS_DEFAULT, Source, SourceKind, SourceRule, TARGET_WANTED},
     },
-    ingest::{Sender, check_policy},
+    ingest::{ACTORS_MAX, RULES_MAX, Sender, check_policy},
     web::input::{Fields, number, text},
 };
 
@@ -27,6 +27,9 @@ const WINDOW_SECONDS_MAX: u64 = 30 * 24 * 3600;
 
 /// Filters and templates have narrower bounds of their own.
 const POLICY_CHARS_MAX: usize = 65_536;
+
+/// Why nobody gets a delivery.
+const REASON_CHARS_MAX: usize = 500;
 
 const MESSAGE_CHARS_MAX: u64 = 1_000_000;
 
@@ -69,6 +72,18 @@ pub(super) fn apply(
     }
     if let Some(given) = fields.take("filter") {
         definition.filter = text_or_null("filter", &given, POLICY_CHARS_MAX)?;
+    }
+    if let Some(given) = fields.take("message") {
+        definition.message = text_or_null("message", &given, POLICY_CHARS_MAX)?;
+    }
+    if let Some(given) = fields.take("rules") {
+        definition.rules = rules(given, &source.kind)?;
+    }
+    if let Some(given) = fields.take("ignore_actors") {
+        definition.ignore_actors = actors(&given)?;
+    }
+    if let Some(given) = fields.take("actor") {
+        definition.actor = places("actor", &given)?;
     }
     check_policy(definition)?;
     if let Some(given) = fields.take("on_possible_replay") {
@@ -164,10 +179,68 @@ fn destination(fields: &mut Fields, source: &mut Source) -> Result<(), Problem> 
         }
     }
     if let Some(given) = fields.take("target") {
-        let wanted = "must be `new_session`, a session id or {\"key\": \"<template>\"}";
-        definition.target = parsed("target", given, wanted)?.unwrap_or_default();
+        definition.target = parsed("target", given, TARGET_WANTED)?.unwrap_or_default();
     }
     Ok(())
+}
+
+fn rules(given: Value, kind: &SourceKind) -> Result<Vec<SourceRule>, Problem> {
+    let list = match given {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(list) if list.len() <= RULES_MAX => list,
+        _ => {
+            let message = format!("must be a list of up to {RULES_MAX} objects");
+            return Err(Problem::new("rules", message));
+        }
+    };
+    let read = |(n, given): (usize, Value)| {
+        let at = format!("rules[{n}]");
+        let fields = Fields::of(given, &at)?;
+        let within = |problem: Problem| Problem {
+            field: format!("{at}.{}", problem.field),
+            message: problem.message,
+        };
+        rule(fields, kind).map_err(within)
+    };
+    list.into_iter().enumerate().map(read).collect()
+}
+
+fn rule(mut fields: Fields, kind: &SourceKind) -> Result<SourceRule, Problem> {
+    let rule = SourceRule {
+        when: fields.required("when", POLICY_CHARS_MAX)?,
+        verdict: given(&mut fields, "verdict", "must be `filtered` or `held`")?,
+        reason: fields.text("reason", REASON_CHARS_MAX)?,
+        // An agent's own source has its agent.
+        agent: match kind {
+            SourceKind::Named => fields.text("agent", 256)?,
+            SourceKind::Agent(_) => None,
+        },
+        environment_id: given(&mut fields, "environment_id", "must be the id of an environment")?,
+        project: fields.text("project", 4096)?,
+        target: given(&mut fields, "target", TARGET_WANTED)?,
+        message: fields.text("message", POLICY_CHARS_MAX)?,
+    };
+    fields.finish()?;
+    Ok(rule)
+}
+
+fn given<T: DeserializeOwned>(
+    fields: &mut Fields,
+    key: &str,
+    wanted: &str,
+) -> Result<Option<T>, Problem> {
+    fields.value(key).map(|value| parsed(key, value, wanted)).transpose().map(Option::flatten)
+}
+
+fn actors(given: &Value) -> Result<Vec<String>, Problem> {
+    let wanted =
+        || Problem::new("ignore_actors", format!("must be a list of up to {ACTORS_MAX} texts"));
+    let list = match given {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(list) if list.len() <= ACTORS_MAX => list,
+        _ => return Err(wanted()),
+    };
+    list.iter().enumerate().map(|(n, it)| text(&format!("ignore_actors[{n}]"), it, 256)).collect()
 }
 
 fn text_or_null(at: &str, value: &Value, chars_max: usize) -> Result<Option<String>, Problem> {

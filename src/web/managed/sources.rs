@@ -22,7 +22,7 @@ use crate::{
         secret,
         source::{Source, SourceDefinition, SourceKind, check_name},
     },
-    id::{Id, SourceId},
+    id::{EnvironmentId, Id, SourceId},
     ingest::{self, Entry, Evidence, Preset, Sender, Snapshot, secret_key},
     store::Refusal,
     web::{
@@ -133,20 +133,37 @@ fn refuse_declared(source: &Source) -> Result<()> {
 
 /// What a source refers to must be there when it is made here; what goes away later shows as broken.
 async fn check_places(app: &App, actor: &Actor, source: &mut Source) -> Result<()> {
-    let snapshot = app.ingest.registry.snapshot();
     let definition = &mut source.definition;
-    if let Some(agent) = &definition.agent
+    let own = (&definition.agent, &definition.environment_id, &mut definition.project);
+    check_place(app, actor, "", own).await?;
+    for (n, rule) in definition.rules.iter_mut().enumerate() {
+        let own = (&rule.agent, &rule.environment_id, &mut rule.project);
+        check_place(app, actor, &format!("rules[{n}]."), own).await?;
+    }
+    Ok(())
+}
+
+async fn check_place(
+    app: &App,
+    actor: &Actor,
+    at: &str,
+    (agent, environment, project): (&Option<String>, &Option<EnvironmentId>, &mut Option<String>),
+) -> Result<()> {
+    let snapshot = app.ingest.registry.snapshot();
+    if let Some(agent) = agent
         && snapshot.agent(agent).is_none()
     {
-        return Err(Problem::new("agent", format!("there is no agent `{agent}`")).into());
+        let message = format!("there is no agent `{agent}`");
+        return Err(Problem::new(format!("{at}agent"), message).into());
     }
-    if let Some(id) = &definition.environment_id
+    if let Some(id) = environment
         && snapshot.environments.get(id).is_none_or(|it| it.archived_at.is_some())
     {
-        return Err(Problem::new("environment_id", "there is no such environment").into());
+        let at = format!("{at}environment_id");
+        return Err(Problem::new(at, "there is no such environment").into());
     }
-    if let Some(project) = &mut definition.project {
-        *project = environments::directory(app, "project", project)?;
+    if let Some(project) = project {
+        *project = environments::directory(app, &format!("{at}project"), project)?;
         app.ingest.registry.ensure_project(project, ManagedBy::Api, &actor.0).await?;
     }
     Ok(())
@@ -271,6 +288,8 @@ async fn presets() -> Json<Value> {
             "identity": preset.identity,
             "body_hash_window_seconds": preset.body_hash_window_seconds,
             "event_type": preset.event_type,
+            "key": preset.key,
+            "actor": preset.actor,
             "handshakes": preset.handshakes,
             "answer": preset.answer,
             "setup": preset.setup,
@@ -350,11 +369,15 @@ fn show(app: &App, entry: &Entry) -> Value {
         "secret_set": entry.secrets.is_set(),
         "secrets": secrets,
         "agent": agent,
-        "agent_id": entry.agent.as_ref().ok().map(|agent| &agent.id),
-        "environment_id": entry.environment.as_ref().ok(),
+        "agent_id": entry.address.agent.as_ref().ok().map(|agent| &agent.id),
+        "environment_id": entry.address.environment.as_ref().ok(),
         "project": definition.project,
         "target": definition.target,
         "filter": definition.filter,
+        "message": definition.message,
+        "rules": definition.rules,
+        "ignore_actors": definition.ignore_actors,
+        "actor": sender.map(|sender| &sender.actor),
         "identity": sender.map(|sender| &sender.identity),
         "body_hash_window_seconds": sender.map(|sender| sender.body_hash_window_seconds),
         "event_type": sender.map(|sender| &sender.event_type),

@@ -134,7 +134,7 @@ async fn verify(
 }
 
 /// As the answer to the request would say it, with where it would go.
-fn destination(destination: &Destination) -> Value {
+pub(super) fn destination(destination: &Destination) -> Value {
     match destination {
         Destination::NewSession { agent_id } => {
             json!({"status": "accepted", "agent_id": agent_id, "target": "new_session"})

@@ -110,7 +110,8 @@ fn row(
     let entry = snapshot.agent_source(agent.id.as_str());
     // From its own endpoint, or from a source that leads to it.
     let sources = snapshot.sources().into_iter();
-    let sources = sources.filter(|it| it.agent.as_ref().is_ok_and(|it| it.id == agent.id));
+    let sources = sources
+        .filter(|it| it.addresses().any(|it| it.agent.as_ref().is_ok_and(|it| it.id == agent.id)));
     let deliveries = sources.filter_map(|it| last.get(&it.source.id));
     let delivery = deliveries.map(|it| it.received_at).max();
     let state = match (&agent.archived_at, agent.paused) {

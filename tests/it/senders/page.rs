@@ -12,6 +12,7 @@ use expect_test::expect_file;
 fn the_page_about_senders_is_the_table() {
     let mut page = "# Senders\n\n\
         What the presets know; [webhooks.md](webhooks.md) says how to use one and what the words of a gate mean.\n\
+        *Session* is what `target = \"key\"` makes one session of each value of, and *Actor* is where `ignore_actors` looks.\n\
         This page is made from `src/ingest/presets`: `UPDATE_EXPECT=1 cargo test the_page_about_senders` writes it anew.\n\n\
         *Rests on* says what an entry was taken from; what is called unverified was found in no document.\n\
         Nothing here was tried against the sender itself.\n"
@@ -36,6 +37,8 @@ fn write(page: &mut String, preset: &Preset) {
     let equal = format!("equal bodies within {window} s are one, where no id is found");
     item("Without an id", (window > 0).then_some(equal));
     item("Event type", places(&preset.event_type));
+    item("Session", preset.key.as_ref().map(|key| format!("`{key}`")));
+    item("Actor", places(&preset.actor));
     for handshake in &preset.handshakes {
         item("Handshake", Some(self::handshake(handshake)));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bellpull::clock::Timestamp;
+use bellpull::{clock::Timestamp, ingest::presets};
 use serde_json::{Value, json};
 
 use super::cases::{Cases, cases};
@@ -55,6 +55,38 @@ async fn every_sender_that_shares_a_secret_can_be_tried_out() {
         BTreeSet::from(["discord", "hmac", "paypal", "sendgrid", "sns", "standard-webhooks"])
     );
     assert_eq!(tried.len(), 54);
+}
+
+/// Those whose samples are about another thing each time.
+const FRESH_KEYS: [&str; 3] = ["alertmanager", "grafana", "zoom"];
+
+#[tokio::test]
+async fn every_key_of_the_table_makes_a_session_of_its_senders_sample() {
+    let Cases { now, cases } = cases();
+    let server = Server::since(Timestamp(now * 1000)).await;
+    let mut tried = BTreeSet::new();
+    for case in &cases {
+        let preset = presets().iter().find(|preset| preset.id == case.preset).expect("is known");
+        case.make(&server).await;
+        let path = format!("/v1/sources/{}", case.preset);
+        let with_key = server.post(&path).json(json!({"target": "key"}));
+        if preset.key.is_none() {
+            let problem = with_key.error(400, "invalid_request_error").await;
+            assert!(problem.starts_with("target: "), "{problem}");
+            continue;
+        }
+        assert_eq!(with_key.ok().await["target"], "key");
+        let mut sessions = BTreeSet::new();
+        for _ in 0..2 {
+            let done = server.post(&format!("{path}/test")).ok().await;
+            let session = done["answer"]["session_id"].as_str().map(str::to_owned);
+            sessions.insert(session.unwrap_or_else(|| panic!("{}: {done:#}", case.preset)));
+        }
+        let is_fresh = FRESH_KEYS.contains(&case.preset.as_str());
+        assert_eq!(sessions.len(), if is_fresh { 2 } else { 1 }, "{}", case.preset);
+        tried.insert(&case.preset);
+    }
+    assert_eq!(tried.len(), presets().iter().filter(|preset| preset.key.is_some()).count());
 }
 
 #[tokio::test]
