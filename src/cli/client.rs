@@ -192,6 +192,19 @@ impl Client {
         self.checked(what, answer).await
     }
 
+    /// A call whose answer comes in pieces. No timeout.
+    pub(super) async fn open_post(
+        &self,
+        what: &str,
+        path: &[&str],
+        body: &Value,
+    ) -> Result<Response> {
+        let request = self.http.post(self.url(path, &[])?).json(body);
+        let answer = self.authorized(request).send().await;
+        let answer = answer.map_err(|error| self.unreachable(what, &error))?;
+        self.checked(what, answer).await
+    }
+
     /// A call without the key of the API, as a sender makes it: status, request id and JSON body.
     pub(super) async fn deliver(
         &self,

@@ -6,6 +6,7 @@
 //! that touches the server's files, except for reading the key that it left for its operator.
 
 mod agents;
+mod backtest;
 mod captured;
 mod client;
 mod connection;

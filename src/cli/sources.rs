@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Exit,
+    Exit, backtest,
     client::Listing,
     context::{Context, Paging, ago, str, time},
     curl,
@@ -24,6 +24,7 @@ Examples:
   bellpull sources test code                             a signed delivery, as GitHub sends one
   bellpull sources verify code --headers head.txt --body body.json
   bellpull sources open tasks                            Asana or Notion hands over its secret
+  bellpull sources backtest tickets --since 7d --with new.toml   what it would have done
   bellpull sources refusals tickets                      who was not let in, and why
   bellpull sources pause tickets                         its deliveries are held
 
@@ -62,6 +63,8 @@ enum Action {
     Test(trials::Args),
     /// Say step by step why a request that somebody kept would be let in or not; stores nothing
     Verify(trials::Verify),
+    /// Try a changed source on the deliveries that came; nothing is written and no agent runs
+    Backtest(backtest::Args),
     /// Hold a source's deliveries back
     Pause {
         /// Its id or name
@@ -202,6 +205,7 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
         Action::Create(create) => self::create(*create, context).await,
         Action::Test(args) => trials::test(args, context).await,
         Action::Verify(args) => trials::verify(args, context).await,
+        Action::Backtest(args) => backtest::run(args, context).await,
         Action::Pause { name } => switch(&name, "pause", context).await,
         Action::Resume { name } => switch(&name, "resume", context).await,
         Action::Open { name, minutes } => open(&name, minutes, context).await,

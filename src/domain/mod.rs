@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod certified;
+pub mod coalesce;
 pub mod content;
 pub mod conversation;
 pub mod cost;

@@ -7,6 +7,7 @@
 //! is revealed before that either; a successful answer means committed. Left out: running the agent,
 //! and waking whoever does: the caller rings.
 
+mod backtest;
 mod bounds;
 mod certificates;
 mod condition;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
+pub use backtest::{Backtest, Counts, DELIVERIES_MAX, Difference, Report, Trying, Verdicts};
 pub use bounds::{Bounds, Lane, Options, Permit};
 pub use explain::{Captured, Destination, Explanation, Let};
 pub use gate::{Caller, Step, bearer};
@@ -151,6 +153,7 @@ pub struct Ingest {
     store: Store,
     clock: Clock,
     refusals: tokio::sync::mpsc::Sender<Refusal>,
+    backtests: backtest::Backtests,
     /// Requests to agents, and to sources, that do not exist.
     unknown: [SourceCounters; 2],
 }
@@ -185,9 +188,11 @@ impl Ingest {
         let (refusals, notes) = tokio::sync::mpsc::channel(REFUSALS_WAITING);
         let clock = store.clock().clone();
         let bounds = Bounds::new(options);
+        let backtests = backtest::Backtests::default();
         let unknown = [true, false].map(|is_agent| store.metrics().unknown_source(is_agent));
         let certificates = Certificates::new(Fetch::new(network, clock.clone()));
-        let ingest = Ingest { registry, bounds, certificates, store, clock, refusals, unknown };
+        let ingest =
+            Ingest { registry, bounds, certificates, store, clock, refusals, backtests, unknown };
         (Arc::new(ingest), notes)
     }
 

@@ -26,6 +26,7 @@ mod prune;
 mod queue;
 mod secrets;
 mod sessions;
+mod slices;
 mod sources;
 mod windows;
 
@@ -46,6 +47,7 @@ pub use prune::Pruned;
 pub use queue::{Claimed, Lease, Taken, TakenDelivery, TakenMessage, Urgency};
 pub use secrets::{SealedSecret, SecretInfo};
 pub use sessions::{NewMessage, NewSession, SessionFilter};
+pub use slices::{Kept, KeptBody, is_whole_slice};
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -7,6 +7,7 @@
 pub(super) mod agents;
 mod api_keys;
 mod audit;
+mod backtests;
 mod deliveries;
 mod environments;
 mod events;
@@ -29,6 +30,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(secrets::routes())
         .merge(sources::routes())
         .merge(trials::routes())
+        .merge(backtests::routes())
         .merge(deliveries::routes())
         .merge(api_keys::routes())
         .merge(audit::routes())

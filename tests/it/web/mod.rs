@@ -1,6 +1,7 @@
 //! HTTP through the front door: what callers send and what they are told.
 
 mod access;
+mod backtests;
 mod bad_input;
 pub mod client;
 mod contract;

@@ -1,0 +1,107 @@
+//! A source's deliveries in the order in which they came, in slices, for whoever looks at all of
+//! them: what was decided, and what it was decided about.
+
+use bytes::Bytes;
+
+use super::{Error, Result, Store, driver::params};
+use crate::{
+    clock::Timestamp,
+    domain::delivery::Status,
+    id::{AgentId, DeliveryId, SessionId, SourceId, WebhookRequestId},
+};
+
+/// A delivery as it is stored.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub id: DeliveryId,
+    pub status: Status,
+    pub reason: Option<String>,
+    pub agent_id: Option<AgentId>,
+    pub session_id: Option<SessionId>,
+    pub event_type: Option<String>,
+    pub request_id: WebhookRequestId,
+    pub received_at: Timestamp,
+    pub content_type: Option<String>,
+    /// Redacted, as JSON.
+    pub headers: String,
+    pub body: KeptBody,
+}
+
+#[derive(Clone, Debug)]
+pub enum KeptBody {
+    Inline(Bytes),
+    /// Read on its own: [`Store::delivery_body`].
+    Large,
+    /// Erased, or past its days.
+    Gone,
+}
+
+/// Deliveries of one slice: with the largest bodies that a row holds, some 25 MB.
+const SLICE_MAX: i64 = 100;
+
+impl Store {
+    /// Deliveries of a source after this one, the oldest first; fewer than a slice at the end.
+    pub async fn slice(
+        &self,
+        source: &SourceId,
+        after: DeliveryId,
+        before: DeliveryId,
+    ) -> Result<Vec<Kept>> {
+        let source = source.clone();
+        self.driver
+            .read(move |tx| {
+                let rows = tx.query(
+                    "select id, status, reason, agent_id, session_id, event_type, request_id, \
+                     received_at, content_type, headers, body, n_chunks from deliveries \
+                     where source_id = $1 and id > $2 and id < $3 order by id limit $4",
+                    &params![&source, &after, &before, SLICE_MAX],
+                )?;
+                let kept = rows.into_iter().map(|mut row| {
+                    let status = Status::parse(&row.text(1)?);
+                    Ok(Kept {
+                        id: row.id(0)?,
+                        status: status.ok_or(Error::Bug("an unknown delivery status"))?,
+                        reason: row.text_or_null(2)?,
+                        agent_id: row.id_or_null(3)?,
+                        session_id: row.id_or_null(4)?,
+                        event_type: row.text_or_null(5)?,
+                        request_id: row.id(6)?,
+                        received_at: row.time(7)?,
+                        content_type: row.text_or_null(8)?,
+                        headers: row.text(9)?,
+                        body: match (row.bytes_or_null(10)?, row.int(11)?) {
+                            (Some(bytes), _) => KeptBody::Inline(bytes),
+                            (None, 0) => KeptBody::Gone,
+                            (None, _) => KeptBody::Large,
+                        },
+                    })
+                });
+                kept.collect()
+            })
+            .await
+    }
+
+    /// How many deliveries of a source lie between two, counted no further than `n_max`.
+    pub async fn count_deliveries(
+        &self,
+        source: &SourceId,
+        after: DeliveryId,
+        before: DeliveryId,
+        n_max: i64,
+    ) -> Result<i64> {
+        let source = source.clone();
+        self.driver
+            .read(move |tx| {
+                let sql = "select count(*) from (select 1 from deliveries \
+                           where source_id = $1 and id > $2 and id < $3 limit $4) found";
+                let row = tx.first(sql, &params![&source, &after, &before, n_max])?;
+                row.ok_or(Error::Bug("a count without a row"))?.int(0)
+            })
+            .await
+    }
+}
+
+/// Whether there may be more behind a slice.
+pub fn is_whole_slice(n: usize) -> bool {
+    n as i64 == SLICE_MAX
+}
