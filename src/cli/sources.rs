@@ -12,7 +12,10 @@ use super::{
     table::{Cell, Fields, Table, one_line},
     trials,
 };
-use crate::{clock::Timestamp, domain::field::Field};
+use crate::{
+    clock::Timestamp,
+    domain::{field::Field, source::WhenBusy},
+};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -167,6 +170,16 @@ struct Create {
     /// Without an id, equal bodies within so many seconds are one delivery [default: 0, each is its own]
     #[arg(long, value_name = "SECONDS")]
     body_hash_window: Option<u32>,
+    /// Seconds of quiet before a turn begins [default: 0, at once]
+    #[arg(long, value_name = "SECONDS")]
+    debounce: Option<u32>,
+    /// Seconds that the first message waits for quiet at most [default: ten times --debounce]
+    #[arg(long, value_name = "SECONDS", requires = "debounce")]
+    debounce_max: Option<u32>,
+    /// What a message does that comes during a turn: `queue`, `steer`, `supersede` or `skip`
+    /// [default: queue]
+    #[arg(long, value_name = "WHAT", value_parser = WhenBusy::NAMES.map(|(name, _)| name))]
+    when_busy: Option<String>,
     /// Let the agent work again when a delivery whose turn failed is sent again
     #[arg(long)]
     rerun_failed: bool,
@@ -346,6 +359,9 @@ impl Create {
         set("message_chars_max", self.message_chars.map(Value::from));
         set("body_hash_window_seconds", self.body_hash_window.map(Value::from));
         set("on_possible_replay", self.hold_possible_replays.then(|| "hold".into()));
+        set("debounce_seconds", self.debounce.map(Value::from));
+        set("debounce_seconds_max", self.debounce_max.map(Value::from));
+        set("when_busy", self.when_busy.map(Value::from));
         set("on_redelivery", self.rerun_failed.then(|| "rerun_failed".into()));
         Ok(Value::Object(body))
     }

@@ -22,8 +22,8 @@ use crate::{
         nearest::nearest,
         secret,
         source::{
-            MESSAGE_CHARS_DEFAULT, OnPossibleReplay, OnRedelivery, RuleVerdict, SourceDefinition,
-            SourceRule, TARGET_WANTED, Target, check_name,
+            DEBOUNCE_SECONDS_MAX, MESSAGE_CHARS_DEFAULT, OnPossibleReplay, OnRedelivery,
+            RuleVerdict, SourceDefinition, SourceRule, TARGET_WANTED, Target, WhenBusy, check_name,
         },
     },
     id::EnvironmentId,
@@ -39,10 +39,12 @@ pub struct DeclaredSource {
     pub secret: Option<SecretString>,
 }
 
-pub(super) const KEYS: [&str; 22] = [
+pub(super) const KEYS: [&str; 25] = [
     "actor",
     "agent",
     "body_hash_window_seconds",
+    "debounce_seconds",
+    "debounce_seconds_max",
     "environment_id",
     "event_type",
     "filter",
@@ -62,6 +64,7 @@ pub(super) const KEYS: [&str; 22] = [
     "target",
     "username",
     "verifier",
+    "when_busy",
 ];
 
 /// Fields tried in turn; more of them is a mistake.
@@ -136,6 +139,9 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
         message_chars_max: entry
             .get("message_chars_max", value::number(1..=1_000_000, "characters"))
             .unwrap_or(MESSAGE_CHARS_DEFAULT),
+        debounce_seconds: entry.get("debounce_seconds", debounce(0)).unwrap_or_default(),
+        debounce_seconds_max: entry.get("debounce_seconds_max", debounce(1)),
+        when_busy: entry.get("when_busy", value::choice(&WhenBusy::NAMES)).unwrap_or_default(),
         ..gate
     };
     match (entry.raw("project"), entry.raw("environment_id")) {
@@ -197,6 +203,10 @@ fn rules(entry: &mut Entry<'_, '_>) -> Vec<SourceRule> {
 fn environment_id(raw: Raw<'_>) -> Parsed<EnvironmentId> {
     let id = value::text(64)(raw)?;
     id.parse().map_err(|_| "must be the id of an environment (`env_…`)".into())
+}
+
+fn debounce(min: u64) -> impl Fn(Raw<'_>) -> Parsed<u32> {
+    value::number(min..=DEBOUNCE_SECONDS_MAX.into(), "seconds")
 }
 
 const ON_REDELIVERY: [(&str, OnRedelivery); 2] =

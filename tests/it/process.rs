@@ -290,3 +290,47 @@ async fn an_erased_payload_leaves_no_file_behind() {
     until("the file is gone", async || (!files[0].0.exists()).then_some(())).await;
     assert!(files[1].0.exists(), "the other one is kept");
 }
+
+#[tokio::test]
+async fn a_storm_of_alerts_is_a_handful_of_turns_whatever_happens_to_the_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("bellpull.toml");
+    let text = r#"
+        [webhooks.alerts]
+        preset = "alertmanager"
+        secret = "from-the-monitor"
+        target = { key = "{{ body.groupKey }}" }
+        debounce_seconds = 1
+        debounce_seconds_max = 4
+    "#;
+    std::fs::write(&config, text).unwrap();
+    let (data, config) = (directory.path().join("data"), config.to_str().unwrap().to_owned());
+    let bearer = [("authorization", "Bearer from-the-monitor")];
+    let mut deliveries = Vec::new();
+    let mut server = Process::serve(&data, &["--config", &config]).await;
+    for n in 0..500 {
+        if n == 250 {
+            server.kill();
+            server = Process::serve(&data, &["--config", &config]).await;
+        }
+        let body = json!({"version": "4", "groupKey": "{}:{alertname=\"Disk\"}",
+            "status": "firing", "alerts": [{"fingerprint": format!("f{n}"), "status": "firing",
+            "startsAt": "2026-11-21T20:12:00Z"}]});
+        let (status, answer) = ring(&server, "alerts", &bearer, &body.to_string()).await;
+        assert_eq!((status, answer["status"].as_str()), (202, Some("accepted")));
+        deliveries.push(answer);
+    }
+    let session = deliveries[0]["session_id"].as_str().unwrap();
+    assert!(deliveries.iter().all(|answer| answer["session_id"] == session));
+    until("the last alert is answered", async || {
+        let path = format!("/v1/deliveries/{}", deliveries[499]["delivery_id"].as_str()?);
+        (server.get(&path).await["outcome"] == "succeeded").then_some(())
+    })
+    .await;
+    let events = server.get(&format!("/v1/sessions/{session}/events?limit=1000")).await;
+    let events = events["data"].as_array().unwrap();
+    let n = |kind: &str| events.iter().filter(|event| event["type"] == kind).count();
+    assert_eq!(n("user.message"), 500);
+    let turns = n("session.status_idle");
+    assert!((1..=6).contains(&turns), "{turns} turns");
+}

@@ -53,12 +53,10 @@ async fn backtest(
     let now = app.store.clock().now();
     let until = time(&mut fields, "until")?.unwrap_or(now);
     let since = time(&mut fields, "since")?.unwrap_or_else(|| until.minus(SINCE));
-    let mut seconds = |key: &str| -> Result<Duration, Problem> {
-        let seconds = fields.number(key, 0..=SECONDS_MAX)?;
-        Ok(Duration::from_secs(seconds.unwrap_or_default()))
+    let mut seconds = |key: &str| -> Result<Option<Duration>, Problem> {
+        Ok(fields.number(key, 0..=SECONDS_MAX)?.map(Duration::from_secs))
     };
-    let debounce =
-        Debounce { quiet: seconds("debounce_seconds")?, longest: seconds("debounce_max_seconds")? };
+    let (quiet, longest) = (seconds("debounce_seconds")?, seconds("debounce_max_seconds")?);
     let differences = fields.number("differences", 0..=DIFFERENCES_MAX)?;
     let wants_stream = fields.flag("stream")?;
     if let Some(changed) = fields.value("source") {
@@ -73,6 +71,13 @@ async fn backtest(
         source_form::apply(changed, &mut source).map_err(within)?;
     }
     fields.finish()?;
+    // The source's own, unless asked for another.
+    let debounce = match (quiet, source.definition.pace().debounce) {
+        (None, Some(own)) => Debounce { quiet: own.quiet, longest: longest.unwrap_or(own.longest) },
+        (quiet, _) => {
+            Debounce { quiet: quiet.unwrap_or_default(), longest: longest.unwrap_or_default() }
+        }
+    };
     let trying = Trying {
         source: source.clone(),
         since,

@@ -13,7 +13,10 @@ use crate::{
         Problem,
         field::Field,
         secret,
-        source::{MESSAGE_CHARS_DEFAULT, Source, SourceKind, SourceRule, TARGET_WANTED},
+        source::{
+            DEBOUNCE_SECONDS_MAX, MESSAGE_CHARS_DEFAULT, Source, SourceKind, SourceRule,
+            TARGET_WANTED,
+        },
     },
     ingest::{ACTORS_MAX, RULES_MAX, Sender, check_policy},
     web::input::{Fields, number, text},
@@ -65,6 +68,19 @@ pub(super) fn apply(
         let chars = or_default("message_chars_max", &given, 1, MESSAGE_CHARS_MAX)?;
         let chars = chars.and_then(|chars| usize::try_from(chars).ok());
         definition.message_chars_max = chars.unwrap_or(MESSAGE_CHARS_DEFAULT);
+    }
+    if let Some(given) = fields.take("debounce_seconds") {
+        let seconds = or_default("debounce_seconds", &given, 0, DEBOUNCE_SECONDS_MAX.into())?;
+        let seconds = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+        definition.debounce_seconds = seconds.unwrap_or_default();
+    }
+    if let Some(given) = fields.take("debounce_seconds_max") {
+        let seconds = or_default("debounce_seconds_max", &given, 1, DEBOUNCE_SECONDS_MAX.into())?;
+        definition.debounce_seconds_max = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+    }
+    if let Some(given) = fields.take("when_busy") {
+        let wanted = "must be `queue`, `steer`, `supersede` or `skip`";
+        definition.when_busy = parsed("when_busy", given, wanted)?.unwrap_or_default();
     }
     if let Some(given) = fields.take("on_redelivery") {
         let wanted = "must be `duplicate` or `rerun_failed`";
