@@ -29,7 +29,7 @@ use crate::{
     model::{self, OnText},
     preview::Preview,
     signal::Changes,
-    store::{Lease, Taken, TakenDelivery, Urgency},
+    store::{Lease, Taken, TakenDelivery, TakenMessage, Urgency},
     tool::{self, Host},
 };
 
@@ -70,10 +70,7 @@ impl Runtime {
         started: Instant,
     ) -> Result<(), Stopped> {
         let _running = self.store.metrics().turn_runs();
-        let now = self.clock.now();
-        for message in &taken.messages {
-            self.store.metrics().taken(now.since(message.received_at));
-        }
+        self.count_taken(&taken.messages);
         tracing::debug!(messages = taken.messages.len(), resumes = taken.resumes, "a turn begins");
         self.signals.changed(&lease.session_id);
         let session = self.store.session(&lease.session_id).await?;
@@ -170,6 +167,14 @@ impl Runtime {
         }
     }
 
+    /// How long messages waited for a turn.
+    fn count_taken(&self, messages: &[TakenMessage]) {
+        let now = self.clock.now();
+        for message in messages {
+            self.store.metrics().taken(now.since(message.received_at));
+        }
+    }
+
     fn event(&self, body: EventBody) -> NewEvent {
         NewEvent::new(EventId::new(self.clock.now()), body)
     }
@@ -242,10 +247,7 @@ impl Turn<'_> {
             return Err(Stopped::Cancelled);
         }
         let messages = self.runtime.store.take_up(self.lease).await?;
-        let now = self.runtime.clock.now();
-        for message in &messages {
-            self.runtime.store.metrics().taken(now.since(message.received_at));
-        }
+        self.runtime.count_taken(&messages);
         tracing::debug!(messages = messages.len(), "messages were taken up by the turn");
         self.runtime.signals.changed(&self.lease.session_id);
         self.urgency = Urgency::None;

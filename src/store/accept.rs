@@ -7,7 +7,7 @@
 mod repeat;
 mod replay;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use self::repeat::{failed_session, repeat};
 pub use self::replay::ReplayCheck;
 pub(super) use self::replay::prune as prune_bodies_seen;
 use super::{
-    Error, Result, Store,
+    Error, Result, Store, Urgency,
     driver::{Tx, Value, params},
 };
 use crate::{
@@ -132,7 +132,7 @@ pub enum Refused {
     SessionFull,
 }
 
-pub(super) type Answer = Result<std::result::Result<Accepted, Refused>>;
+pub(super) type Answer = Result<One>;
 
 impl Store {
     /// Makes a request durable: answers only after the commit. Large bodies were put into chunks
@@ -142,7 +142,7 @@ impl Store {
     }
 }
 
-type One = std::result::Result<Accepted, Refused>;
+pub(super) type One = std::result::Result<Accepted, Refused>;
 
 /// Where a delivery goes once the sessions were looked at.
 enum Place {
@@ -161,30 +161,25 @@ pub(super) fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<
     let mut places = find_places(tx, deliveries)?;
     let mut order: Vec<usize> = (0..deliveries.len()).collect();
     order.sort_by_key(|&at| (&deliveries[at].source_id, &deliveries[at].identity.key));
-    let rows: Vec<_> = order
-        .iter()
-        .filter(|&&at| !matches!(places[at], Place::Full))
-        .map(|&at| delivery_row(&deliveries[at], &places[at]))
-        .collect();
-    let is_new = tx.insert_new(INSERT_DELIVERY, &rows)?;
-    let first: HashSet<String> = rows
-        .iter()
-        .zip(is_new)
-        .filter_map(|(row, is_new)| row[0].as_text().filter(|_| is_new).map(str::to_owned))
-        .collect();
-    replay::mark(tx, deliveries, &mut places, &first)?;
+    let stored = order.iter().copied().filter(|&at| !matches!(places[at], Place::Full));
+    let stored: Vec<usize> = stored.collect();
+    let rows: Vec<_> =
+        stored.iter().map(|&at| delivery_row(&deliveries[at], &places[at])).collect();
+    let mut is_first = vec![false; deliveries.len()];
+    for (at, is_new) in stored.into_iter().zip(tx.insert_new(INSERT_DELIVERY, &rows)?) {
+        is_first[at] = is_new;
+    }
+    replay::mark(tx, deliveries, &mut places, &is_first)?;
 
     // First requests before further ones: those may be for a delivery of this batch.
-    order.sort_by_key(|&at| {
-        (!first.contains(deliveries[at].id.as_str()), session_key(&deliveries[at]))
-    });
+    order.sort_by_key(|&at| (!is_first[at], session_key(&deliveries[at])));
     let mut answers: Vec<Option<One>> = deliveries.iter().map(|_| None).collect();
     let (mut sessions, mut inbox) = (Vec::new(), Vec::new());
     for &at in &order {
         let (delivery, place) = (&deliveries[at], &places[at]);
         answers[at] = Some(if matches!(place, Place::Full) {
             Err(Refused::SessionFull)
-        } else if first.contains(delivery.id.as_str()) {
+        } else if is_first[at] {
             dispatch(tx, delivery, place, now, &mut sessions, &mut inbox)?
         } else {
             repeat(tx, delivery, now, &mut inbox)?
@@ -494,20 +489,12 @@ pub(super) fn take_position(
         Some(_) => TAKE_POSITION_DEBOUNCED,
     };
     let (quiet, ripe_by) = due(pace, now);
-    let urgency = match pace.when_busy {
-        WhenBusy::Queue | WhenBusy::Skip => 0,
-        WhenBusy::Steer => STEER,
-        WhenBusy::Supersede => SUPERSEDE,
-    };
-    let mut values: Vec<Value> = params![session, quiet, at, waiting_max, urgency].into();
+    let urgency = Urgency::from(pace.when_busy);
+    let mut values: Vec<Value> = params![session, quiet, at, waiting_max, urgency as i64].into();
     values.extend(ripe_by.map(Value::from));
     let row = tx.first(sql, &values)?;
     row.map(|mut row| row.int(0)).transpose()
 }
-
-/// As `sessions.urgency` says it.
-pub(super) const STEER: i64 = 1;
-pub(super) const SUPERSEDE: i64 = 2;
 
 macro_rules! take_position {
     ($due:literal) => {

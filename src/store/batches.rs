@@ -6,7 +6,7 @@
 //! that holds its delivery, and hears something within its patience, whatever the database does.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -14,8 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
     Error, Result,
-    accept::{Answer, NewDelivery, accept_all},
+    accept::{Answer, NewDelivery, One, accept_all},
     driver::{Driver, Lane},
+    lock,
 };
 use crate::clock::Clock;
 
@@ -120,14 +121,15 @@ impl Batches {
 
     async fn write_batch(&self) {
         let taken = Arc::new(Mutex::new(None));
-        let (slot, arrivals, driver) = (taken.clone(), self.arrivals.clone(), self.driver.clone());
-        let result = self.driver.transaction(Lane::Ingest, move |tx| {
+        let (slot, arrivals) = (taken.clone(), self.arrivals.clone());
+        let metrics = self.driver.metrics().clone();
+        let written = self.driver.transaction(Lane::Ingest, move |tx| {
             let (deliveries, replies) = lock(&arrivals).take();
             *lock(&slot) = Some((deliveries.clone(), replies));
-            driver.metrics().batched(deliveries.len());
+            metrics.batched(deliveries.len());
             accept_all(tx, &deliveries)
         });
-        let result = result.await;
+        let result = written.await;
         // Without a connection it never began, and those who wait hear why.
         let batch = lock(&taken).take();
         let (deliveries, replies) = batch.unwrap_or_else(|| lock(&self.arrivals).take());
@@ -136,7 +138,7 @@ impl Batches {
 
     async fn answer(
         &self,
-        result: Result<Vec<std::result::Result<super::Accepted, super::Refused>>>,
+        result: Result<Vec<One>>,
         deliveries: &[NewDelivery],
         replies: Vec<oneshot::Sender<Answer>>,
     ) {
@@ -166,8 +168,4 @@ impl Batches {
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -49,7 +49,11 @@ pub use secrets::{SealedSecret, SecretInfo};
 pub use sessions::{NewMessage, NewSession, SessionFilter};
 pub use slices::{Kept, KeptBody, is_whole_slice};
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use crate::{clock::Clock, metrics::Metrics};
 use driver::{Driver, Lane, sqlite::Sqlite};
@@ -238,4 +242,9 @@ fn bump_revision(tx: &mut driver::Tx<'_>) -> Result<()> {
 /// Serializes what is plain data.
 fn to_json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("plain data serializes")
+}
+
+/// A panic while the lock was held left nothing half done: what it guards is changed in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -217,11 +217,6 @@ impl Store {
                     &params![&fresh, &lease.session_id, trace.to_string(), at],
                 )?;
                 write(tx, &held, rows, "running", at)?;
-                tx.execute(
-                    "update sessions set turn_id = $2, inbox_taken = inbox_taken + $3, \
-                     ripe_by = null, urgency = 0 where id = $1",
-                    &params![&lease.session_id, &fresh, messages.len() as i64],
-                )?;
                 let (turn_id, started_at) = (fresh, at);
                 Ok(Taken { turn_id, resumes: 0, started_at, messages, deliveries, trace })
             })
@@ -430,7 +425,8 @@ pub(super) fn trace(stored: &str) -> Result<TraceContext> {
     stored.parse().map_err(|_| Error::corrupt(anyhow::anyhow!("a trace cannot be read")))
 }
 
-/// Moves what waits from the inbox into the rows that will be appended; answers what that was.
+/// Moves what waits from the inbox into the rows that will be appended, and makes it the turn's;
+/// answers what that was.
 fn take<'a>(
     tx: &mut Tx<'_>,
     held: &'a Held,
@@ -472,6 +468,11 @@ fn take<'a>(
     tx.execute(
         "delete from inbox where session_id = $1 and position <= $2",
         &params![&held.session_id, last],
+    )?;
+    tx.execute(
+        "update sessions set turn_id = $2, inbox_taken = inbox_taken + $3, ripe_by = null, \
+         urgency = 0 where id = $1",
+        &params![&held.session_id, turn, messages.len() as i64],
     )?;
     Ok(messages)
 }

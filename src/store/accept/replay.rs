@@ -9,7 +9,7 @@ use std::{collections::HashSet, time::Duration};
 use super::{NewDelivery, Place, Verdict};
 use crate::{
     clock::Timestamp,
-    id::{DeliveryId, Id},
+    id::DeliveryId,
     store::{
         Result,
         driver::{Tx, Value, params},
@@ -28,24 +28,26 @@ pub struct ReplayCheck {
     pub hold: bool,
 }
 
+const _: () = assert!(WINDOW.as_millis() == 86_400_000, "as the statement below says it");
+
 /// The row of a day ago gives way; a younger one stays, and is then no row of this statement.
 const INSERT: &str = "insert into bodies_seen (id, source_id, body_hash, seen_at) {rows:ttbi} \
     on conflict (source_id, body_hash) do update set id = excluded.id, seen_at = excluded.seen_at \
     where bodies_seen.seen_at <= excluded.seen_at - 86400000";
 
 /// Remembers the bodies of deliveries that are new, and marks those whose body is remembered
-/// already. `is_new` has their ids.
+/// already.
 pub(super) fn mark(
     tx: &mut Tx<'_>,
     deliveries: &[NewDelivery],
     places: &mut [Place],
-    is_new: &HashSet<String>,
+    is_new: &[bool],
 ) -> Result<()> {
     let mut seen = HashSet::new();
     let (mut firsts, mut suspects) = (Vec::new(), Vec::new());
     for (at, delivery) in deliveries.iter().enumerate() {
         let Some(check) = &delivery.replay else { continue };
-        if !is_new.contains(delivery.id.as_str()) {
+        if !is_new[at] {
             continue;
         }
         // Of those that came together the first one counts: one statement cannot say it twice.

@@ -20,13 +20,13 @@ use std::{
 
 pub(crate) use connection::Tx;
 pub use hands::Hands;
-use queue::{Queue, lock, submit};
+use queue::{Queue, submit};
 
 use super::{Lane, Row, Tx as AnyTx};
 use crate::{
     clock::Clock,
     metrics::Metrics,
-    store::{Options, Result},
+    store::{Options, Result, lock},
 };
 
 #[derive(Clone)]

@@ -206,10 +206,10 @@ fn placeholder(name: &str, dialect: Dialect) -> String {
         ("wait", Dialect::Postgres) => "for update".to_owned(),
         ("bytes", Dialect::Sqlite) => "blob".to_owned(),
         ("bytes", Dialect::Postgres) => "bytea".to_owned(),
-        // PostgreSQL sorts text by locale unless told otherwise; SQLite always by bytes.
         // Small rows live in the tree of their key, where SQLite would else have two.
         ("keyed", Dialect::Sqlite) => "without rowid".to_owned(),
         ("keyed", Dialect::Postgres) => String::new(),
+        // PostgreSQL sorts text by locale unless told otherwise; SQLite always by bytes.
         ("c", Dialect::Sqlite) => String::new(),
         ("c", Dialect::Postgres) => "collate \"C\"".to_owned(),
         (name, dialect) => match name.strip_prefix("rows:") {

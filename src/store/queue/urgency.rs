@@ -6,31 +6,41 @@
 
 use super::{TakenMessage, hold, take, write};
 use crate::{
+    domain::source::WhenBusy,
     id::SessionId,
     store::{
         Error, Lease, Result, Store,
-        accept::{STEER, SUPERSEDE},
         driver::{Lane, params},
     },
 };
 
-/// What messages that came during a turn ask of it.
+/// What messages that came during a turn ask of it, as `sessions.urgency` says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Urgency {
     #[default]
-    None,
+    None = 0,
     /// To be taken up before the model is asked again.
-    Steer,
+    Steer = 1,
     /// To make way.
-    Supersede,
+    Supersede = 2,
 }
 
 impl Urgency {
     pub(super) fn of(stored: i64) -> Urgency {
         match stored {
-            STEER => Urgency::Steer,
-            SUPERSEDE => Urgency::Supersede,
+            1 => Urgency::Steer,
+            2 => Urgency::Supersede,
             _ => Urgency::None,
+        }
+    }
+}
+
+impl From<WhenBusy> for Urgency {
+    fn from(when_busy: WhenBusy) -> Urgency {
+        match when_busy {
+            WhenBusy::Queue | WhenBusy::Skip => Urgency::None,
+            WhenBusy::Steer => Urgency::Steer,
+            WhenBusy::Supersede => Urgency::Supersede,
         }
     }
 }
@@ -46,11 +56,6 @@ impl Store {
                 let mut rows = Vec::new();
                 let messages = take(tx, &held, &turn_id, at, &mut rows)?;
                 write(tx, &held, rows, "running", at)?;
-                tx.execute(
-                    "update sessions set inbox_taken = inbox_taken + $2, ripe_by = null, \
-                     urgency = 0 where id = $1",
-                    &params![&lease.session_id, messages.len() as i64],
-                )?;
                 Ok(messages)
             })
             .await

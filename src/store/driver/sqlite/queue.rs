@@ -3,13 +3,13 @@
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, PoisonError},
 };
 
 use tokio::sync::oneshot;
 
 use super::{AnyTx, Lane};
-use crate::store::{Error, Result};
+use crate::store::{Error, Result, lock};
 
 /// A piece of work, and whoever waits for it.
 pub(super) trait Operation: Send {
@@ -126,8 +126,4 @@ impl Queue {
         lock(&self.lanes).closed = true;
         self.bell.notify_all();
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
