@@ -24,7 +24,7 @@ pub(super) struct Args {
     /// File with what would be different, as TOML or JSON: the fields of a source [default: nothing]
     #[arg(long = "with", value_name = "FILE")]
     changes: Option<PathBuf>,
-    /// Seconds that a session would wait for more before its turn begins
+    /// Seconds of quiet before a turn would begin; short for `debounce_seconds` in the file
     #[arg(long, value_name = "SECONDS")]
     debounce: Option<u32>,
     /// Differences to show
@@ -55,11 +55,12 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
         "differences": args.differences,
         "stream": true,
     });
-    if let Some(path) = &args.changes {
-        body["source"] = changes(path)?;
-    }
+    body["source"] = match &args.changes {
+        Some(path) => changes(path)?,
+        None => json!({}),
+    };
     if let Some(seconds) = args.debounce {
-        body["debounce_seconds"] = seconds.into();
+        body["source"]["debounce_seconds"] = seconds.into();
     }
     let path = ["v1", "sources", &args.name, "backtest"];
     let answer = context.client.open_post(&what, &path, &body).await;

@@ -18,11 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{Destination, Entry, Facts, Head, Ingest, Payload, explain, identify, registry, route};
 use crate::{
     clock::Timestamp,
-    domain::{
-        coalesce::{Debounce, Turns},
-        delivery::Status,
-        source::Source,
-    },
+    domain::{coalesce::Turns, delivery::Status, source::Source},
     id::{AgentId, DeliveryId, Id, SessionId, SourceId},
     store::{self, Kept, KeptBody, Store, is_whole_slice},
     vault::hash,
@@ -42,7 +38,6 @@ pub struct Trying {
     pub since: Timestamp,
     /// Not included.
     pub until: Timestamp,
-    pub debounce: Debounce,
     /// Deliveries that are shown of those about which it decides differently.
     pub differences_max: usize,
 }
@@ -187,11 +182,12 @@ impl Ingest {
             self.store.count_deliveries(&entry.source.id, after.clone(), before.clone(), n_max);
         let n_all = u64::try_from(counted.await.context("count the deliveries")?).unwrap_or(0);
         let report = Report { is_cut: n_all > DELIVERIES_MAX, ..Report::default() };
+        let turns = Turns::new(entry.source.definition.pace().debounce);
         let run = Run {
             entry,
             differences_max: trying.differences_max,
             identities: HashSet::new(),
-            turns: Turns::new(trying.debounce),
+            turns,
             report,
         };
         Ok(Some(Backtest {

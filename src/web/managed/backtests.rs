@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::{source_form, sources, trials};
 use crate::{
     clock::Timestamp,
-    domain::{Problem, coalesce::Debounce, delivery::Status, source::Source},
+    domain::{Problem, delivery::Status, source::Source},
     ingest::{Backtest, Counts, Difference, Report, Snapshot, Trying, Verdicts},
     web::{
         App,
@@ -38,9 +38,6 @@ const SINCE: Duration = Duration::from_secs(7 * 24 * 3600);
 const DIFFERENCES_DEFAULT: u64 = 100;
 const DIFFERENCES_MAX: u64 = 1000;
 
-/// 30 days.
-const SECONDS_MAX: u64 = 30 * 24 * 3600;
-
 /// Keys, agents and reasons that an answer shows.
 const TOP: usize = 20;
 
@@ -53,10 +50,6 @@ async fn backtest(
     let now = app.store.clock().now();
     let until = time(&mut fields, "until")?.unwrap_or(now);
     let since = time(&mut fields, "since")?.unwrap_or_else(|| until.minus(SINCE));
-    let mut seconds = |key: &str| -> Result<Option<Duration>, Problem> {
-        Ok(fields.number(key, 0..=SECONDS_MAX)?.map(Duration::from_secs))
-    };
-    let (quiet, longest) = (seconds("debounce_seconds")?, seconds("debounce_max_seconds")?);
     let differences = fields.number("differences", 0..=DIFFERENCES_MAX)?;
     let wants_stream = fields.flag("stream")?;
     if let Some(changed) = fields.value("source") {
@@ -71,18 +64,10 @@ async fn backtest(
         source_form::apply(changed, &mut source).map_err(within)?;
     }
     fields.finish()?;
-    // The source's own, unless asked for another.
-    let debounce = match (quiet, source.definition.pace().debounce) {
-        (None, Some(own)) => Debounce { quiet: own.quiet, longest: longest.unwrap_or(own.longest) },
-        (quiet, _) => {
-            Debounce { quiet: quiet.unwrap_or_default(), longest: longest.unwrap_or_default() }
-        }
-    };
     let trying = Trying {
         source: source.clone(),
         since,
         until,
-        debounce,
         differences_max: usize::try_from(differences.unwrap_or(DIFFERENCES_DEFAULT)).unwrap_or(0),
     };
     let begun = app.ingest.backtest(trying).await.map_err(failed)?;

@@ -89,12 +89,14 @@ async fn backtest(server: Server) {
 
     // Deliveries to one key come every two seconds, ten of them; then nothing of it.
     let keyed = json!({"target": {"key": "{{ body.n }}"}, "filter": "body.n < 1000"});
-    let storm = try_out(json!({"source": keyed, "debounce_seconds": 30})).await;
-    assert_eq!(storm["turns"], 25);
-    let short = try_out(json!({"source": keyed, "debounce_seconds": 30,
-        "debounce_max_seconds": 5}))
-    .await;
-    assert_eq!(short["turns"], 50);
+    let debounced = |quiet: u32, longest: u32| {
+        let mut source = keyed.clone();
+        source["debounce_seconds"] = quiet.into();
+        source["debounce_seconds_max"] = longest.into();
+        try_out(json!({ "source": source }))
+    };
+    assert_eq!(debounced(30, 60).await["turns"], 25);
+    assert_eq!(debounced(5, 5).await["turns"], 50);
     let by_body = try_out(json!({"source": {"identity": ["/n"]}})).await;
     assert_eq!((&by_body["duplicates"], &by_body["turns"]), (&json!(225), &json!(26)));
 
