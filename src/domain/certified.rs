@@ -88,18 +88,7 @@ impl FromStr for Part {
     }
 }
 
-impl Serialize for Part {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Part {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Part, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|problem: Problem| serde::de::Error::custom(problem.message))
-    }
-}
+as_text!(Part);
 
 /// Kinds of request, and pieces of one.
 const PIECES_MAX: usize = 16;

@@ -7,8 +7,6 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-
 use super::Problem;
 
 /// One place of a request.
@@ -28,19 +26,6 @@ impl fmt::Display for Place {
             Place::Header(text) | Place::Pointer(text) => f.write_str(text),
             Place::Query(name) => write!(f, "?{name}"),
         }
-    }
-}
-
-impl Serialize for Place {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Place {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Place, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|problem: Problem| serde::de::Error::custom(problem.message))
     }
 }
 
@@ -112,23 +97,15 @@ impl FromStr for Field {
     }
 }
 
-impl Serialize for Field {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Field {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Field, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|problem: Problem| serde::de::Error::custom(problem.message))
-    }
-}
-
 /// A place in the body alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pointer(pub String);
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl FromStr for Pointer {
     type Err = Problem;
@@ -144,12 +121,7 @@ impl FromStr for Pointer {
     }
 }
 
-impl<'de> Deserialize<'de> for Pointer {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Pointer, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|problem: Problem| serde::de::Error::custom(problem.message))
-    }
-}
+as_text!(Place, Field, Pointer);
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{
     Problem,
     field::{Place, Pointer, is_header_name},
+    is_default,
     origin::Origin,
 };
 
@@ -60,11 +61,6 @@ pub struct Handshake {
 pub struct Visit {
     pub url: Place,
     pub from: Origin,
-}
-
-/// Whether a field needs not be written.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

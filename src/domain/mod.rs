@@ -4,6 +4,25 @@
 //! time or knows how it is stored or served; the types that are stored or answered as JSON say so
 //! by deriving serde, and their field names are a promise to clients.
 
+/// Writes a type in JSON as the text that its `Display` writes and its `FromStr` reads.
+macro_rules! as_text {
+    ($($name:ident),+) => {$(
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                let wrong = |problem: Problem| serde::de::Error::custom(problem.message);
+                text.parse().map_err(wrong)
+            }
+        }
+    )+};
+}
+
 pub mod agent;
 pub mod certified;
 pub mod coalesce;
@@ -73,6 +92,11 @@ impl fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+/// Whether a field needs not be written.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
 
 /// Free-form labels. At most 16 pairs, keys up to 64 and values up to 512 characters, as in the
 /// Managed Agents API.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use serde_json::{Value, json};
 
-use super::{ManagedBy, Problem, field::Field, handshake::Handshake, verifier::Verifier};
+use super::{ManagedBy, Problem, field::Field, handshake::Handshake, is_default, verifier::Verifier};
 use crate::{
     clock::Timestamp,
     id::{AgentId, EnvironmentId, Id, SessionId, SourceId},
@@ -277,25 +277,17 @@ pub struct SourceDefinition {
     #[serde(default = "message_chars_default")]
     pub message_chars_max: usize,
     /// Seconds without a further message before a turn begins. 0: it begins at once.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub debounce_seconds: u32,
     /// Seconds that the first message waits at most. Absent: ten times `debounce_seconds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub debounce_seconds_max: Option<u32>,
-    #[serde(default, skip_serializing_if = "is_queue")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub when_busy: WhenBusy,
 }
 
 /// The public contract's cut.
 pub const MESSAGE_CHARS_DEFAULT: usize = 2000;
-
-fn is_zero(seconds: &u32) -> bool {
-    *seconds == 0
-}
-
-fn is_queue(when_busy: &WhenBusy) -> bool {
-    *when_busy == WhenBusy::Queue
-}
 
 fn message_chars_default() -> usize {
     MESSAGE_CHARS_DEFAULT

@@ -5,8 +5,6 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-
 use super::Problem;
 
 /// A part of what is signed.
@@ -87,7 +85,7 @@ impl FromStr for Template {
 
     fn from_str(text: &str) -> Result<Template, Problem> {
         let names = || PLACEHOLDERS.map(|(name, _)| format!("{{{name}}}")).join(", ");
-        let problem = |message: String| Problem::new("template", message);
+        let problem = |message: String| Problem::new("template", format!("the template {message}"));
         if text.is_empty() || text.len() > BYTES_MAX {
             return Err(problem(format!("must have 1 to {BYTES_MAX} bytes")));
         }
@@ -119,20 +117,7 @@ impl FromStr for Template {
     }
 }
 
-impl Serialize for Template {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Template {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Template, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|problem: Problem| {
-            serde::de::Error::custom(format!("the template {}", problem.message))
-        })
-    }
-}
+as_text!(Template);
 
 #[cfg(test)]
 mod tests {

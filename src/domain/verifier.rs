@@ -12,6 +12,7 @@ use super::{
     Problem,
     certified::Certified,
     field::{Pointer, is_header_name},
+    is_default,
     nearest::nearest,
     template::{Piece, Template},
 };
@@ -116,11 +117,6 @@ pub struct Signature {
     /// The URL that the sender knows, where it is not the one of this server.
     #[serde(default, skip_serializing_if = "is_default")]
     pub url: Option<String>,
-}
-
-/// Whether a field needs not be written.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
