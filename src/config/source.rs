@@ -22,7 +22,8 @@ use crate::{
         nearest::nearest,
         secret,
         source::{
-            DEBOUNCE_SECONDS_MAX, MESSAGE_CHARS_DEFAULT, OnPossibleReplay, OnRedelivery,
+            BODY_HASH_WINDOW_SECONDS_MAX, DEBOUNCE_SECONDS_MAX, FIELDS_MAX, MESSAGE_CHARS_DEFAULT,
+            MESSAGE_CHARS_MAX, OnPossibleReplay, OnRedelivery, POLICY_CHARS_MAX, REASON_CHARS_MAX,
             RuleVerdict, SourceDefinition, SourceRule, TARGET_WANTED, Target, WhenBusy, check_name,
         },
     },
@@ -66,18 +67,6 @@ pub(super) const KEYS: [&str; 25] = [
     "verifier",
     "when_busy",
 ];
-
-/// Fields tried in turn; more of them is a mistake.
-const FIELDS_MAX: usize = 32;
-
-/// Filters and templates have narrower bounds of their own.
-const POLICY_CHARS_MAX: usize = 65_536;
-
-/// Why nobody gets a delivery.
-const REASON_CHARS_MAX: usize = 500;
-
-/// 30 days: as long as identities are kept unless told otherwise.
-const WINDOW_SECONDS_MAX: u64 = 30 * 24 * 3600;
 
 pub(super) fn read(reader: &mut Reader<'_>, needs_project: bool) -> Vec<DeclaredSource> {
     reader.know("webhooks.<name>", &KEYS);
@@ -128,7 +117,7 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
         actor: entry.get("actor", fields).unwrap_or_default(),
         identity: entry.get("identity", fields).unwrap_or_default(),
         body_hash_window_seconds: entry
-            .get("body_hash_window_seconds", value::number(0..=WINDOW_SECONDS_MAX, "seconds")),
+            .get("body_hash_window_seconds", seconds(0, BODY_HASH_WINDOW_SECONDS_MAX)),
         event_type: entry.get("event_type", fields).unwrap_or_default(),
         on_redelivery: entry
             .get("on_redelivery", value::choice(&ON_REDELIVERY))
@@ -137,10 +126,12 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
             .get("on_possible_replay", value::choice(&ON_POSSIBLE_REPLAY))
             .unwrap_or_default(),
         message_chars_max: entry
-            .get("message_chars_max", value::number(1..=1_000_000, "characters"))
+            .get("message_chars_max", value::number(1..=MESSAGE_CHARS_MAX.into(), "characters"))
             .unwrap_or(MESSAGE_CHARS_DEFAULT),
-        debounce_seconds: entry.get("debounce_seconds", debounce(0)).unwrap_or_default(),
-        debounce_seconds_max: entry.get("debounce_seconds_max", debounce(1)),
+        debounce_seconds: entry
+            .get("debounce_seconds", seconds(0, DEBOUNCE_SECONDS_MAX))
+            .unwrap_or_default(),
+        debounce_seconds_max: entry.get("debounce_seconds_max", seconds(1, DEBOUNCE_SECONDS_MAX)),
         when_busy: entry.get("when_busy", value::choice(&WhenBusy::NAMES)).unwrap_or_default(),
         ..gate
     };
@@ -205,8 +196,8 @@ fn environment_id(raw: Raw<'_>) -> Parsed<EnvironmentId> {
     id.parse().map_err(|_| "must be the id of an environment (`env_…`)".into())
 }
 
-fn debounce(min: u64) -> impl Fn(Raw<'_>) -> Parsed<u32> {
-    value::number(min..=DEBOUNCE_SECONDS_MAX.into(), "seconds")
+fn seconds(min: u32, max: u32) -> impl Fn(Raw<'_>) -> Parsed<u32> {
+    value::number(min.into()..=max.into(), "seconds")
 }
 
 const ON_REDELIVERY: [(&str, OnRedelivery); 2] =

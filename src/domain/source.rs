@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use serde_json::{Value, json};
 
-use super::{ManagedBy, Problem, field::Field, handshake::Handshake, is_default, verifier::Verifier};
+use super::{
+    ManagedBy, Problem, field::Field, handshake::Handshake, is_default, verifier::Verifier,
+};
 use crate::{
     clock::Timestamp,
     id::{AgentId, EnvironmentId, Id, SessionId, SourceId},
@@ -288,6 +290,20 @@ pub struct SourceDefinition {
 
 /// The public contract's cut.
 pub const MESSAGE_CHARS_DEFAULT: usize = 2000;
+
+pub const MESSAGE_CHARS_MAX: u32 = 1_000_000;
+
+/// Fields that are tried in turn.
+pub const FIELDS_MAX: usize = 32;
+
+/// 30 days: as long as identities are kept unless told otherwise.
+pub const BODY_HASH_WINDOW_SECONDS_MAX: u32 = 30 * 24 * 3600;
+
+/// Characters of a condition or a template; each kind has a narrower bound of its own.
+pub const POLICY_CHARS_MAX: usize = 65_536;
+
+/// Characters of why nobody gets a delivery.
+pub const REASON_CHARS_MAX: usize = 500;
 
 fn message_chars_default() -> usize {
     MESSAGE_CHARS_DEFAULT

@@ -3,6 +3,8 @@
 //! A field left out stays, null is back to its default. Invariant: what leaves here is a definition
 //! that the receive path can use; whether what it refers to exists is looked up by the caller.
 
+use std::ops::RangeInclusive;
+
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -14,27 +16,14 @@ use crate::{
         field::Field,
         secret,
         source::{
-            DEBOUNCE_SECONDS_MAX, MESSAGE_CHARS_DEFAULT, Source, SourceKind, SourceRule,
+            BODY_HASH_WINDOW_SECONDS_MAX, DEBOUNCE_SECONDS_MAX, FIELDS_MAX, MESSAGE_CHARS_DEFAULT,
+            MESSAGE_CHARS_MAX, POLICY_CHARS_MAX, REASON_CHARS_MAX, Source, SourceKind, SourceRule,
             TARGET_WANTED,
         },
     },
     ingest::{ACTORS_MAX, RULES_MAX, Sender, check_policy},
     web::input::{Fields, number, text},
 };
-
-/// Fields that are tried in turn.
-const FIELDS_MAX: usize = 32;
-
-/// 30 days: as long as identities are kept unless told otherwise.
-const WINDOW_SECONDS_MAX: u64 = 30 * 24 * 3600;
-
-/// Filters and templates have narrower bounds of their own.
-const POLICY_CHARS_MAX: usize = 65_536;
-
-/// Why nobody gets a delivery.
-const REASON_CHARS_MAX: usize = 500;
-
-const MESSAGE_CHARS_MAX: u64 = 1_000_000;
 
 /// Lays the fields over `source`. Answers the secret's value when it was given inline.
 pub(super) fn apply(
@@ -60,23 +49,20 @@ pub(super) fn apply(
         Sender::defined(definition)?;
     }
     if let Some(given) = fields.take("body_hash_window_seconds") {
-        let seconds = or_default("body_hash_window_seconds", &given, 0, WINDOW_SECONDS_MAX)?;
         definition.body_hash_window_seconds =
-            seconds.and_then(|seconds| u32::try_from(seconds).ok());
+            or_default("body_hash_window_seconds", &given, 0..=BODY_HASH_WINDOW_SECONDS_MAX)?;
     }
     if let Some(given) = fields.take("message_chars_max") {
-        let chars = or_default("message_chars_max", &given, 1, MESSAGE_CHARS_MAX)?;
-        let chars = chars.and_then(|chars| usize::try_from(chars).ok());
+        let chars = or_default("message_chars_max", &given, 1..=MESSAGE_CHARS_MAX)?;
         definition.message_chars_max = chars.unwrap_or(MESSAGE_CHARS_DEFAULT);
     }
     if let Some(given) = fields.take("debounce_seconds") {
-        let seconds = or_default("debounce_seconds", &given, 0, DEBOUNCE_SECONDS_MAX.into())?;
-        let seconds = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+        let seconds = or_default("debounce_seconds", &given, 0..=DEBOUNCE_SECONDS_MAX)?;
         definition.debounce_seconds = seconds.unwrap_or_default();
     }
     if let Some(given) = fields.take("debounce_seconds_max") {
-        let seconds = or_default("debounce_seconds_max", &given, 1, DEBOUNCE_SECONDS_MAX.into())?;
-        definition.debounce_seconds_max = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+        definition.debounce_seconds_max =
+            or_default("debounce_seconds_max", &given, 1..=DEBOUNCE_SECONDS_MAX)?;
     }
     if let Some(given) = fields.take("when_busy") {
         let wanted = "must be `queue`, `steer`, `supersede` or `skip`";
@@ -266,10 +252,15 @@ fn text_or_null(at: &str, value: &Value, chars_max: usize) -> Result<Option<Stri
     }
 }
 
-fn or_default(at: &str, value: &Value, min: u64, max: u64) -> Result<Option<u64>, Problem> {
+fn or_default<T: TryFrom<u64>>(
+    at: &str,
+    value: &Value,
+    range: RangeInclusive<u32>,
+) -> Result<Option<T>, Problem> {
+    let range = u64::from(*range.start())..=u64::from(*range.end());
     match value {
         Value::Null => Ok(None),
-        value => number(at, value, min..=max).map(Some),
+        value => number(at, value, range).map(|number| T::try_from(number).ok()),
     }
 }
 
