@@ -18,6 +18,7 @@ use super::{
     intake,
 };
 use crate::{
+    clock::Timestamp,
     domain::{Metadata, Problem, check_metadata, text::clean},
     ingest::Permit,
 };
@@ -89,6 +90,12 @@ impl Fields {
         range: RangeInclusive<u64>,
     ) -> Result<Option<u64>, Problem> {
         self.value(key).map(|value| number(key, &value, range)).transpose()
+    }
+
+    pub(super) fn time(&mut self, key: &str) -> Result<Option<Timestamp>, Problem> {
+        let wrong = || Problem::new(key, "must be a time of RFC 3339");
+        let text = self.text(key, 64)?;
+        text.map(|text| text.parse().map_err(|_| wrong())).transpose()
     }
 
     pub(super) fn flag(&mut self, key: &str) -> Result<bool, Problem> {

@@ -28,7 +28,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{Stream, StreamExt, stream};
 use tokio::time::{Duration, Instant};
 
 use self::frame::Deltas;
@@ -119,7 +119,7 @@ pub(super) async fn follow(
     let (changes, previews) = (app.signals.watch(&id), app.previews.listen(&id));
     let end = app.store.end_of_log(&id).await.map_err(Error::missing("session"))?;
     let now = app.store.clock().monotonic();
-    let stream = Stream {
+    let stream = Following {
         last_seq: last_event_id(headers)?.map_or(end.last_seq, |seq| seq.min(end.last_seq)),
         last_position: end.last_position,
         session: id,
@@ -135,17 +135,21 @@ pub(super) async fn follow(
         app,
         _slot: slot,
     };
-    let frames = stream::unfold(stream, async |mut stream| {
+    Ok(server_sent(stream::unfold(stream, async |mut stream| {
         let frame = stream.next().await?;
-        Some((Ok::<_, Infallible>(frame), stream))
-    });
+        Some((frame, stream))
+    })))
+}
+
+/// The answer whose body are frames that are sent as they are made.
+pub(super) fn server_sent(frames: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     let headers = [
         (header::CONTENT_TYPE.as_str(), "text/event-stream; charset=utf-8"),
         (header::CACHE_CONTROL.as_str(), "no-store"),
         // Proxies that know it do not buffer.
         ("x-accel-buffering", "no"),
     ];
-    Ok((headers, Body::from_stream(frames)).into_response())
+    (headers, Body::from_stream(frames.map(Ok::<_, Infallible>))).into_response()
 }
 
 /// The number after which the client wants to go on.
@@ -161,7 +165,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>> {
     seq.map(Some).ok_or_else(problem)
 }
 
-struct Stream {
+struct Following {
     app: App,
     _slot: Slot,
     may_go_on: MayGoOn,
@@ -186,7 +190,7 @@ enum Woken {
     Shutdown,
 }
 
-impl Stream {
+impl Following {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(frame) = self.ready.pop_front() {

@@ -2,13 +2,11 @@
 //!
 //! A long one tells how far it is when the caller asks for a stream; it ends when the caller goes.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json, Router,
-    body::Body,
     extract::State,
-    http::header,
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -25,6 +23,7 @@ use crate::{
         App,
         error::{Error, Kind, Result},
         input::{At, Fields},
+        stream::server_sent,
     },
 };
 
@@ -48,8 +47,8 @@ async fn backtest(
 ) -> Result<Response> {
     let mut source = sources::living(&app, &name).await?;
     let now = app.store.clock().now();
-    let until = time(&mut fields, "until")?.unwrap_or(now);
-    let since = time(&mut fields, "since")?.unwrap_or_else(|| until.minus(SINCE));
+    let until = fields.time("until")?.unwrap_or(now);
+    let since = fields.time("since")?.unwrap_or_else(|| until.minus(SINCE));
     let differences = fields.number("differences", 0..=DIFFERENCES_MAX)?;
     let wants_stream = fields.flag("stream")?;
     if let Some(changed) = fields.value("source") {
@@ -81,12 +80,6 @@ async fn backtest(
     Ok(Json(shown.report(&app.ingest.registry.snapshot(), &report)).into_response())
 }
 
-fn time(fields: &mut Fields, key: &str) -> Result<Option<Timestamp>, Problem> {
-    let text = fields.text(key, 64)?;
-    let wrong = || Problem::new(key, "must be a time of RFC 3339");
-    text.map(|text| text.parse().map_err(|_| wrong())).transpose()
-}
-
 fn failed(error: anyhow::Error) -> Error {
     match error.downcast::<crate::store::Error>() {
         Ok(error) => error.into(),
@@ -112,7 +105,7 @@ fn streamed(app: App, backtest: Backtest, shown: Shown) -> Response {
                 let (done, of) = backtest.progress();
                 let progress = json!({"type": "backtest.progress", "done": done, "of": of});
                 let next = (app, Some(backtest), shown);
-                return Some((Ok::<_, Infallible>(frame(&progress)), next));
+                return Some((frame(&progress), next));
             }
             Ok(Some(report)) => frame(&shown.report(&app.ingest.registry.snapshot(), &report)),
             Err(error) => {
@@ -121,14 +114,9 @@ fn streamed(app: App, backtest: Backtest, shown: Shown) -> Response {
                 frame(&error.body("/v1", ""))
             }
         };
-        Some((Ok(frame), (app, None, shown)))
+        Some((frame, (app, None, shown)))
     });
-    let headers = [
-        (header::CONTENT_TYPE.as_str(), "text/event-stream; charset=utf-8"),
-        (header::CACHE_CONTROL.as_str(), "no-store"),
-        ("x-accel-buffering", "no"),
-    ];
-    (headers, Body::from_stream(frames)).into_response()
+    server_sent(frames)
 }
 
 fn frame(value: &Value) -> Bytes {

@@ -60,7 +60,7 @@ pub(super) async fn find(app: &App, id_or_name: &str) -> Result<Option<Source>> 
 
 pub(super) async fn living(app: &App, id_or_name: &str) -> Result<Source> {
     let source = find(app, id_or_name).await?.filter(|source| source.retired_at.is_none());
-    source.ok_or_else(|| Error::not_found("there is no such source"))
+    source.ok_or_else(unknown)
 }
 
 /// Makes the source of a name, or changes the one that there is.
@@ -327,16 +327,20 @@ async fn refusals(
 
 fn show_one(app: &App, source: &Source) -> Result<Json<Value>> {
     let snapshot = app.ingest.registry.snapshot();
-    let entry = entry(&snapshot, source);
-    let entry = entry.ok_or_else(|| Error::not_found("there is no such source"))?;
-    Ok(Json(show(app, entry)))
+    Ok(Json(show(app, entry(&snapshot, source)?)))
 }
 
-pub(super) fn entry<'a>(snapshot: &'a Snapshot, source: &Source) -> Option<&'a Entry> {
-    match source.kind {
+/// What the receive path knows of a source.
+pub(super) fn entry<'a>(snapshot: &'a Snapshot, source: &Source) -> Result<&'a Entry> {
+    let entry = match source.kind {
         SourceKind::Named => snapshot.named_source(&source.name),
         SourceKind::Agent(_) => snapshot.agent_source(&source.name),
-    }
+    };
+    entry.ok_or_else(unknown)
+}
+
+fn unknown() -> Error {
+    Error::not_found("there is no such source")
 }
 
 fn show(app: &App, entry: &Entry) -> Value {
@@ -351,7 +355,7 @@ fn show(app: &App, entry: &Entry) -> Value {
     };
     let secrets: Vec<Value> = entry
         .secrets
-        .names(app.store.clock().now())
+        .names(now)
         .map(|(secret, until)| {
             json!({"name": secret.name, "version": secret.version, "until": until})
         })

@@ -51,8 +51,7 @@ async fn test(
     fields.finish()?;
     let source = sources::living(&app, &name).await?;
     let snapshot = app.ingest.registry.snapshot();
-    let entry = sources::entry(&snapshot, &source);
-    let entry = entry.ok_or_else(|| Error::not_found("there is no such source"))?;
+    let entry = sources::entry(&snapshot, &source)?;
     let url = app.url(&source.path());
     let signed = app.ingest.trial(entry, url, Trial { headers, body, id });
     let signed = signed.map_err(Error::conflict)?;
@@ -98,15 +97,11 @@ async fn verify(
         Some(text) => text.parse().map_err(|_| Problem::new("method", "is no method"))?,
     };
     let url = fields.text("url", 8192)?;
-    let at = match fields.text("at", 64)? {
-        None => app.store.clock().now(),
-        Some(text) => text.parse().map_err(|_| Problem::new("at", "must be a time of RFC 3339"))?,
-    };
+    let at = fields.time("at")?.unwrap_or_else(|| app.store.clock().now());
     fields.finish()?;
     let source = sources::living(&app, &name).await?;
     let snapshot = app.ingest.registry.snapshot();
-    let entry = sources::entry(&snapshot, &source);
-    let entry = entry.ok_or_else(|| Error::not_found("there is no such source"))?;
+    let entry = sources::entry(&snapshot, &source)?;
     // A path is one of this server, as a captured request has it.
     let url = match url {
         Some(url) if url.starts_with('/') => app.url(&url),

@@ -5,19 +5,22 @@
 //! is that of every stream here: register, look, send, wait. Text that is still being written is one
 //! element of its own, always sent whole, and emptied when the log has the finished event.
 
-use std::{collections::VecDeque, convert::Infallible, pin::Pin, time::Duration};
+use std::{collections::VecDeque, pin::Pin, time::Duration};
 
 use askama::Template;
 use axum::{
-    body::{Body, Bytes},
+    body::Bytes,
     extract::{Path, State},
-    http::{HeaderMap, header},
-    response::{IntoResponse, Response},
+    http::HeaderMap,
+    response::Response,
 };
 use tokio::time::Sleep;
 
 use super::{
-    super::{App, stream::Slot},
+    super::{
+        App,
+        stream::{Slot, server_sent},
+    },
     entry::Context,
     fault::Fault,
     guard::{Fields, Visitor, still_opens},
@@ -83,17 +86,10 @@ pub(super) async fn stream(
         app,
         _slot: slot,
     };
-    let frames = futures_util::stream::unfold(live, |mut live| async move {
+    Ok(server_sent(futures_util::stream::unfold(live, async |mut live| {
         let frame = live.next().await?;
-        Some((Ok::<Bytes, Infallible>(frame), live))
-    });
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-store"),
-        // nginx would collect it into blocks.
-        (header::HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    Ok((headers, Body::from_stream(frames)).into_response())
+        Some((frame, live))
+    })))
 }
 
 struct Live {

@@ -32,7 +32,7 @@ impl Live {
 
     fn of(response: http::Response<axum::body::Body>) -> Live {
         assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
         let body = response.into_body().into_data_stream();
         Live { body, text: String::new(), elements: BTreeMap::new(), ids: Vec::new() }
     }
