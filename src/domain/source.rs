@@ -314,10 +314,24 @@ impl SourceDefinition {
         SourceDefinition { verifier: Some(json!(verifier)), ..SourceDefinition::default() }
     }
 
+    /// Whether a first message may wait as long as the quiet takes.
+    pub fn check_pace(&self) -> Result<(), Problem> {
+        match self.debounce_seconds_max {
+            Some(longest) if longest < self.debounce_seconds => Err(Problem::new(
+                "debounce_seconds_max",
+                format!(
+                    "must not be less than `debounce_seconds`, which is {}",
+                    self.debounce_seconds
+                ),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     pub fn pace(&self) -> Pace {
         let quiet = self.debounce_seconds;
         let longest = quiet.saturating_mul(DEBOUNCE_LONGEST).min(DEBOUNCE_SECONDS_MAX);
-        let longest = self.debounce_seconds_max.unwrap_or(longest).max(quiet);
+        let longest = self.debounce_seconds_max.unwrap_or(longest);
         let seconds = |n: u32| Duration::from_secs(n.into());
         let debounce = Debounce { quiet: seconds(quiet), longest: seconds(longest) };
         Pace { debounce: (quiet > 0).then_some(debounce), when_busy: self.when_busy }

@@ -181,7 +181,8 @@ fn preset_key(sender: &Sender) -> Result<&str, String> {
     preset.key.as_deref().ok_or_else(none)
 }
 
-/// Whether everything that a source says about its deliveries can be read.
+/// Whether everything that a source says about its deliveries can be read and goes together.
 pub fn check_policy(definition: &SourceDefinition) -> Result<(), Problem> {
+    definition.check_pace()?;
     Policy::read(definition).map(|_| ())
 }

@@ -194,11 +194,15 @@ fn what_a_source_says_is_checked() {
             target = { key = "{{ body.id }}", also = "x" }
             secret = "0123456789abcdef"
             secret_key = "B"
+            [webhooks.c]
+            preset = "bearer"
+            debounce_seconds = 30
+            debounce_seconds_max = 20
             "#,
             &[],
         ),
         expect![[r#"
-            the configuration has 16 problems
+            the configuration has 17 problems
             webhooks.a.secret: must be a text, { file = "…" } or { env = "…" }
             webhooks.a.secret_key: must be 1 to 128 letters, digits, `_`, `-` or `.`
             webhooks.a.agent: must be a text
@@ -213,6 +217,7 @@ fn what_a_source_says_is_checked() {
             webhooks.a.environment_id: is given beside `project`: keep one of them
             webhooks.b.secret_key: is given beside `secret`: keep one of them
             webhooks.b.target: must be `new_session`, `key`, a session id or { key = "<template>" }
+            webhooks.c.debounce_seconds_max: must not be less than `debounce_seconds`, which is 30
             webhooks.x: must be a table
             webhooks.a.bodyhash_window_seconds: unknown key
               hint: did you mean `body_hash_window_seconds`?"#]],

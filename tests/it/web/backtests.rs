@@ -100,12 +100,20 @@ async fn backtest(server: Server) {
     let by_body = try_out(json!({"source": {"identity": ["/n"]}})).await;
     assert_eq!((&by_body["duplicates"], &by_body["turns"]), (&json!(225), &json!(26)));
 
-    // Nothing was written, and what is wrong is said.
-    assert_eq!(server.get("/v1/sources/code").ok().await["rules"], json!([]));
+    assert_eq!(server.get("/v1/sources/code").ok().await["rules"], json!([]), "nothing is written");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_change_is_said() {
+    let server = Server::new().await;
+    server.post("/v1/sources").json(json!({"name": "code"})).ok().await;
     let wrong = |body: Value| server.post("/v1/sources/code/backtest").json(body);
     let problem =
         wrong(json!({"source": {"filter": "x"}})).error(400, "invalid_request_error").await;
     assert!(problem.starts_with("source.filter: line 1, column 1: `x` is not known"), "{problem}");
+    let impatient = json!({"source": {"debounce_seconds": 30, "debounce_seconds_max": 20}});
+    let problem = wrong(impatient).error(400, "invalid_request_error").await;
+    assert!(problem.starts_with("source.debounce_seconds_max: must not be less"), "{problem}");
     wrong(json!({"since": "yesterday"})).error(400, "invalid_request_error").await;
     wrong(json!({"source": {"secret": "x"}})).error(400, "invalid_request_error").await;
     server.post("/v1/sources/none/backtest").json(json!({})).error(404, "not_found_error").await;
