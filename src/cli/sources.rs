@@ -1,15 +1,18 @@
 //! `sources`: the systems that may call in.
 
+mod shown;
+
 use serde_json::{Map, Value, json};
 
+use self::shown::{fields, gate, state, target};
 use super::{
     Exit, backtest,
     client::Listing,
-    context::{Context, Paging, ago, str, time},
+    context::{Context, Paging, ago, str},
     curl,
     failure::{Failure, Result},
     secrets,
-    table::{Cell, Fields, Table, one_line},
+    table::{Cell, Table, one_line},
     trials,
 };
 use crate::{
@@ -252,28 +255,6 @@ fn table(listing: &Listing, _: Timestamp) -> Table {
     table
 }
 
-/// The sender by its preset, else the kind of its gate.
-fn gate(source: &Value) -> &str {
-    source["preset"].as_str().unwrap_or_else(|| str(&source["verifier"]["type"]))
-}
-
-fn state(source: &Value) -> &'static str {
-    if source["paused"] == true {
-        "paused"
-    } else if source["broken"].is_string() {
-        "broken"
-    } else {
-        "active"
-    }
-}
-
-fn target(target: &Value) -> String {
-    match target["key"].as_str() {
-        Some(template) => format!("key {template}"),
-        None => str(target).to_owned(),
-    }
-}
-
 fn print(source: &Value, context: &mut Context<'_>) -> Result<Exit> {
     if context.json {
         context.io.json(source)?;
@@ -283,46 +264,6 @@ fn print(source: &Value, context: &mut Context<'_>) -> Result<Exit> {
     let fields = fields(source, &url, context.io.clock.now());
     context.print_fields(&fields)?;
     Ok(Exit::Fine)
-}
-
-fn fields(source: &Value, url: &str, now: Timestamp) -> Fields {
-    let text = |name: &str| Cell::new(str(&source[name]));
-    let list = |name: &str| {
-        let values = source[name].as_array().map(Vec::as_slice).unwrap_or_default();
-        Cell::new(values.iter().map(str).collect::<Vec<_>>().join(", "))
-    };
-    let no_secret = if source["secret_set"] == true { "" } else { "has no value yet" };
-    let mut fields = Fields::default();
-    fields
-        .with("name", Cell::strong(str(&source["name"])), str(&source["id"]))
-        .add("url", Cell::new(url))
-        .with("state", Cell::badge(state(source)), str(&source["broken"]))
-        .add("gate", Cell::new(gate(source)))
-        .with("secret", text("secret_key"), no_secret);
-    let secrets = source["secrets"].as_array().map(Vec::as_slice).unwrap_or_default();
-    // One that is valid without an end needs no line of its own.
-    for secret in secrets.iter().filter(|_| secrets.len() > 1) {
-        let version = format!("version {}", secret["version"]);
-        match secret["until"].as_str() {
-            Some(until) => fields.with("", Cell::new(version), &format!("until {until}")),
-            None => fields.with("", Cell::new(version), "the current one"),
-        };
-    }
-    fields
-        .with("agent", text("agent"), str(&source["agent_id"]))
-        .add("environment", text("environment_id"))
-        .add("project", text("project"))
-        .add("target", Cell::new(target(&source["target"])))
-        .add("filter", text("filter"))
-        .add("identity", list("identity"))
-        .add("event type", list("event_type"))
-        .add("verify token", text("verify_token"))
-        .add("managed by", text("managed_by"));
-    time(&mut fields, "open until", now, &source["open_until"]);
-    time(&mut fields, "last handshake", now, &source["last_handshake_at"]);
-    time(&mut fields, "created", now, &source["created_at"]);
-    time(&mut fields, "updated", now, &source["updated_at"]);
-    fields
 }
 
 impl Create {
