@@ -54,7 +54,8 @@ fn environment() -> Arc<Env> {
 
 pub(super) struct Condition {
     expression: IdedExpr,
-    reads_body: bool,
+    /// What of [`NAMES`] it names.
+    names: Vec<&'static str>,
 }
 
 impl fmt::Debug for Condition {
@@ -94,7 +95,7 @@ impl Condition {
     /// Whether a delivery fulfils it, or what kept it from being asked.
     pub(super) fn holds(&self, facts: &Facts<'_>) -> Result<bool, String> {
         let ask = || {
-            let names = Names::of(facts, self.reads_body);
+            let names = Names::of(facts, &self.names);
             let mut context = Context::with_env(environment());
             context.set_variable_resolver(&names);
             let steps = Steps::allow(STEPS_MAX);
@@ -117,7 +118,7 @@ impl Condition {
 
 fn prepare(text: &str, program: &Program) -> Result<Condition, String> {
     let mut expression = program.expression().clone();
-    let reads_body = prepare::prepare(&mut expression).map_err(|wrong| {
+    let names = prepare::prepare(&mut expression).map_err(|wrong| {
         match program.source_info().offset_for(wrong.at) {
             Some((start, _)) => {
                 let (line, column) = place(text, start as usize);
@@ -126,7 +127,7 @@ fn prepare(text: &str, program: &Program) -> Result<Condition, String> {
             None => wrong.message,
         }
     })?;
-    Ok(Condition { expression, reads_body })
+    Ok(Condition { expression, names })
 }
 
 /// Line and column of a character, from 1.
@@ -188,48 +189,40 @@ fn operator(function: &str) -> &str {
     }
 }
 
-/// What the names stand for.
-struct Names<'a> {
-    body: Option<&'a serde_json::Value>,
-    headers: &'a serde_json::Value,
-    event_type: Option<&'a str>,
-    source: &'a str,
-    content_type: Option<&'a str>,
-    delivery_id: &'a str,
-    received_at: &'a str,
+/// What the names stand for that an expression has; nothing is made for the others.
+struct Names<'a>(Vec<(&'static str, Known<'a>)>);
+
+enum Known<'a> {
+    Json(&'a serde_json::Value),
+    Text(Option<&'a str>),
 }
 
 impl<'a> Names<'a> {
-    fn of(facts: &'a Facts<'_>, reads_body: bool) -> Names<'a> {
-        Names {
-            body: reads_body.then(|| facts.body()),
-            headers: facts.headers(),
-            event_type: facts.event_type,
-            source: facts.source,
-            content_type: facts.content_type(),
-            delivery_id: facts.delivery_id(),
-            received_at: facts.received_at(),
-        }
+    fn of(facts: &'a Facts<'_>, names: &[&'static str]) -> Names<'a> {
+        let known = |name: &&'static str| {
+            let known = match *name {
+                "body" => Known::Json(facts.body()),
+                "headers" => Known::Json(facts.headers()),
+                "event_type" => Known::Text(facts.event_type),
+                "source" => Known::Text(Some(facts.source)),
+                "content_type" => Known::Text(facts.content_type()),
+                "delivery_id" => Known::Text(Some(facts.delivery_id())),
+                "received_at" => Known::Text(Some(facts.received_at())),
+                _ => return None,
+            };
+            Some((*name, known))
+        };
+        Names(names.iter().filter_map(known).collect())
     }
 }
 
 impl VariableResolver for Names<'_> {
     fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
-        let text = |text: Option<&'b str>| -> Box<dyn Val + 'b> {
-            match text {
-                Some(text) => Box::new(CelString::from(text)),
-                None => json::value(&serde_json::Value::Null),
-            }
-        };
-        let value = match name {
-            "body" => json::value(self.body?),
-            "headers" => json::value(self.headers),
-            "event_type" => text(self.event_type),
-            "source" => text(Some(self.source)),
-            "content_type" => text(self.content_type),
-            "delivery_id" => text(Some(self.delivery_id)),
-            "received_at" => text(Some(self.received_at)),
-            _ => return None,
+        let (_, known) = self.0.iter().find(|(known, _)| *known == name)?;
+        let value: Box<dyn Val + 'b> = match known {
+            Known::Json(value) => json::value(value),
+            Known::Text(Some(text)) => Box::new(CelString::from(*text)),
+            Known::Text(None) => json::value(&serde_json::Value::Null),
         };
         Some(CowVal::Owned(value))
     }

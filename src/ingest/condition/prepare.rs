@@ -50,11 +50,11 @@ const FUNCTIONS: [&str; 20] = [
 /// The namespace of `optional.of(…)`.
 const OPTIONAL: &str = "optional";
 
-/// Checks and rewrites. Tells whether the expression looks at the body.
-pub(super) fn prepare(expression: &mut IdedExpr) -> Result<bool, Wrong> {
-    let mut walk = Walk { bound: Vec::new(), n_loops: 0, depth: 0, reads_body: false };
+/// Checks and rewrites. Tells which of [`NAMES`] the expression has.
+pub(super) fn prepare(expression: &mut IdedExpr) -> Result<Vec<&'static str>, Wrong> {
+    let mut walk = Walk { bound: Vec::new(), n_loops: 0, depth: 0, names: Vec::new() };
     walk.visit(expression)?;
-    Ok(walk.reads_body)
+    Ok(walk.names)
 }
 
 struct Walk {
@@ -62,7 +62,7 @@ struct Walk {
     bound: Vec<String>,
     n_loops: usize,
     depth: usize,
-    reads_body: bool,
+    names: Vec<&'static str>,
 }
 
 impl Walk {
@@ -112,8 +112,13 @@ impl Walk {
         }
         // A leading dot is the outermost name in CEL.
         let name = name.trim_start_matches('.');
-        self.reads_body |= name == "body";
-        if NAMES.contains(&name) || TYPES.contains(&name) {
+        if let Some(known) = NAMES.into_iter().find(|known| *known == name) {
+            if !self.names.contains(&known) {
+                self.names.push(known);
+            }
+            return Ok(());
+        }
+        if TYPES.contains(&name) {
             return Ok(());
         }
         let hint = match nearest(name, NAMES) {

@@ -71,6 +71,24 @@ fn expressions_come_to_true_or_false() {
 }
 
 #[test]
+fn nothing_is_made_of_what_an_expression_does_not_name() {
+    let check = |expression: &str, names: &[&str]| {
+        assert_eq!(Condition::read(expression).unwrap().names, names, "{expression}");
+    };
+    check("true", &[]);
+    check("event_type == 'push'", &["event_type"]);
+    check("body.labels.exists(headers, headers == body.kind)", &["body"]);
+    check(
+        "[1].all(source, .source == 'code') && type(received_at) == string",
+        &["source", "received_at"],
+    );
+    check(
+        "has(headers.a) && body.map(b, delivery_id) == [content_type]",
+        &["headers", "body", "delivery_id", "content_type"],
+    );
+}
+
+#[test]
 fn what_cannot_be_asked_has_a_reason_and_no_value() {
     let check = |expression: &str, body: &str, expected: &str| {
         let reason = ask(expression, None, body.as_bytes()).expect_err(expression);
