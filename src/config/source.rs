@@ -24,7 +24,7 @@ use crate::{
         source::{
             BODY_HASH_WINDOW_SECONDS_MAX, DEBOUNCE_SECONDS_MAX, FIELDS_MAX, MESSAGE_CHARS_DEFAULT,
             MESSAGE_CHARS_MAX, OnPossibleReplay, OnRedelivery, POLICY_CHARS_MAX, REASON_CHARS_MAX,
-            RuleVerdict, SourceDefinition, SourceRule, TARGET_WANTED, Target, WhenBusy, check_name,
+            RuleVerdict, SourceDefinition, SourceRule, Target, WhenBusy, check_name,
         },
     },
     id::EnvironmentId,
@@ -273,9 +273,11 @@ fn secret_name(raw: Raw<'_>) -> Parsed<String> {
     Ok(name)
 }
 
+const TARGET_WANTED: &str =
+    "must be `new_session`, `key`, a session id or { key = \"<template>\" }";
+
 fn target(raw: Raw<'_>) -> Parsed<Target> {
-    let wanted =
-        || Wrong::from(TARGET_WANTED.replace("{\"key\": ", "{ key = ").replace("\"}", "\" }"));
+    let wanted = || Wrong::from(TARGET_WANTED);
     match raw {
         Raw::Value(Value::Object(table)) => match table.get("key") {
             Some(Value::String(key)) if table.len() == 1 && !key.is_empty() => {

@@ -2,8 +2,8 @@
 //!
 //! Agent endpoint: the payload, JSON pretty-printed in the sender's key order, other bodies as they
 //! are. Named source: `Webhook from <source>:`, then the payload's first characters and, when there
-//! is more, a marker that says so. A template of the source's own takes the place of both. Where it came from is data beside the text; the fence is put
-//! around it only when a model request is built.
+//! is more, a marker that says so. A template of the source's own takes the place of both. Where it
+//! came from is data beside the text; the fence is put around it only when a model request is built.
 
 use super::{Payload, wording::Written};
 use crate::domain::{

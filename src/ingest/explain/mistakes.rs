@@ -131,10 +131,8 @@ fn of_body(case: Case<'_>) -> Option<String> {
     let bytes = &case.payload.bytes;
     let with = |end: &[u8]| Some([bytes, end].concat());
     let without = |end: &[u8]| bytes.strip_suffix(end).map(<[u8]>::to_vec);
-    let replaced = |from: &str, to: &str| {
-        let text = std::str::from_utf8(bytes).ok()?;
-        Some(text.replace(from, to).into_bytes())
-    };
+    let unix = std::str::from_utf8(bytes).ok().map(|text| text.replace("\r\n", "\n"));
+    let dos = unix.as_ref().map(|text| text.replace('\n', "\r\n"));
     let json: Option<Value> = serde_json::from_slice(bytes).ok();
     let compact = json.as_ref().map(|json| json.to_string().into_bytes());
     let pretty = |indent: &[u8]| pretty(json.as_ref()?, indent);
@@ -144,9 +142,12 @@ fn of_body(case: Case<'_>) -> Option<String> {
         (without(b"\r\n"), "the body has a line break at its end that was not signed".into()),
         (with(b"\n"), "the body lacks the line break at its end that was signed".into()),
         (with(b"\r\n"), "the body lacks the CR LF at its end that was signed".into()),
-        (replaced("\r\n", "\n"), "line breaks were LF when it was signed, and are CR LF".into()),
         (
-            replaced("\r\n", "\n").map(|it| replace(&it, b"\n", b"\r\n")),
+            unix.map(String::into_bytes),
+            "line breaks were LF when it was signed, and are CR LF".into(),
+        ),
+        (
+            dos.map(String::into_bytes),
             "line breaks were CR LF when it was signed, and are LF".into(),
         ),
         (compact.clone(), format!("{written_anew}: it was signed without white space").into()),
@@ -165,12 +166,6 @@ fn of_body(case: Case<'_>) -> Option<String> {
         passes.then(|| format!("{hint}: keep the bytes as they came"))
     };
     changes.into_iter().find_map(passes)
-}
-
-fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
-    String::from_utf8_lossy(bytes)
-        .replace(&*String::from_utf8_lossy(from), &String::from_utf8_lossy(to))
-        .into_bytes()
 }
 
 fn pretty(json: &Value, indent: &[u8]) -> Option<Vec<u8>> {
