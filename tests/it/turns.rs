@@ -162,6 +162,27 @@ impl World {
         self.store.begin_turn(lease, turn, own, running).await.unwrap().turn_id
     }
 
+    /// What a worker leaves behind that began a turn, journaled this much and died.
+    async fn cut_off_after(&self, journaled: Vec<NewEvent>) -> TurnId {
+        let claimed = self.claim(AT_ONCE).await;
+        let turn = self.begin(&claimed.lease).await;
+        if !journaled.is_empty() {
+            self.store.append(&claimed.lease, journaled, Usage::default()).await.unwrap();
+        }
+        turn
+    }
+
+    /// The same, while the model was asked.
+    async fn cut_off_while_asking(&self) -> TurnId {
+        self.cut_off_after(vec![self.event(EventBody::ModelRequestStart)]).await
+    }
+
+    /// What a worker does that nothing happens to.
+    async fn work(&self) {
+        let claimed = self.claim(LEASE).await;
+        self.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    }
+
     fn event(&self, body: EventBody) -> NewEvent {
         NewEvent::new(EventId::new(self.store.clock().now()), body)
     }
@@ -269,8 +290,7 @@ async fn one_turn_takes_all_waiting_messages_in_order() {
     for text in ["2", "3"] {
         world.deliver(text, text, RouteTarget::Session(session.clone())).await;
     }
-    let claimed = world.claim(LEASE).await;
-    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    world.work().await;
     let log = world.log(&session).await;
     let texts: Vec<String> = log
         .iter()
@@ -306,11 +326,7 @@ async fn a_turn_that_was_cut_off_goes_on_where_its_log_ends() {
     let world = World::new().await;
     let session = world.deliver("{}", "{}", world.fresh()).await.session_id.unwrap();
     // A worker that died right after it had journaled its request.
-    let dead = world.claim(AT_ONCE).await;
-    let turn = world.begin(&dead.lease).await;
-    let start = world.event(EventBody::ModelRequestStart);
-    world.store.append(&dead.lease, vec![start], Usage::default()).await.unwrap();
-
+    let turn = world.cut_off_while_asking().await;
     let next = world.claim(LEASE).await;
     assert_eq!(next.unfinished, Some(turn));
     world.runtime.drive(&next.lease, &CancellationToken::new()).await.unwrap();
@@ -337,17 +353,11 @@ async fn a_turn_that_never_gets_further_is_ended() {
     let accepted = world.deliver("{}", "{}", world.fresh()).await;
     let session = accepted.session_id.unwrap();
     // The first one had asked the model.
-    let claimed = world.claim(AT_ONCE).await;
-    world.begin(&claimed.lease).await;
-    let start = world.event(EventBody::ModelRequestStart);
-    world.store.append(&claimed.lease, vec![start], Usage::default()).await.unwrap();
+    world.cut_off_while_asking().await;
     for _ in 0..4 {
-        // Claimed, begun, dead, again and again.
-        let claimed = world.claim(AT_ONCE).await;
-        world.begin(&claimed.lease).await;
+        world.cut_off_after(Vec::new()).await;
     }
-    let claimed = world.claim(LEASE).await;
-    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    world.work().await;
     let types = world.types(&session).await;
     let ends = ["span.model_request_end", "session.error", "session.status_idle"];
     assert_eq!(types[types.len() - 3..], ends);
@@ -359,8 +369,6 @@ async fn a_turn_that_never_gets_further_is_ended() {
 async fn a_turn_that_is_given_up_leaves_no_call_without_a_result() {
     let world = World::new().await;
     let session = world.deliver("{}", "{}", world.fresh()).await.session_id.unwrap();
-    let claimed = world.claim(AT_ONCE).await;
-    world.begin(&claimed.lease).await;
     let call = world.event(EventBody::AgentToolUse {
         name: "delivery".to_owned(),
         input: serde_json::json!({}),
@@ -368,13 +376,11 @@ async fn a_turn_that_is_given_up_leaves_no_call_without_a_result() {
         evaluation: serde_json::json!({}),
     });
     let id = call.id.clone();
-    world.store.append(&claimed.lease, vec![call], Usage::default()).await.unwrap();
+    world.cut_off_after(vec![call]).await;
     for _ in 0..4 {
-        let claimed = world.claim(AT_ONCE).await;
-        world.begin(&claimed.lease).await;
+        world.cut_off_after(Vec::new()).await;
     }
-    let claimed = world.claim(LEASE).await;
-    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    world.work().await;
     let types = world.types(&session).await;
     let ends = ["agent.tool_result", "session.error", "session.status_idle"];
     assert_eq!(types[types.len() - 3..], ends);
@@ -413,8 +419,7 @@ async fn a_cut_payload_is_read_whole_by_tool_and_lies_in_the_workspace() {
     let body = format!("{{\"title\":\"whole\",\"filler\":\"{}\"}}", "x".repeat(5000));
     let accepted = world.deliver("{\"title\":", &body, world.fresh()).await;
     let session = accepted.session_id.unwrap();
-    let claimed = world.claim(LEASE).await;
-    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    world.work().await;
     let log = world.log(&session).await;
     let text = |wanted: &str| {
         let found = log.iter().find(|event| event.body.kind() == wanted).unwrap();
@@ -448,14 +453,10 @@ async fn a_message_that_steers_is_taken_up_before_the_model_is_asked() {
     let world = World::new().await;
     let session = world.deliver("first", "first", world.fresh()).await.session_id.unwrap();
     // The turn begins, and its worker dies; what comes meanwhile wants to be heard.
-    let claimed = world.claim(AT_ONCE).await;
-    world.begin(&claimed.lease).await;
-    let start = world.event(EventBody::ModelRequestStart);
-    world.store.append(&claimed.lease, vec![start], Usage::default()).await.unwrap();
+    world.cut_off_while_asking().await;
     let there = RouteTarget::Session(session.clone());
     let steering = world.deliver_at(when_busy(WhenBusy::Steer), "second", "second", there).await;
-    let claimed = world.claim(LEASE).await;
-    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    world.work().await;
     let types = world.types(&session).await;
     let wanted = [
         "session.status_running",
@@ -480,21 +481,16 @@ async fn a_message_that_supersedes_ends_the_turn_and_begins_the_next() {
     let world = World::new().await;
     let first = world.deliver("first", "first", world.fresh()).await;
     let session = first.session_id.unwrap();
-    let claimed = world.claim(AT_ONCE).await;
-    world.begin(&claimed.lease).await;
-    let start = world.event(EventBody::ModelRequestStart);
-    world.store.append(&claimed.lease, vec![start], Usage::default()).await.unwrap();
+    world.cut_off_while_asking().await;
     let there = RouteTarget::Session(session.clone());
     let newer = world.deliver_at(when_busy(WhenBusy::Supersede), "newer", "newer", there).await;
-    let claimed = world.claim(LEASE).await;
-    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    world.work().await;
     let types = world.types(&session).await;
     assert_eq!(types[types.len() - 2..], ["span.model_request_end", "session.status_idle"]);
     assert!(!types.contains(&"agent.message"), "nobody waited for the answer");
     let delivery = world.store.delivery(&first.delivery_id).await.unwrap();
     assert_eq!(delivery.outcome, Some(Outcome::Cancelled));
-    let claimed = world.claim(LEASE).await;
-    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    world.work().await;
     let delivery = world.store.delivery(&newer.delivery_id).await.unwrap();
     assert_eq!(delivery.outcome, Some(Outcome::Succeeded));
 }
@@ -533,8 +529,7 @@ async fn a_debounced_turn_begins_when_it_is_quiet_or_has_waited_long_enough() {
     }
     // One that must not wait takes the others along.
     world.deliver("now", "now", there()).await;
-    let claimed = world.claim(LEASE).await;
-    world.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+    world.work().await;
     let types = world.types(&session).await;
     assert_eq!(types.iter().filter(|it| **it == "user.message").count(), 5);
     assert_eq!(types.iter().filter(|it| **it == "session.status_idle").count(), 1);
