@@ -131,7 +131,11 @@ fn table(listing: &Listing, names: &Names, now: Timestamp) -> Table {
     let has_reasons = listing.data.iter().any(|delivery| delivery["reason"].is_string());
     // A badge is never cut, a reason may be.
     let outcome = if has_reasons { "OUTCOME…" } else { "OUTCOME" };
-    let headings = ["ID", "RECEIVED", "SOURCE…", "EVENT…", "STATUS", outcome, "TRIES?", "SESSION?"];
+    let mut headings = vec!["ID", "RECEIVED", "SOURCE…", "EVENT…", "STATUS", outcome, "TRIES?"];
+    // Most lists have none.
+    let has_replays = listing.data.iter().any(|it| it["possible_replay_of"].is_string());
+    headings.extend(has_replays.then_some("REPLAY"));
+    headings.push("SESSION?");
     let mut table = Table::new(&headings);
     for delivery in &listing.data {
         let attempts = delivery["attempts"].as_i64().unwrap_or(1);
@@ -139,7 +143,7 @@ fn table(listing: &Listing, names: &Names, now: Timestamp) -> Table {
             Some(reason) => Cell::dim(reason),
             None => Cell::badge(str(&delivery["outcome"])),
         };
-        table.row(vec![
+        let mut row = vec![
             Cell::strong(str(&delivery["id"])),
             ago(now, &delivery["received_at"]),
             Cell::new(names.source(&delivery["source"])),
@@ -147,8 +151,13 @@ fn table(listing: &Listing, names: &Names, now: Timestamp) -> Table {
             Cell::badge(str(&delivery["status"])),
             outcome,
             Cell::new(if attempts > 1 { attempts.to_string() } else { String::new() }),
-            Cell::new(str(&delivery["session_id"])),
-        ]);
+        ];
+        if has_replays {
+            let is_one = delivery["possible_replay_of"].is_string();
+            row.push(Cell::badge(if is_one { "possible" } else { "" }));
+        }
+        row.push(Cell::new(str(&delivery["session_id"])));
+        table.row(row);
     }
     table
 }

@@ -161,6 +161,17 @@ async fn a_source_from_creation_to_retirement() {
     assert!(github.contains("/api/webhook/code") && github.contains("Add webhook"), "{github}");
     assert!(!github.contains(TOKEN) && !github.contains("curl"), "{github}");
     assert!(bell.run(&["sources", "presets"]).await.fine().contains("github"));
+    let list = bell.run(&["deliveries"]).await.fine();
+    assert!(!list.contains("REPLAY"), "{list}");
+    for _ in 0..2 {
+        bell.run(&["sources", "test", "code", "--data", "{\"n\": 1}"]).await.fine();
+    }
+    let list = bell.run(&["deliveries", "--source", "code"]).await.fine();
+    assert_eq!(
+        (list.matches("REPLAY").count(), list.matches("possible").count()),
+        (1, 1),
+        "{list}"
+    );
     bell.run(&["sources", "delete", "code"]).await.fine();
 
     let wrong = bell.run(&["send", "--source", "deploys", "--token", "x", "--data", "{}"]).await;
