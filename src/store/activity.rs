@@ -27,7 +27,6 @@ pub struct LastDelivery {
     pub status: Status,
     pub outcome: Option<Outcome>,
     pub received_at: Timestamp,
-    pub session_id: Option<SessionId>,
 }
 
 impl Store {
@@ -86,7 +85,7 @@ impl Store {
             .read(move |tx| {
                 let values: Vec<Value> = sources.iter().map(Value::from).collect();
                 let sql = format!(
-                    "select r.id, d.id, d.status, d.outcome, d.received_at, d.session_id \
+                    "select r.id, d.id, d.status, d.outcome, d.received_at \
                      from sources r join deliveries d \
                      on d.id = (select max(x.id) from deliveries x where x.source_id = r.id) \
                      where r.id in ({})",
@@ -103,7 +102,6 @@ impl Store {
                             .map(|it| Outcome::parse(&it).ok_or(Error::Bug("an unknown outcome")))
                             .transpose()?,
                         received_at: row.time(4)?,
-                        session_id: row.id_or_null(5)?,
                     })
                 });
                 rows.collect()

@@ -294,6 +294,15 @@ await story('many bells, long names, and things that go wrong', async () => {
   await inspect(page, 'session-error', 2);
   await page.goto(`${world.base}/agents`);
   await inspect(page, 'agents-many', 2);
+  await world.api('/v1/sources', { name: 'code', preset: 'github', secret: 's', filter: 'event_type != "x" && body.n > 0' });
+  for (const n of [0, 1, 1, 'many']) {
+    await world.api('/v1/sources/code/test', { body: { n, words: 'x'.repeat(2000) } });
+  }
+  await page.getByRole('link', { name: /^code/ }).click();
+  await page.waitForURL('**/sources/code');
+  await page.getByText('possible replay').waitFor();
+  await page.getByText('does not want it').waitFor();
+  await inspect(page, 'source');
   quiet(page);
   await page.context().clearCookies();
   await page.goto(world.base);

@@ -67,10 +67,7 @@ fn bell(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> Bell {
     let source = &entry.source;
     let href = match &source.kind {
         SourceKind::Agent(id) => format!("/agents/{id}/webhook"),
-        SourceKind::Named => match last.and_then(|it| it.session_id.as_ref()) {
-            Some(session) => format!("/sessions/{session}"),
-            None => "/sessions".to_owned(),
-        },
+        SourceKind::Named => format!("/sources/{}", source.name),
     };
     let (class, state) = state(entry, last, now);
     Bell {
@@ -79,7 +76,10 @@ fn bell(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> Bell {
         note: match class {
             "broken" => Some("holds"),
             "muted" => Some("paused"),
-            "mute" => Some("no token"),
+            "mute" => Some(match source.kind {
+                SourceKind::Agent(_) => "no token",
+                SourceKind::Named => "no secret",
+            }),
             "quiet" => Some("never rang"),
             _ => None,
         },
@@ -97,7 +97,7 @@ fn state(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> (&'stati
         return ("muted", "paused".to_owned());
     }
     if entry.secrets.is_wanted() && !entry.secrets.is_set() {
-        return ("mute", "has no token yet, so nobody can ring it".to_owned());
+        return ("mute", "has no secret yet, so nobody can ring it".to_owned());
     }
     let Some(last) = last else { return ("quiet", "never rang".to_owned()) };
     if now.since(last.received_at) < SWAYS {

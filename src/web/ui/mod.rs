@@ -1,4 +1,5 @@
-//! The pages: what a person sees of agents and sessions, and the few things to be changed there.
+//! The pages: what a person sees of agents, sources and sessions, and the few things to be changed
+//! there.
 //!
 //! A page is a template, and a block of it is the fragment that htmx asks for, so both say the same.
 //! Invariants: every page works without JavaScript and survives a reload; text from outside becomes
@@ -10,6 +11,7 @@ mod agents;
 mod assets;
 mod board;
 mod cookie;
+mod deliveries;
 mod entry;
 mod fault;
 mod guard;
@@ -18,6 +20,7 @@ mod markdown;
 mod payload;
 mod session;
 mod sign_in;
+mod source;
 mod view;
 mod visitors;
 mod webhook;
@@ -46,6 +49,7 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/sign-out", post(sign_in::sign_out))
         .route("/agents", get(agents::page))
         .route("/agents/{id}/webhook", get(webhook::page).post(webhook::store_token))
+        .route("/sources/{name}", get(source::page))
         .route("/sessions", get(session::list))
         .route("/sessions/{id}", get(session::page))
         .route("/sessions/{id}/live", get(live::stream))

@@ -23,6 +23,7 @@ use crate::{
         text::printable,
     },
     id::{AgentId, Id, SessionId},
+    ingest::Snapshot,
     store::{EventFilter, SessionFilter},
 };
 
@@ -53,7 +54,7 @@ struct Row {
     status: Badge,
     agent: String,
     agent_id: String,
-    source: Option<String>,
+    source: Option<Rang>,
     n_waiting: i64,
     tokens: Option<String>,
     changed: Moment,
@@ -96,10 +97,27 @@ fn title(session: &Session) -> String {
     }
 }
 
-/// The named source that rang, or `webhook` for the agent's own.
-fn source(session: &Session) -> Option<String> {
+/// Who rang: a named source or the agent's own webhook.
+#[derive(Debug)]
+struct Rang {
+    name: String,
+    /// Its page, as long as it is there.
+    href: Option<String>,
+}
+
+fn rang(session: &Session, snapshot: &Snapshot) -> Option<Rang> {
     let name = session.source_name.as_deref()?;
-    Some(if name.parse::<AgentId>().is_ok() { "webhook".to_owned() } else { name.to_owned() })
+    Some(match name.parse::<AgentId>() {
+        Ok(id) => {
+            let is_there = snapshot.agents.contains_key(&id);
+            let href = is_there.then(|| format!("/agents/{id}/webhook"));
+            Rang { name: "webhook".to_owned(), href }
+        }
+        Err(_) => {
+            let is_there = snapshot.named_source(name).is_some();
+            Rang { name: printable(name), href: is_there.then(|| format!("/sources/{name}")) }
+        }
+    })
 }
 
 fn tokens(session: &Session) -> i64 {
@@ -136,7 +154,7 @@ pub(super) async fn list(
         status: Badge::of_session(session),
         agent: printable(&session.agent.name),
         agent_id: session.agent_id.to_string(),
-        source: source(session),
+        source: rang(session, &snapshot),
         n_waiting: session.n_waiting,
         tokens: Some(tokens(session)).filter(|n| *n > 0).map(count),
         changed: Moment::new(session.updated_at, now),
@@ -184,7 +202,7 @@ struct Page {
     version: i64,
     model: String,
     is_rehearsal: bool,
-    source: Option<String>,
+    source: Option<Rang>,
     created: Moment,
     entries: Vec<Markup>,
     waiting: Vec<Markup>,
@@ -224,7 +242,7 @@ pub(super) async fn page(
         version: session.agent_version,
         model: session.agent.model.id.clone(),
         is_rehearsal: session.agent.model.id == REHEARSAL,
-        source: source(&session),
+        source: rang(&session, &app.ingest.registry.snapshot()),
         created: Moment::new(session.created_at, now),
         entries: context.page(&events)?,
         waiting,

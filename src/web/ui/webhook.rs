@@ -16,27 +16,18 @@ use serde_json::json;
 
 use super::{
     super::App,
+    deliveries,
     fault::Fault,
     guard::{Fields, Posted, Visitor, is_fragment},
     page as rendered,
-    session::Badge,
-    view::{Moment, Shell, bytes, short},
+    view::{Moment, Shell},
 };
 use crate::{
-    clock::Timestamp,
-    domain::{
-        agent::Agent,
-        delivery::{Delivery, Outcome, Status},
-        text::printable,
-    },
+    domain::{agent::Agent, text::printable},
     id::{AgentId, Id},
     ingest::secret_key,
-    store::DeliveryFilter,
     vault,
 };
-
-/// Deliveries in the panel.
-const DELIVERIES_MAX: usize = 8;
 
 /// Longest pasted token. It travels in a header.
 const TOKEN_BYTES_MAX: usize = 4 * 1024;
@@ -76,7 +67,7 @@ struct Panel {
     token: Option<TokenInfo>,
     may_change: bool,
     overlaps: &'static [(u64, &'static str)],
-    deliveries: Vec<DeliveryRow>,
+    deliveries: Vec<deliveries::Row>,
     /// A token that was made just now.
     made: Option<String>,
     /// What was done, or what was wrong.
@@ -89,23 +80,6 @@ struct TokenInfo {
     version: i64,
     since: Moment,
     previous_until: Option<Moment>,
-}
-
-#[derive(Debug)]
-struct DeliveryRow {
-    id: String,
-    short: String,
-    badge: Badge,
-    event_type: Option<String>,
-    reason: Option<String>,
-    size: String,
-    n_attempts: i64,
-    /// The secret that let it in.
-    secret: Option<String>,
-    /// The delivery that had the same body under another id.
-    possible_replay_of: Option<String>,
-    session: Option<String>,
-    at: Moment,
 }
 
 pub(super) async fn page(
@@ -217,14 +191,7 @@ async fn panel(app: &App, visitor: &Visitor, agent: &Agent) -> Result<Panel, Fau
     let now = app.store.clock().now();
     let deliveries = match entry {
         None => Vec::new(),
-        Some(entry) => {
-            let filter = DeliveryFilter {
-                source_id: Some(entry.source.id.clone()),
-                limit: DELIVERIES_MAX,
-                ..DeliveryFilter::default()
-            };
-            app.store.deliveries(filter).await?.data
-        }
+        Some(entry) => deliveries::last(app, &entry.source.id, now).await?,
     };
     let token = snapshot.secret(&key).map(|info| TokenInfo {
         version: info.version,
@@ -245,43 +212,11 @@ async fn panel(app: &App, visitor: &Visitor, agent: &Agent) -> Result<Panel, Fau
         token,
         may_change: visitor.may_change && !archived,
         overlaps: &OVERLAPS,
-        deliveries: deliveries.iter().map(|it| delivery(it, now)).collect(),
+        deliveries,
         made: None,
         done: None,
         problem: None,
     })
-}
-
-fn delivery(delivery: &Delivery, now: Timestamp) -> DeliveryRow {
-    let id = delivery.id.to_string();
-    DeliveryRow {
-        short: short(&id),
-        id,
-        badge: badge(delivery),
-        event_type: delivery.event_type.as_deref().map(printable),
-        reason: delivery.reason.as_deref().map(printable),
-        size: bytes(delivery.body_bytes),
-        n_attempts: delivery.n_attempts,
-        secret: delivery.secret.as_ref().map(|secret| printable(&secret.to_string())),
-        possible_replay_of: delivery.possible_replay_of.as_ref().map(ToString::to_string),
-        session: delivery.session_id.as_ref().map(ToString::to_string),
-        at: Moment::new(delivery.received_at, now),
-    }
-}
-
-fn badge(delivery: &Delivery) -> Badge {
-    let (class, word) = match (delivery.status, delivery.outcome) {
-        (Status::Held, _) => ("failed", "held"),
-        (Status::Filtered, _) => ("over", "filtered"),
-        (Status::Accepted, None | Some(Outcome::Pending)) => ("waiting", "pending"),
-        (Status::Accepted, Some(Outcome::Running)) => ("running", "running"),
-        (Status::Accepted, Some(Outcome::Waiting)) => ("waiting", "waiting"),
-        (Status::Accepted, Some(Outcome::Succeeded)) => ("done", "succeeded"),
-        (Status::Accepted, Some(Outcome::Failed)) => ("failed", "failed"),
-        (Status::Accepted, Some(Outcome::Cancelled)) => ("over", "cancelled"),
-        (Status::Accepted, Some(Outcome::InDoubt)) => ("failed", "in doubt"),
-    };
-    Badge { class, word }
 }
 
 #[cfg(test)]

@@ -311,12 +311,61 @@ async fn text_from_outside_stays_text() {
 }
 
 #[tokio::test]
+async fn a_named_source_has_a_page_with_what_came_and_why_nobody_got_it() {
+    let server = Server::new().await;
+    let source = json!({"name": "code", "preset": "github", "secret": "s", "filter": "body.n > 0"});
+    server.post("/v1/sources").json(source).ok().await;
+    let mut deliveries = Vec::new();
+    for body in [json!({"n": 0}), json!({"n": 1}), json!({"n": 1}), json!({})] {
+        server.clock.advance(Duration::from_secs(1));
+        let test = server.post("/v1/sources/code/test").json(json!({ "body": body }));
+        deliveries.push(test.ok().await["answer"]["delivery_id"].as_str().unwrap().to_owned());
+    }
+    let browser = Browser::signed_in(&server, MASTER).await;
+    let board = browser.get("/agents").await.text;
+    assert!(board.contains("href=\"/sources/code\""), "{board}");
+    assert!(board.contains("rings"), "{board}");
+    server.clock.advance(Duration::from_secs(60));
+    assert!(browser.get("/agents").await.text.contains("the last delivery is held"));
+    let page = browser.get("/sources/code").await;
+    let row = |n: usize| {
+        let begin = format!("<li id=\"{}\">", deliveries[n]);
+        let text = page.text.replace("&#39;", "'");
+        let row = text.split_once(&begin).map(|(_, row)| row.to_owned());
+        row.unwrap_or_else(|| panic!("{begin}: {text}")).split("</li>").next().unwrap().to_owned()
+    };
+    assert!(row(0).contains("filtered") && row(0).contains("the source's filter does not want it"));
+    assert!(!row(1).contains("possible replay") && row(1).contains("href=\"/sessions/sesn_"));
+    let mark = format!("{} had the same body under another id", deliveries[1]);
+    assert!(row(2).contains("possible replay") && row(2).contains(&mark), "{}", row(2));
+    assert!(row(3).contains("held") && row(3).contains("there is no field `n`"), "{}", row(3));
+    let part = browser.get("/sources/code?part=deliveries").await.text;
+    assert!(part.contains(&deliveries[3]) && !part.contains("Endpoint"), "{part}");
+    let sessions = browser.get("/sessions").await.text;
+    assert!(sessions.contains("href=\"/sources/code\""), "{sessions}");
+
+    server.post("/v1/sources").json(json!({"name": "shop", "preset": "shopify"})).ok().await;
+    let page = browser.get("/sources/shop").await.text;
+    assert!(page.contains("Shopify") && page.contains("nobody can ring this bell"), "{page}");
+    assert!(browser.get("/agents").await.text.contains("no secret"));
+    server.call("DELETE", "/v1/sources/code").ok().await;
+    assert_eq!(browser.get("/sources/code").await.status, 404);
+    assert!(!browser.get("/sessions").await.text.contains("href=\"/sources/code\""));
+}
+
+#[tokio::test]
 async fn every_page_is_locked_down() {
     let server = Server::new().await;
     let browser = Browser::signed_in(&server, MASTER).await;
-    for path in
-        ["/agents", "/sign-in", "/sessions", "/nothing", "/sessions/sesn_0", "/agents/x/webhook"]
-    {
+    for path in [
+        "/agents",
+        "/sign-in",
+        "/sessions",
+        "/nothing",
+        "/sessions/sesn_0",
+        "/agents/x/webhook",
+        "/sources/x",
+    ] {
         let page = browser.get(path).await;
         let policy = page.header("content-security-policy").expect("a policy");
         assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{path}: {policy}");
