@@ -4,6 +4,7 @@
 //! closed: whoever folds over a log decides about every type. What the server must remember beside
 //! an event but never shows (the fence's nonce, a provider's raw answer) travels as `private`.
 
+use json_escape_simd::escape_into;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -197,8 +198,33 @@ impl EventBody {
 
     /// As stored: the fields with their type.
     pub fn to_text(&self) -> String {
-        serde_json::to_string(self).expect("an event's fields are plain JSON")
+        match self {
+            EventBody::UserMessage { content, origin } => match &content[..] {
+                [Block::Text { text }] => message_to_text(text, origin.as_ref()),
+                _ => json_text(self),
+            },
+            _ => json_text(self),
+        }
     }
+}
+
+fn json_text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("an event's fields are plain JSON")
+}
+
+/// What [`json_text`] makes of a message with one text, which is a whole payload, full of quotes, in
+/// the middle of an accept: written in one pass, with a quarter of the instructions.
+fn message_to_text(text: &str, origin: Option<&Origin>) -> String {
+    let mut json = Vec::with_capacity(text.len() + text.len() / 4 + 512);
+    json.extend_from_slice(br#"{"type":"user.message","content":[{"type":"text","text":"#);
+    escape_into(text, &mut json);
+    json.extend_from_slice(b"}]");
+    if let Some(origin) = origin {
+        json.extend_from_slice(br#","origin":"#);
+        serde_json::to_writer(&mut json, origin).expect("an origin's fields are plain JSON");
+    }
+    json.push(b'}');
+    String::from_utf8(json).expect("JSON of texts is UTF-8")
 }
 
 /// An event that has an id and no number yet.
@@ -242,6 +268,28 @@ impl Event {
 mod tests {
     use super::*;
     use crate::id::Id;
+
+    #[test]
+    fn a_message_is_written_as_any_event() {
+        let every: String =
+            (0..0x300).chain([0x2028, 0xFFFF, 0x1_F514]).filter_map(char::from_u32).collect();
+        let origin = Origin {
+            source: "a \"source\"".to_owned(),
+            source_id: SourceId::new(Timestamp(0)),
+            delivery_id: DeliveryId::new(Timestamp(0)),
+            event_type: Some("\n".to_owned()),
+            content_type: None,
+            bytes: 7,
+            cut: true,
+            rerun: Some(2),
+        };
+        for text in ["", "bell", "{\"a\": [\"\\n\"]}", &every, &every.repeat(50)] {
+            for origin in [None, Some(origin.clone())] {
+                let body = EventBody::UserMessage { content: vec![Block::text(text)], origin };
+                assert_eq!(body.to_text(), json_text(&body));
+            }
+        }
+    }
 
     #[test]
     fn an_event_reads_like_the_api_and_keeps_its_private_part() {

@@ -5,10 +5,10 @@
 //! like one that does not. What the answers say is a public contract.
 
 use axum::{
-    Json, Router,
+    Router,
     body::Body,
     extract::{Path, Request, State, rejection::PathRejection},
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -100,18 +100,27 @@ pub(super) fn ring(app: &App, answer: &Answer) {
 /// The contract's answer, or what the sender wants to hear in its place.
 fn accepted(answer: &Answer, id: &WebhookRequestId) -> Response {
     let Some(Demanded { status, body, content_type }) = answer.demanded else {
-        return (StatusCode::ACCEPTED, Json(shown(answer, id))).into_response();
+        return json(StatusCode::ACCEPTED, &shown(answer, id));
     };
     let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::OK);
     match (body, content_type) {
         _ if status == StatusCode::NO_CONTENT => status.into_response(),
-        (None, _) => (status, Json(shown(answer, id))).into_response(),
+        (None, _) => json(status, &shown(answer, id)),
         (Some(body), Some(kind)) => {
             (status, [(header::CONTENT_TYPE, kind)], body.as_str()).into_response()
         }
         (Some(body), None) => (status, Body::from(body.as_str())).into_response(),
     }
 }
+
+/// Written into one piece of memory that is large enough from the start.
+fn json(status: StatusCode, shown: &Shown<'_>) -> Response {
+    let mut body = Vec::with_capacity(384);
+    serde_json::to_writer(&mut body, shown).expect("ids are JSON");
+    (status, [(header::CONTENT_TYPE, APPLICATION_JSON)], body).into_response()
+}
+
+const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The body of both contracts' answers.
 #[derive(Debug, Serialize)]
@@ -147,7 +156,9 @@ fn processing(agent_id: Option<&str>, id: &WebhookRequestId) -> Response {
         delivery_id: None,
         request_id: id,
     };
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json(body)).into_response()
+    let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &body);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 #[cfg(test)]
