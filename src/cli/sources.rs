@@ -183,6 +183,10 @@ struct Create {
     /// [default: queue]
     #[arg(long, value_name = "WHAT", value_parser = WhenBusy::NAMES.map(|(name, _)| name))]
     when_busy: Option<String>,
+    /// Turns that a session may begin within an hour before what comes for it is held, against loops
+    /// [default: any number]
+    #[arg(long, value_name = "TURNS")]
+    turns_per_key_per_hour: Option<u32>,
     /// Let the agent work again when a delivery whose turn failed is sent again
     #[arg(long)]
     rerun_failed: bool,
@@ -303,6 +307,8 @@ impl Create {
         set("debounce_seconds", self.debounce.map(Value::from));
         set("debounce_seconds_max", self.debounce_max.map(Value::from));
         set("when_busy", self.when_busy.map(Value::from));
+        let turns = self.turns_per_key_per_hour.map(Value::from);
+        set("turns_per_key_per_hour_max", turns);
         set("on_redelivery", self.rerun_failed.then(|| "rerun_failed".into()));
         Ok(Value::Object(body))
     }

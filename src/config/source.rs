@@ -24,7 +24,8 @@ use crate::{
         source::{
             BODY_HASH_WINDOW_SECONDS_MAX, DEBOUNCE_SECONDS_MAX, FIELDS_MAX, MESSAGE_CHARS_DEFAULT,
             MESSAGE_CHARS_MAX, OnPossibleReplay, OnRedelivery, POLICY_CHARS_MAX, REASON_CHARS_MAX,
-            RuleVerdict, SourceDefinition, SourceRule, Target, WhenBusy, check_name,
+            RuleVerdict, SourceDefinition, SourceRule, TURNS_PER_KEY_PER_HOUR_MAX, Target,
+            WhenBusy, check_name,
         },
     },
     id::EnvironmentId,
@@ -40,7 +41,7 @@ pub struct DeclaredSource {
     pub secret: Option<SecretString>,
 }
 
-pub(super) const KEYS: [&str; 25] = [
+pub(super) const KEYS: [&str; 26] = [
     "actor",
     "agent",
     "body_hash_window_seconds",
@@ -63,6 +64,7 @@ pub(super) const KEYS: [&str; 25] = [
     "secret",
     "secret_key",
     "target",
+    "turns_per_key_per_hour_max",
     "username",
     "verifier",
     "when_busy",
@@ -133,6 +135,10 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
             .unwrap_or_default(),
         debounce_seconds_max: entry.get("debounce_seconds_max", seconds(1, DEBOUNCE_SECONDS_MAX)),
         when_busy: entry.get("when_busy", value::choice(&WhenBusy::NAMES)).unwrap_or_default(),
+        turns_per_key_per_hour_max: entry.get(
+            "turns_per_key_per_hour_max",
+            value::number(1..=TURNS_PER_KEY_PER_HOUR_MAX.into(), "turns"),
+        ),
         ..gate
     };
     match (entry.raw("project"), entry.raw("environment_id")) {

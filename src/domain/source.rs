@@ -145,6 +145,8 @@ impl WhenBusy {
 pub struct Pace {
     pub debounce: Option<Debounce>,
     pub when_busy: WhenBusy,
+    /// Turns that a session may begin within an hour before what comes for it is held.
+    pub turns_per_hour_max: Option<u32>,
 }
 
 /// A session's next turn waits for quiet.
@@ -286,7 +288,14 @@ pub struct SourceDefinition {
     pub debounce_seconds_max: Option<u32>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub when_busy: WhenBusy,
+    /// Turns that the session of a key, or the one session that all go to, may begin within an hour:
+    /// what comes beyond is held, because it may be the agent's own doing. Absent: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns_per_key_per_hour_max: Option<u32>,
 }
+
+/// More than one a second, hour after hour, is no bound on a loop.
+pub const TURNS_PER_KEY_PER_HOUR_MAX: u32 = 3600;
 
 /// The public contract's cut.
 pub const MESSAGE_CHARS_DEFAULT: usize = 2000;
@@ -334,7 +343,11 @@ impl SourceDefinition {
         let longest = self.debounce_seconds_max.unwrap_or(longest);
         let seconds = |n: u32| Duration::from_secs(n.into());
         let debounce = Debounce { quiet: seconds(quiet), longest: seconds(longest) };
-        Pace { debounce: (quiet > 0).then_some(debounce), when_busy: self.when_busy }
+        Pace {
+            debounce: (quiet > 0).then_some(debounce),
+            when_busy: self.when_busy,
+            turns_per_hour_max: self.turns_per_key_per_hour_max,
+        }
     }
 }
 
@@ -364,6 +377,7 @@ impl Default for SourceDefinition {
             debounce_seconds: 0,
             debounce_seconds_max: None,
             when_busy: WhenBusy::Queue,
+            turns_per_key_per_hour_max: None,
         }
     }
 }

@@ -7,7 +7,7 @@
 mod repeat;
 mod replay;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 
@@ -158,7 +158,7 @@ enum Place {
 pub(super) fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<One>> {
     let deliveries = &known_by_earlier_key(tx, deliveries)?[..];
     let now = tx.now()?;
-    let mut places = find_places(tx, deliveries)?;
+    let mut places = find_places(tx, deliveries, now)?;
     let mut order: Vec<usize> = (0..deliveries.len()).collect();
     order.sort_by_key(|&at| (&deliveries[at].source_id, &deliveries[at].identity.key));
     let stored = order.iter().copied().filter(|&at| !matches!(places[at], Place::Full));
@@ -231,7 +231,7 @@ struct Seen {
 }
 
 /// Looks at the targets, after having locked their sessions. Nothing is changed.
-fn find_places(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<Place>> {
+fn find_places(tx: &mut Tx<'_>, deliveries: &[NewDelivery], now: Timestamp) -> Result<Vec<Place>> {
     let mut wanted = Vec::with_capacity(deliveries.len());
     let mut sessions = BTreeMap::new();
     for delivery in deliveries {
@@ -249,7 +249,7 @@ fn find_places(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<Place>
         *seen = look_at(tx, id)?;
     }
     let places = deliveries.iter().zip(wanted);
-    places.map(|(delivery, wanted)| find_place(tx, delivery, wanted, &sessions)).collect()
+    places.map(|(delivery, wanted)| find_place(tx, delivery, wanted, &sessions, now)).collect()
 }
 
 /// The session that exists for a target already, or should.
@@ -284,6 +284,7 @@ fn find_place(
     delivery: &NewDelivery,
     wanted: Option<SessionId>,
     sessions: &BTreeMap<SessionId, Option<Seen>>,
+    now: Timestamp,
 ) -> Result<Place> {
     let dispatch = match &delivery.route {
         Route::Held { reason, .. } => return Ok(Place::Nowhere(Verdict::Held, reason.clone())),
@@ -315,11 +316,28 @@ fn find_place(
         let reason = "the session was at work, and the source skips what comes meanwhile";
         return Ok(Place::Nowhere(Verdict::Filtered, reason.to_owned()));
     }
+    if let Some(max) = dispatch.pace.turns_per_hour_max
+        && has_begun(tx, &wanted, max, now)?
+    {
+        return Ok(held(format!(
+            "the session {wanted} began {max} turns within the hour before, and the source allows \
+             no more: is it the agent's own doing that comes back?"
+        )));
+    }
     // What is known already needs no room.
     if seen.n_waiting >= delivery.waiting_max && !is_known(tx, delivery)? {
         return Ok(Place::Full);
     }
     Ok(Place::Waiting(wanted))
+}
+
+/// Whether a session, whose row is locked, began so many turns within the last hour.
+fn has_begun(tx: &mut Tx<'_>, session: &SessionId, n: u32, now: Timestamp) -> Result<bool> {
+    let sql =
+        "select started_at from turns where session_id = $1 order by id desc limit 1 offset $2";
+    let oldest = tx.first(sql, &params![session, i64::from(n) - 1])?;
+    let started = oldest.map(|mut row| row.time(0)).transpose()?;
+    Ok(started.is_some_and(|started| started > now.minus(Duration::from_secs(3600))))
 }
 
 fn is_known(tx: &mut Tx<'_>, delivery: &NewDelivery) -> Result<bool> {

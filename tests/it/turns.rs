@@ -513,6 +513,24 @@ async fn a_message_that_nobody_wants_during_a_turn_is_filtered() {
 }
 
 #[tokio::test]
+async fn what_a_session_may_begin_within_an_hour_comes_back_with_time() {
+    let world = World::at(Clock::manual(Timestamp(1_800_000_000_000))).await;
+    let pace = Pace { turns_per_hour_max: Some(2), ..Pace::default() };
+    let session = world.deliver_at(pace, "1", "1", world.fresh()).await.session_id.unwrap();
+    let there = || RouteTarget::Session(session.clone());
+    world.work().await;
+    world.store.clock().advance(Duration::from_secs(3000));
+    world.deliver_at(pace, "2", "2", there()).await;
+    world.work().await;
+    let verdict = async || world.deliver_at(pace, "more", "more", there()).await.verdict;
+    assert_eq!(verdict().await, store::Verdict::Held);
+    world.store.clock().advance(Duration::from_secs(599));
+    assert_eq!(verdict().await, store::Verdict::Held);
+    world.store.clock().advance(Duration::from_secs(1));
+    assert_eq!(verdict().await, store::Verdict::Accepted, "the first turn was an hour ago");
+}
+
+#[tokio::test]
 async fn a_debounced_turn_begins_when_it_is_quiet_or_has_waited_long_enough() {
     let world = World::at(Clock::manual(Timestamp(1_800_000_000_000))).await;
     let (quiet, longest) = (Duration::from_secs(100), Duration::from_secs(250));

@@ -38,6 +38,8 @@ pub(super) fn fields(source: &Value, url: &str, now: Timestamp) -> Fields {
     let joined = |name: &str| all(name).iter().map(str).collect::<Vec<_>>().join(", ");
     let list = |name: &str| Cell::new(joined(name));
     let message = fitted(&one_line(str(&source["message"])), MESSAGE_CHARS_MAX);
+    let turns = source["turns_per_key_per_hour_max"].as_u64();
+    let turns = turns.map_or_else(String::new, |n| format!("{n} of a session"));
     let no_secret = if source["secret_set"] == true { "" } else { "has no value yet" };
     let mut fields = Fields::default();
     fields
@@ -71,6 +73,7 @@ pub(super) fn fields(source: &Value, url: &str, now: Timestamp) -> Fields {
         .add("message", Cell::new(message))
         .with("debounce", quiet, &longest)
         .add("when busy", text("when_busy"))
+        .add("turns per hour", Cell::new(turns))
         .add("identity", list("identity"))
         .add("event type", list("event_type"))
         .add("verify token", text("verify_token"))
@@ -142,6 +145,7 @@ mod tests {
             "ignore_actors": ["bell[bot]", "ci"], "actor": ["/sender/login"],
             "message": format!("Hello\n{}", "x".repeat(200)),
             "debounce_seconds": 10, "debounce_seconds_max": 60, "when_busy": "steer",
+            "turns_per_key_per_hour_max": 20,
         });
         let check = |source: &Value, expected: Expect| {
             let mut out = Vec::new();
@@ -167,6 +171,7 @@ mod tests {
             message         Hello xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
             debounce        10 s of quiet  60 s at most
             when busy       steer
+            turns per hour  20 of a session
         "#]],
         );
         check(

@@ -18,7 +18,7 @@ use crate::{
         source::{
             BODY_HASH_WINDOW_SECONDS_MAX, DEBOUNCE_SECONDS_MAX, FIELDS_MAX, MESSAGE_CHARS_DEFAULT,
             MESSAGE_CHARS_MAX, POLICY_CHARS_MAX, REASON_CHARS_MAX, Source, SourceKind, SourceRule,
-            TARGET_WANTED,
+            TARGET_WANTED, TURNS_PER_KEY_PER_HOUR_MAX,
         },
     },
     ingest::{ACTORS_MAX, RULES_MAX, Sender, check_policy},
@@ -67,6 +67,10 @@ pub(super) fn apply(
     if let Some(given) = fields.take("when_busy") {
         let wanted = "must be `queue`, `steer`, `supersede` or `skip`";
         definition.when_busy = parsed("when_busy", given, wanted)?.unwrap_or_default();
+    }
+    if let Some(given) = fields.take("turns_per_key_per_hour_max") {
+        definition.turns_per_key_per_hour_max =
+            or_default("turns_per_key_per_hour_max", &given, 1..=TURNS_PER_KEY_PER_HOUR_MAX)?;
     }
     if let Some(given) = fields.take("on_redelivery") {
         let wanted = "must be `duplicate` or `rerun_failed`";

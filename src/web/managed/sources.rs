@@ -395,6 +395,7 @@ fn show(app: &App, entry: &Entry) -> Value {
         "debounce_seconds": definition.debounce_seconds,
         "debounce_seconds_max": definition.debounce_seconds_max,
         "when_busy": definition.when_busy,
+        "turns_per_key_per_hour_max": definition.turns_per_key_per_hour_max,
         "paused": source.paused,
         "broken": entry.broken(),
         "managed_by": source.managed_by.as_str(),

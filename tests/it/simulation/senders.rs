@@ -143,7 +143,8 @@ fn pace(n: u64) -> Pace {
         2 => WhenBusy::Supersede,
         _ => WhenBusy::Queue,
     };
-    Pace { debounce: n.is_multiple_of(3).then_some(Debounce { quiet, longest }), when_busy }
+    let debounce = n.is_multiple_of(3).then_some(Debounce { quiet, longest });
+    Pace { debounce, when_busy, turns_per_hour_max: None }
 }
 
 /// What somebody who asked was told.

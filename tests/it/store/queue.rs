@@ -38,6 +38,7 @@ on_both!(
     the_next_due_time_tells_how_long_to_sleep,
     what_waits_for_quiet_is_due_later,
     messages_ask_something_of_the_turn_that_runs,
+    a_session_that_began_as_many_turns_as_it_may_gets_no_more,
 );
 
 /// Sessions that wait for an agent, oldest first.
@@ -406,4 +407,35 @@ async fn messages_ask_something_of_the_turn_that_runs(bench: Bench) {
     // An old lease takes nothing up.
     bench.finish(&lease, TurnEnd::EndTurn).await;
     assert!(matches!(bench.store.take_up(&lease).await, Err(Error::Fenced)));
+}
+
+async fn a_session_that_began_as_many_turns_as_it_may_gets_no_more(bench: Bench) {
+    let bounded = |key: &str| {
+        let mut draft = bench.draft(key);
+        draft.dispatch().pace = Pace { turns_per_hour_max: Some(2), ..Pace::default() };
+        draft
+    };
+    let turn = async || {
+        let lease = bench.claim_one().await;
+        bench.begin(&lease).await;
+        lease
+    };
+    let session = bench.accept(bounded("a")).await.session_id.unwrap();
+    let first = turn().await;
+    // What waits during the last turn that it may have begins none of its own.
+    let waiting = bench.accept(bounded("b").for_session(&session)).await;
+    assert_eq!(waiting.verdict, Verdict::Accepted);
+    bench.finish(&first, TurnEnd::EndTurn).await;
+    let second = turn().await;
+    let held = bench.accept(bounded("c").for_session(&session)).await;
+    assert_eq!((held.verdict, held.session_id), (Verdict::Held, None));
+    let reason = bench.store.delivery(&held.delivery_id).await.unwrap().reason.unwrap();
+    assert!(reason.contains("began 2 turns within the hour"), "{reason}");
+    bench.finish(&second, TurnEnd::EndTurn).await;
+    assert_eq!(bench.accept(bounded("c").for_session(&session)).await.verdict, Verdict::Duplicate);
+    assert_eq!(bench.claim().await, []);
+    // Others are not bound by it: another session, and a source that allows more.
+    assert_eq!(bench.accept(bounded("d")).await.verdict, Verdict::Accepted);
+    let unbounded = bench.accept(bench.draft("e").for_session(&session)).await;
+    assert_eq!(unbounded.verdict, Verdict::Accepted);
 }
