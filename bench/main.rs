@@ -35,6 +35,7 @@ Cases, all of them unless some are named:
   latency     one connection, webhook to first model request, and 202s beside a slow model
   footprint   cold start and memory
   streams     1,000 open event streams
+  backtest    a changed source tried on 100,000 stored deliveries
   verify      one signature checked, without a server around it
   million     accepts and list pages with a million stored deliveries
 
@@ -53,8 +54,8 @@ struct Plan {
     postgres: Option<String>,
 }
 
-const CASES: [&str; 7] =
-    ["accept", "postgres", "latency", "footprint", "streams", "verify", "million"];
+const CASES: [&str; 8] =
+    ["accept", "postgres", "latency", "footprint", "streams", "backtest", "verify", "million"];
 
 fn main() -> anyhow::Result<()> {
     let mut plan =
@@ -102,6 +103,9 @@ fn main() -> anyhow::Result<()> {
         }
         if is_wanted("streams") {
             cases::footprint::streams(&plan, &mut report).await?;
+        }
+        if is_wanted("backtest") {
+            cases::backtest::run(&plan, &mut report).await?;
         }
         if is_wanted("verify") {
             cases::verify::run(&plan, &mut report)?;

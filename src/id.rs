@@ -62,7 +62,7 @@ fn encode(prefix: &str, mut bits: u128) -> String {
     }
     let mut id = String::with_capacity(prefix.len() + text.len());
     id.push_str(prefix);
-    id.extend(text.iter().map(|byte| char::from(*byte)));
+    id.push_str(std::str::from_utf8(&text).expect("the alphabet is ASCII"));
     id
 }
 

@@ -1,6 +1,7 @@
 //! What is measured, one file per question.
 
 pub mod accept;
+pub mod backtest;
 pub mod footprint;
 pub mod latency;
 pub mod million;
