@@ -64,7 +64,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> ExitCode {
     let mut out = std::io::stdout();
     let result = match command {
-        Command::Serve(args) => app::serve(&args).await.map(|()| true),
+        Command::Serve(args) => Box::pin(app::serve(&args)).await.map(|()| true),
         Command::Demo(args) => app::demo(&args, &mut out).await.map(|()| true),
         Command::Backup(args) => app::backup(&args, &mut out).await.map(|()| true),
         Command::Vault(command) => app::vault(&command, &mut out).await.map(|()| true),

@@ -16,6 +16,7 @@ use crate::{
         agent::{self, Agent, AgentPatch, AgentSpec},
         environment::{self, Environment, EnvironmentConfig},
         source::{Source, SourceKind},
+        turn::TurnLimits,
     },
     id::{AgentId, EnvironmentId, Id, SourceId},
     ingest::{Ingest, Registry},
@@ -126,10 +127,11 @@ async fn apply_agent(
 ) -> anyhow::Result<()> {
     let snapshot = registry.snapshot();
     let Some(agent) = snapshot.agent(&declared.name) else {
-        create_agent(store, declared.spec.clone(), ManagedBy::File, ACTOR).await?;
+        let agent = create_agent(store, declared.spec.clone(), ManagedBy::File, ACTOR).await?;
+        limit(store, &agent, declared.limits).await?;
         return registry.refresh().await;
     };
-    let mut changed = false;
+    let mut changed = limit(store, agent, declared.limits).await?;
     if agent.managed_by != ManagedBy::File {
         let note = change(ACTOR, "agent.declare", &agent.id, json!({}));
         store.hand_over_agent(&agent.id, ManagedBy::File, note).await?;
@@ -142,6 +144,16 @@ async fn apply_agent(
         changed = true;
     }
     if changed { registry.refresh().await } else { Ok(()) }
+}
+
+/// Tells whether that is a change.
+async fn limit(store: &Store, agent: &Agent, limits: TurnLimits) -> anyhow::Result<bool> {
+    if agent.limits == limits {
+        return Ok(false);
+    }
+    let note = change(ACTOR, "agent.limits", &agent.id, limits.to_json());
+    store.limit_agent(&agent.id, limits.into(), note).await?;
+    Ok(true)
 }
 
 /// The patch that makes `old` into `new`, metadata included.

@@ -13,6 +13,7 @@ use super::{
     context::{Context, Paging, ago, str, time},
     curl,
     failure::{Failure, Result},
+    sources::{turn_limits, turns_max},
     table::{Cell, Fields, Table, fitted},
 };
 use crate::clock::Timestamp;
@@ -23,6 +24,7 @@ Examples:
   bellpull agents update lucy --model openai/gpt-5
   bellpull agents update lucy --from lucy.json      any field of the API, such as tools
   bellpull agents webhook lucy                      where to send events, and a line to try it
+  bellpull agents limit lucy --turns-at-once 2      what comes beyond waits
   bellpull agents pause lucy                        deliveries are kept, sessions wait
 
 Every change of what an agent is makes a new version; sessions keep the one they began with.";
@@ -92,6 +94,18 @@ enum Action {
         /// Its id or name
         #[arg(value_name = "AGENT")]
         agent: String,
+    },
+    /// Say how many turns an agent may have; what comes beyond waits
+    Limit {
+        /// Its id or name
+        #[arg(value_name = "AGENT")]
+        agent: String,
+        /// Turns at once; 0: any number
+        #[arg(long, value_name = "TURNS")]
+        turns_at_once: Option<u32>,
+        /// Turns that may begin within a minute; 0: any number
+        #[arg(long, value_name = "TURNS")]
+        turns_per_minute: Option<u32>,
     },
     /// Archive an agent: it can be read and never used again
     Archive {
@@ -214,6 +228,9 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
         Action::Versions { agent, paging } => versions(&agent, &paging, context).await,
         Action::Pause { agent } => switch(&agent, "pause", context).await,
         Action::Resume { agent } => switch(&agent, "resume", context).await,
+        Action::Limit { agent, turns_at_once, turns_per_minute } => {
+            limit(&agent, turns_at_once, turns_per_minute, context).await
+        }
         Action::Archive { agent, yes } => archive(&agent, yes, context).await,
         Action::Webhook { agent } => webhook(&agent, context).await,
     }
@@ -296,6 +313,7 @@ fn fields(agent: &Value, now: Timestamp) -> Fields {
         })
         .collect();
     fields.add("tools", Cell::new(tools.join(", ")));
+    fields.add("turns", Cell::new(turn_limits(agent)));
     fields.add("managed by", text("managed_by"));
     time(&mut fields, "created", now, &agent["created_at"]);
     time(&mut fields, "updated", now, &agent["updated_at"]);
@@ -357,6 +375,28 @@ async fn switch(agent: &str, verb: &str, context: &mut Context<'_>) -> Result<Ex
     let what = format!("{verb} the agent `{agent}`");
     let path = ["api", "agents", &id, verb];
     let answer = context.client.post(&what, &path, &json!({})).await;
+    let answer = context.or_nearest(answer, agent, &PATH, &["id"]).await?;
+    print(&answer, context)
+}
+
+async fn limit(
+    agent: &str,
+    turns_at_once: Option<u32>,
+    turns_per_minute: Option<u32>,
+    context: &mut Context<'_>,
+) -> Result<Exit> {
+    let given = [("turns_at_once_max", turns_at_once), ("turns_per_minute_max", turns_per_minute)];
+    let body: Map<String, Value> = given
+        .into_iter()
+        .filter_map(|(name, n)| n.map(|n| (name.to_owned(), turns_max(n))))
+        .collect();
+    if body.is_empty() {
+        return Err(Failure::wrong("there is nothing to change"));
+    }
+    let id = context.agent_id(agent).await?;
+    let what = format!("limit the agent `{agent}`");
+    let path = ["api", "agents", &id, "limits"];
+    let answer = context.client.post(&what, &path, &Value::Object(body)).await;
     let answer = context.or_nearest(answer, agent, &PATH, &["id"]).await?;
     print(&answer, context)
 }

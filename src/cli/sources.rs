@@ -187,6 +187,12 @@ struct Create {
     /// [default: any number]
     #[arg(long, value_name = "TURNS")]
     turns_per_key_per_hour: Option<u32>,
+    /// Turns at once of sessions that it made: what comes beyond waits; 0: any number
+    #[arg(long, value_name = "TURNS")]
+    turns_at_once: Option<u32>,
+    /// Turns of such sessions that may begin within a minute; 0: any number
+    #[arg(long, value_name = "TURNS")]
+    turns_per_minute: Option<u32>,
     /// Let the agent work again when a delivery whose turn failed is sent again
     #[arg(long)]
     rerun_failed: bool,
@@ -309,9 +315,23 @@ impl Create {
         set("when_busy", self.when_busy.map(Value::from));
         let turns = self.turns_per_key_per_hour.map(Value::from);
         set("turns_per_key_per_hour_max", turns);
+        set("turns_at_once_max", self.turns_at_once.map(turns_max));
+        set("turns_per_minute_max", self.turns_per_minute.map(turns_max));
         set("on_redelivery", self.rerun_failed.then(|| "rerun_failed".into()));
         Ok(Value::Object(body))
     }
+}
+
+/// As the API has it: any number is null.
+pub(super) fn turns_max(given: u32) -> Value {
+    if given == 0 { Value::Null } else { given.into() }
+}
+
+/// How many turns an agent or a source may have, in words. Nothing where any number.
+pub(super) fn turn_limits(of: &Value) -> String {
+    let words = [("turns_at_once_max", "at once"), ("turns_per_minute_max", "per minute")];
+    let limits = words.map(|(name, unit)| of[name].as_u64().map(|n| format!("{n} {unit}")));
+    limits.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 async fn create(create: Create, context: &mut Context<'_>) -> Result<Exit> {

@@ -7,10 +7,13 @@ use serde_json::Value;
 use super::{
     problem::{Wrong, join},
     reader::{Entry, Reader},
-    source::refuse_unknown,
+    source::{refuse_unknown, turns},
 };
 use crate::{
-    domain::agent::{AgentPatch, AgentSpec},
+    domain::{
+        agent::{AgentPatch, AgentSpec},
+        turn::TurnLimits,
+    },
     id::AgentId,
 };
 
@@ -19,10 +22,20 @@ use crate::{
 pub struct DeclaredAgent {
     pub name: String,
     pub spec: AgentSpec,
+    pub limits: TurnLimits,
 }
 
-pub(super) const KEYS: [&str; 7] =
-    ["description", "mcp_servers", "metadata", "model", "skills", "system", "tools"];
+pub(super) const KEYS: [&str; 9] = [
+    "description",
+    "mcp_servers",
+    "metadata",
+    "model",
+    "skills",
+    "system",
+    "tools",
+    "turns_at_once_max",
+    "turns_per_minute_max",
+];
 
 const MODEL_KEYS: [&str; 4] = ["id", "speed", "effort", "inference_geo"];
 
@@ -36,8 +49,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<DeclaredAgent> {
             reader.problem(&at, wrong.hint("names do not begin with `agent_`"));
         }
         let mut entry = Entry { reader, at, values };
+        let limits = TurnLimits {
+            at_once_max: entry.get("turns_at_once_max", turns),
+            per_minute_max: entry.get("turns_per_minute_max", turns),
+        };
         let spec = read_one(&mut entry, name);
-        agents.extend(spec.map(|spec| DeclaredAgent { name: spec.name.clone(), spec }));
+        agents.extend(spec.map(|spec| DeclaredAgent { name: spec.name.clone(), spec, limits }));
     }
     agents
 }

@@ -27,6 +27,7 @@ use crate::{
             RuleVerdict, SourceDefinition, SourceRule, TURNS_PER_KEY_PER_HOUR_MAX, Target,
             WhenBusy, check_name,
         },
+        turn::TURN_LIMIT_MAX,
     },
     id::EnvironmentId,
     ingest::{ACTORS_MAX, RULES_MAX, Sender, check_policy},
@@ -41,7 +42,7 @@ pub struct DeclaredSource {
     pub secret: Option<SecretString>,
 }
 
-pub(super) const KEYS: [&str; 26] = [
+pub(super) const KEYS: [&str; 28] = [
     "actor",
     "agent",
     "body_hash_window_seconds",
@@ -64,7 +65,9 @@ pub(super) const KEYS: [&str; 26] = [
     "secret",
     "secret_key",
     "target",
+    "turns_at_once_max",
     "turns_per_key_per_hour_max",
+    "turns_per_minute_max",
     "username",
     "verifier",
     "when_busy",
@@ -139,6 +142,8 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
             "turns_per_key_per_hour_max",
             value::number(1..=TURNS_PER_KEY_PER_HOUR_MAX.into(), "turns"),
         ),
+        turns_at_once_max: entry.get("turns_at_once_max", turns),
+        turns_per_minute_max: entry.get("turns_per_minute_max", turns),
         ..gate
     };
     match (entry.raw("project"), entry.raw("environment_id")) {
@@ -200,6 +205,11 @@ fn rules(entry: &mut Entry<'_, '_>) -> Vec<SourceRule> {
 fn environment_id(raw: Raw<'_>) -> Parsed<EnvironmentId> {
     let id = value::text(64)(raw)?;
     id.parse().map_err(|_| "must be the id of an environment (`env_…`)".into())
+}
+
+/// As many as an agent or a source may have.
+pub(super) fn turns(raw: Raw<'_>) -> Parsed<u32> {
+    value::number(1..=TURN_LIMIT_MAX.into(), "turns")(raw)
 }
 
 fn seconds(min: u32, max: u32) -> impl Fn(Raw<'_>) -> Parsed<u32> {

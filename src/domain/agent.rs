@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Metadata, Problem, check_metadata, model::ModelConfig, text::clean, toolset, toolset::Toolset,
+    turn::TurnLimits,
 };
 use crate::{clock::Timestamp, domain::ManagedBy, id::AgentId};
 
@@ -49,6 +50,7 @@ pub struct Agent {
     pub version: i64,
     pub spec: AgentSpec,
     pub paused: bool,
+    pub limits: TurnLimits,
     pub managed_by: ManagedBy,
     pub created_at: Timestamp,
     /// When this version was made.
@@ -77,6 +79,8 @@ impl Agent {
             "updated_at": self.updated_at,
             "archived_at": self.archived_at,
             "paused": self.paused,
+            "turns_at_once_max": self.limits.at_once_max,
+            "turns_per_minute_max": self.limits.per_minute_max,
             "managed_by": self.managed_by.as_str(),
         })
     }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    ManagedBy, Problem, field::Field, handshake::Handshake, is_default, verifier::Verifier,
+    ManagedBy, Problem, field::Field, handshake::Handshake, is_default, turn::TurnLimits,
+    verifier::Verifier,
 };
 use crate::{
     clock::Timestamp,
@@ -292,6 +293,11 @@ pub struct SourceDefinition {
     /// what comes beyond is held, because it may be the agent's own doing. Absent: any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns_per_key_per_hour_max: Option<u32>,
+    /// Turns of sessions that this source made: what comes beyond waits. Absent: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns_at_once_max: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns_per_minute_max: Option<u32>,
 }
 
 /// More than one a second, hour after hour, is no bound on a loop.
@@ -337,6 +343,13 @@ impl SourceDefinition {
         }
     }
 
+    pub fn turn_limits(&self) -> TurnLimits {
+        TurnLimits {
+            at_once_max: self.turns_at_once_max,
+            per_minute_max: self.turns_per_minute_max,
+        }
+    }
+
     pub fn pace(&self) -> Pace {
         let quiet = self.debounce_seconds;
         let longest = quiet.saturating_mul(DEBOUNCE_LONGEST).min(DEBOUNCE_SECONDS_MAX);
@@ -378,6 +391,8 @@ impl Default for SourceDefinition {
             debounce_seconds_max: None,
             when_busy: WhenBusy::Queue,
             turns_per_key_per_hour_max: None,
+            turns_at_once_max: None,
+            turns_per_minute_max: None,
         }
     }
 }

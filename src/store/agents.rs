@@ -3,7 +3,7 @@
 use super::{
     Change, Error, Page, Result, Store, audit,
     driver::{Row, Tx, params},
-    sources,
+    limits, sources,
 };
 use crate::{
     clock::Timestamp,
@@ -11,12 +11,14 @@ use crate::{
         ManagedBy,
         agent::{Agent, AgentPatch, AgentSpec},
         source::Source,
+        turn::{TurnLimits, TurnLimitsChange},
     },
-    id::AgentId,
+    id::{AgentId, Id},
 };
 
 const COLUMNS: &str = "a.id, v.version, v.spec, a.paused, a.managed_by, a.created_at, \
-    v.created_at, a.archived_at from agents a join agent_versions v on v.agent_id = a.id";
+    v.created_at, a.archived_at, l.at_once_max, l.per_minute_max from agents a \
+    left join turn_limits l on l.owner = a.id join agent_versions v on v.agent_id = a.id";
 
 impl Store {
     /// Makes an agent, version 1, together with the source of its own endpoint.
@@ -90,6 +92,27 @@ impl Store {
         .await
     }
 
+    /// Changes how many turns an agent may have, which makes no version. [`Error::Conflict`] when it is
+    /// archived.
+    pub async fn limit_agent(
+        &self,
+        id: &AgentId,
+        limits: TurnLimitsChange,
+        change: Change,
+    ) -> Result<Agent> {
+        let (id, at) = (id.clone(), self.clock.now());
+        self.configure(move |tx| {
+            let agent = locked(tx, &id)?;
+            if agent.archived_at.is_some() {
+                return Err(archived(&id));
+            }
+            limits::put(tx, id.as_str(), limits.apply(agent.limits))?;
+            audit::note(tx, &change, at)?;
+            latest(tx, &id)
+        })
+        .await
+    }
+
     /// Gives an agent into the hands of the config file, or back.
     pub async fn hand_over_agent(
         &self,
@@ -117,8 +140,8 @@ impl Store {
             if agent.archived_at.is_none() {
                 let sql = "update agents set archived_at = $2 where id = $1";
                 tx.execute(sql, &params![&id, at])?;
-                let sql = "update sources set retired_at = $2 where kind = 'agent' and name = $1";
-                tx.execute(sql, &params![&id, at])?;
+                limits::put(tx, id.as_str(), TurnLimits::default())?;
+                sources::retire_of_agent(tx, &id, at)?;
                 audit::note(tx, &change, at)?;
             }
             latest(tx, &id)
@@ -199,7 +222,7 @@ fn update(
 ) -> Result<Agent> {
     let agent = locked(tx, id)?;
     if agent.archived_at.is_some() {
-        return Err(Error::Conflict(format!("{id} is archived and cannot be changed")));
+        return Err(archived(id));
     }
     if let Some(version) = patch.version
         && version != agent.version
@@ -221,6 +244,10 @@ fn update(
     )?;
     audit::note(tx, change, at)?;
     latest(tx, id)
+}
+
+fn archived(id: &AgentId) -> Error {
+    Error::Conflict(format!("{id} is archived and cannot be changed"))
 }
 
 fn insert_version(
@@ -259,5 +286,6 @@ fn from_row(mut row: Row) -> Result<Agent> {
         created_at: row.time(5)?,
         updated_at: row.time(6)?,
         archived_at: row.time_or_null(7)?,
+        limits: limits::from_row(&mut row, 8)?,
     })
 }

@@ -20,6 +20,7 @@ mod error;
 mod events;
 mod hints;
 mod keys;
+mod limits;
 mod migrate;
 mod occupancy;
 mod prune;

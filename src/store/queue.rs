@@ -4,6 +4,7 @@
 //! last. Every later write names the epoch in its `where`; when it matches no row, the lease is
 //! somebody else's and the write changed nothing. [`Lease`] is the proof that a method asks for.
 
+mod claim;
 mod urgency;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ pub use urgency::Urgency;
 use super::{
     Error, Result, Store, chunks,
     driver::{Lane, Row, Tx, Value, params},
-    occupancy::{self, Wanted},
+    occupancy,
 };
 use crate::{
     clock::Timestamp,
@@ -80,60 +81,6 @@ pub struct TakenDelivery {
 }
 
 impl Store {
-    /// Claims up to `limit` due sessions, going round the agents: the first served is the one after
-    /// `after`, so that one agent's backlog does not keep the others waiting. Sessions of paused
-    /// agents stay where they are, and so do those whose environment is another one's for now.
-    pub async fn claim(
-        &self,
-        owner: String,
-        lease: Duration,
-        limit: usize,
-        after: Option<AgentId>,
-    ) -> Result<Vec<Claimed>> {
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let now = tx.now()?;
-                let mut agents = due_agents(tx, now, after.as_ref())?;
-                let mut claimed = Vec::new();
-                // First a fair share for each agent, then whatever is left for whoever has more.
-                let share = limit.div_ceil(agents.len().max(1));
-                for share in [share, limit] {
-                    let mut with_more = Vec::new();
-                    for agent in agents {
-                        let n = share.min(limit - claimed.len());
-                        if n == 0 {
-                            return occupancy::admit(tx, claimed, now);
-                        }
-                        let found = claim_of(tx, &agent, &owner, now, lease, n)?;
-                        if found.len() == n {
-                            with_more.push(agent);
-                        }
-                        claimed.extend(found);
-                    }
-                    agents = with_more;
-                }
-                occupancy::admit(tx, claimed, now)
-            })
-            .await
-    }
-
-    /// How long until the next session wants work, if any does: how long a worker may sleep.
-    pub async fn next_due(&self) -> Result<Option<Duration>> {
-        self.driver
-            .read(|tx| {
-                // One look into the index for each agent, however many sessions wait.
-                let sql = "select min(first_at) from (select (select min(s.next_at) from sessions s \
-                           where s.agent_id = a.id and s.next_at is not null) as first_at \
-                           from agents a where a.paused = 0) due";
-                let mut row = tx.first(sql, &[])?.ok_or(Error::Bug("min without a row"))?;
-                match row.time_or_null(0)? {
-                    Some(first) => Ok(Some(first.since(tx.now()?))),
-                    None => Ok(None),
-                }
-            })
-            .await
-    }
-
     /// Moves the end of the lease. [`Error::Fenced`] when it is not ours any more.
     pub async fn renew(&self, lease: &Lease, by: Duration) -> Result<()> {
         let lease = lease.clone();
@@ -316,52 +263,6 @@ impl Store {
 
 fn fenced(n_rows: u64) -> Result<()> {
     if n_rows == 1 { Ok(()) } else { Err(Error::Fenced) }
-}
-
-/// The agents that have due sessions, beginning after the one that was served last.
-fn due_agents(tx: &mut Tx<'_>, now: Timestamp, after: Option<&AgentId>) -> Result<Vec<AgentId>> {
-    let sql = "select a.id from agents a where a.paused = 0 and exists \
-               (select 1 from sessions s where s.agent_id = a.id and s.next_at <= $1) \
-               order by a.id";
-    let mut agents = tx
-        .query(sql, &params![now])?
-        .iter_mut()
-        .map(|row| row.id(0))
-        .collect::<Result<Vec<AgentId>>>()?;
-    let first = after.map_or(0, |after| agents.partition_point(|agent| agent <= after));
-    agents.rotate_left(first);
-    Ok(agents)
-}
-
-fn claim_of(
-    tx: &mut Tx<'_>,
-    agent: &AgentId,
-    owner: &str,
-    now: Timestamp,
-    lease: Duration,
-    n: usize,
-) -> Result<Vec<(Claimed, Option<Wanted>)>> {
-    let rows = tx.query(
-        "with picked as materialized (select id from sessions where agent_id = $1 \
-         and next_at <= $2 and (lease_until is null or lease_until <= $2) \
-         order by next_at limit $3 {lock}) \
-         update sessions set lease_owner = $4, lease_until = $5, next_at = $5, epoch = epoch + 1 \
-         from picked where sessions.id = picked.id \
-         returning sessions.id, sessions.epoch, sessions.turn_id, sessions.parked_at, \
-         (select e.id from environments e where e.id = sessions.environment_id and exclusive = 1)",
-        &params![agent, now, n as i64, owner, now.plus(lease)],
-    )?;
-    rows.into_iter()
-        .map(|mut row| {
-            let lease =
-                Lease { session_id: row.id(0)?, owner: owner.to_owned(), epoch: row.int(1)? };
-            let unfinished = row.id_or_null(2)?;
-            let parked_at = row.time_or_null(3)?;
-            let environment = row.id_or_null(4)?;
-            let wanted = environment.map(|environment| Wanted { environment, parked_at });
-            Ok((Claimed { lease, agent_id: agent.clone(), unfinished }, wanted))
-        })
-        .collect()
 }
 
 /// A session row that this transaction holds under a valid lease.

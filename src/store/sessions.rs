@@ -54,7 +54,7 @@ pub struct SessionFilter {
 }
 
 const COLUMNS: &str = "s.id, s.agent_id, s.agent_version, coalesce(s.overrides, v.spec), \
-    s.environment_id, s.source_id, r.name, s.title, s.metadata, s.status, s.created_at, \
+    s.environment_id, nullif(s.source_id, ''), r.name, s.title, s.metadata, s.status, s.created_at, \
     s.updated_at, s.archived_at, s.inbox_given - s.inbox_taken, s.next_seq, s.turn_id, \
     s.input_tokens, s.output_tokens, s.cache_creation_tokens, s.cache_read_tokens, s.active_ms, \
     s.cost_micros, s.unpriced_requests \
@@ -196,13 +196,15 @@ impl Store {
     pub async fn waiting_sessions(&self) -> Result<HashMap<SourceId, u64>> {
         self.driver
             .read(move |tx| {
-                let sql = "select source_id, count(*) from sessions \
-                           where next_at is not null and source_id is not null group by source_id";
-                let counted = tx
-                    .query(sql, &[])?
-                    .into_iter()
-                    .map(|mut row| Ok((row.id(0)?, u64::try_from(row.int(1)?).unwrap_or(0))));
-                counted.collect()
+                // By agent too, which is the order of the index.
+                let sql = "select source_id, count(*) from sessions where next_at is not null \
+                           and source_id <> '' group by agent_id, source_id";
+                let mut waiting = HashMap::new();
+                for mut row in tx.query(sql, &[])? {
+                    *waiting.entry(row.id(0)?).or_default() +=
+                        u64::try_from(row.int(1)?).unwrap_or(0);
+                }
+                Ok(waiting)
             })
             .await
     }

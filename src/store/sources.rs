@@ -3,14 +3,16 @@
 use super::{
     Change, Error, Result, Store, audit,
     driver::{Row, Tx, params},
+    limits,
 };
 use crate::{
     clock::Timestamp,
     domain::{
         ManagedBy,
         source::{Source, SourceKind},
+        turn::TurnLimits,
     },
-    id::{AgentId, SourceId},
+    id::{AgentId, Id, SourceId},
 };
 
 const COLUMNS: &str = "id, kind, name, definition, paused, managed_by, created_at, updated_at, \
@@ -51,6 +53,7 @@ impl Store {
                     at,
                 ],
             )?;
+            limits::put(tx, existing.id.as_str(), source.definition.turn_limits())?;
             audit::note(tx, &change, at)?;
             read(tx, &existing.id)
         })
@@ -89,6 +92,7 @@ impl Store {
             let sql = "update sources set retired_at = coalesce(retired_at, $2), \
                            updated_at = $2 where id = $1";
             tx.execute(sql, &params![&id, at])?;
+            limits::put(tx, id.as_str(), TurnLimits::default())?;
             audit::note(tx, &change, at)?;
             read(tx, &id)
         })
@@ -130,7 +134,15 @@ pub(super) fn insert(tx: &mut Tx<'_>, source: &Source) -> Result<()> {
             source.created_at,
         ],
     )?;
-    Ok(())
+    limits::put(tx, source.id.as_str(), source.definition.turn_limits())
+}
+
+/// An archived agent's own source lets nobody in.
+pub(super) fn retire_of_agent(tx: &mut Tx<'_>, agent: &AgentId, at: Timestamp) -> Result<()> {
+    let sql = "update sources set retired_at = $2 where kind = 'agent' and name = $1 returning id";
+    let row = tx.first(sql, &params![agent, at])?;
+    let mut row = row.ok_or(Error::Bug("an agent without a source"))?;
+    limits::put(tx, &row.text(0)?, TurnLimits::default())
 }
 
 /// Names the secret of an agent's own source. Tells whether that is a change.

@@ -16,7 +16,7 @@ use super::{
     App,
     auth::Actor,
     error::{Error, Result},
-    input::{At, Fields, text},
+    input::{At, Fields, text, turns},
     managed::agents,
     query::{Query, page},
 };
@@ -25,6 +25,7 @@ use crate::{
         Problem,
         agent::{Agent, AgentPatch},
         secret,
+        turn::TurnLimitsChange,
     },
     id::{AgentId, Id},
 };
@@ -35,6 +36,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/api/agents/{id}", get(retrieve).patch(update).delete(archive))
         .route("/api/agents/{id}/pause", post(pause))
         .route("/api/agents/{id}/resume", post(resume))
+        .route("/api/agents/{id}/limits", post(limits))
 }
 
 async fn create(State(app): State<App>, actor: Actor, fields: Fields) -> Result<Json<Value>> {
@@ -120,6 +122,23 @@ async fn set_paused(
     app.configured().await;
     // What waited while the agent was paused is due now.
     app.signals.due();
+    Ok(Json(show(&app, &agent)))
+}
+
+/// How many turns the agent may have: what is left out stays, null is any number.
+async fn limits(
+    State(app): State<App>,
+    actor: Actor,
+    At(id): At<AgentId>,
+    mut fields: Fields,
+) -> Result<Json<Value>> {
+    let mut max = |key| fields.take(key).map(|given| turns(key, &given)).transpose();
+    let limits = TurnLimitsChange {
+        at_once_max: max("turns_at_once_max")?,
+        per_minute_max: max("turns_per_minute_max")?,
+    };
+    fields.finish()?;
+    let agent = agents::limit(&app, &actor, &id, limits).await?;
     Ok(Json(show(&app, &agent)))
 }
 

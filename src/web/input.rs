@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    domain::{Metadata, Problem, check_metadata, text::clean},
+    domain::{Metadata, Problem, check_metadata, text::clean, turn::TURN_LIMIT_MAX},
     ingest::Permit,
 };
 
@@ -172,6 +172,24 @@ pub(super) fn number(at: &str, value: &Value, range: RangeInclusive<u64>) -> Res
             format!("must be a whole number from {} to {}", range.start(), range.end()),
         )
     })
+}
+
+/// A number, or null for the default.
+pub(super) fn or_default<T: TryFrom<u64>>(
+    at: &str,
+    value: &Value,
+    range: RangeInclusive<u32>,
+) -> Result<Option<T>, Problem> {
+    let range = u64::from(*range.start())..=u64::from(*range.end());
+    match value {
+        Value::Null => Ok(None),
+        value => number(at, value, range).map(|number| T::try_from(number).ok()),
+    }
+}
+
+/// Turns that an agent or a source may have; null for any number.
+pub(super) fn turns(at: &str, value: &Value) -> Result<Option<u32>, Problem> {
+    or_default(at, value, 1..=TURN_LIMIT_MAX)
 }
 
 /// The id in a path. One of another kind is nobody's: 404.

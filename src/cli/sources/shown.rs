@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::turn_limits;
 use crate::{
     cli::{
         context::{str, time},
@@ -74,6 +75,7 @@ pub(super) fn fields(source: &Value, url: &str, now: Timestamp) -> Fields {
         .with("debounce", quiet, &longest)
         .add("when busy", text("when_busy"))
         .add("turns per hour", Cell::new(turns))
+        .add("turns", Cell::new(turn_limits(source)))
         .add("identity", list("identity"))
         .add("event type", list("event_type"))
         .add("verify token", text("verify_token"))
@@ -145,7 +147,7 @@ mod tests {
             "ignore_actors": ["bell[bot]", "ci"], "actor": ["/sender/login"],
             "message": format!("Hello\n{}", "x".repeat(200)),
             "debounce_seconds": 10, "debounce_seconds_max": 60, "when_busy": "steer",
-            "turns_per_key_per_hour_max": 20,
+            "turns_per_key_per_hour_max": 20, "turns_at_once_max": 2, "turns_per_minute_max": 30,
         });
         let check = |source: &Value, expected: Expect| {
             let mut out = Vec::new();
@@ -172,6 +174,7 @@ mod tests {
             debounce        10 s of quiet  60 s at most
             when busy       steer
             turns per hour  20 of a session
+            turns           2 at once, 30 per minute
         "#]],
         );
         check(

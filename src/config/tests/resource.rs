@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     domain::{
         source::{OnRedelivery, Target},
+        turn::TurnLimits,
         verifier::Verifier,
     },
     ingest::{Sender, presets},
@@ -358,6 +359,7 @@ fn agents_are_read_by_the_rules_of_the_api() {
         system = { file = "lucy.md" }
         metadata = { team = "billing" }
         tools = [{ type = "agent_toolset_20260401" }]
+        turns_at_once_max = 2
         [agents."The other one"]
         model = "rehearsal"
         "#,
@@ -368,6 +370,8 @@ fn agents_are_read_by_the_rules_of_the_api() {
     assert_eq!(lucy.spec.metadata["team"], "billing");
     assert_eq!(lucy.spec.tools.len(), 1);
     assert_eq!(other.spec.model.id, "rehearsal");
+    assert_eq!((lucy.limits.at_once_max, lucy.limits.per_minute_max), (Some(2), None));
+    assert_eq!(other.limits, TurnLimits::default());
 
     check(
         &toml(
@@ -383,6 +387,7 @@ fn agents_are_read_by_the_rules_of_the_api() {
             system = { file = "bob.md" }
             mcp_servers = [{ type = "url", name = "s", url = "https://example.com" }]
             description = 5
+            turns_per_minute_max = 0
             [agents.agent_1]
             model = { id = "x", effort = "huge" }
             [agents.""]
@@ -391,13 +396,14 @@ fn agents_are_read_by_the_rules_of_the_api() {
             &[],
         ),
         expect![[r#"
-            the configuration has 13 problems
+            the configuration has 14 problems
             agents.lucy.system: as a table, must be { file = "…" }
             agents.lucy.metadata.team: must be a text
             agents.lucy.model: is required
               hint: a model id, or `rehearsal`, which needs no key
             agents.lucy.tools[1].type: must be `agent_toolset_20260401`, `mcp_toolset` or `custom`
             agents.lucy.skills: must be a list
+            agents.bob.turns_per_minute_max: must be a whole number from 1 to 10_000 (turns)
             agents.bob.system: the file `/etc/bellpull/bob.md` cannot be read: entity not found
             agents.bob.model.efort: unknown key
               hint: did you mean `effort`?

@@ -60,3 +60,20 @@ create table windows (
   -- Until when the secret that came may be shown, once.
   shown_until bigint
 );
+
+-- How many turns of an agent or a source there may be. Only those with a limit are here.
+create table turn_limits (
+  -- An agent's or a source's id.
+  owner text {c} primary key,
+  at_once_max bigint check (at_once_max > 0),
+  per_minute_max bigint check (per_minute_max > 0),
+  constraint limited_somehow check (at_once_max is not null or per_minute_max is not null)
+);
+
+-- Turns that began within the last minute, of those whose turns in a minute are limited.
+create table turns_begun (
+  owner text {c} not null,
+  at bigint not null,
+  n bigint not null,
+  primary key (owner, at)
+) {keyed};

@@ -7,7 +7,8 @@ create table sessions (
   -- Overrides of this session only; null means the agent's version as it is.
   overrides text {c},
   environment_id text {c} not null,
-  source_id text {c},
+  -- Empty for those that no source made: PostgreSQL finds the first of a line by a value, not by null.
+  source_id text {c} not null default '',
   title text {c},
   metadata text {c} not null,
   -- Written out: for an `in` of more than two SQLite makes a table each time a row is written.
@@ -53,9 +54,16 @@ create table sessions (
   constraint rescheduled_is_timed check (status <> 'rescheduling' or next_at is not null),
   constraint terminated_rests check (status <> 'terminated' or lease_owner is null)
 ) {keyed};
--- The claim: due sessions of an agent, oldest first. Only sessions that want work are in it. With the
--- source it also counts how many of each source wait.
-create index sessions_due on sessions (agent_id, next_at, source_id) where next_at is not null;
+-- The claim: due sessions of one agent from one source, oldest first. Only sessions that want work are
+-- in it, and a line that is full costs one look, however long it is. It also counts how many of each
+-- source wait.
+create index sessions_due on sessions (agent_id, source_id, next_at) where next_at is not null;
+-- The claim of what was begun and nobody works on, and how many of an agent or a source are at work.
+-- An accept writes neither.
+create index sessions_at_work on sessions (agent_id, next_at)
+  where turn_id is not null or lease_owner is not null;
+create index sessions_at_work_by_source on sessions (source_id)
+  where turn_id is not null or lease_owner is not null;
 -- Who is next in an environment.
 create index sessions_parked on sessions (environment_id, parked_at) where parked_at is not null;
 -- The list of an agent's sessions, newest first.

@@ -13,6 +13,7 @@ use crate::{
         ManagedBy, Problem,
         agent::{Agent, AgentPatch},
         source::Source,
+        turn::TurnLimitsChange,
     },
     id::{AgentId, Id},
     web::{
@@ -138,6 +139,22 @@ pub(in crate::web) async fn change(
     Ok(agent)
 }
 
+pub(in crate::web) async fn limit(
+    app: &App,
+    actor: &Actor,
+    id: &AgentId,
+    limits: TurnLimitsChange,
+) -> Result<Agent> {
+    let before = ours(app, id).await?.limits;
+    let change = actor.change("agent.limits", id, limits.apply(before).to_json());
+    let agent = app.store.limit_agent(id, limits, change).await;
+    let agent = agent.map_err(Error::missing("agent"))?;
+    app.configured().await;
+    // What waited for room may have it now.
+    app.signals.due();
+    Ok(agent)
+}
+
 pub(in crate::web) async fn put_away(app: &App, actor: &Actor, id: &AgentId) -> Result<Agent> {
     ours(app, id).await?;
     let change = actor.change("agent.archive", id, json!({}));
@@ -148,10 +165,10 @@ pub(in crate::web) async fn put_away(app: &App, actor: &Actor, id: &AgentId) -> 
 }
 
 /// What the config file declares is changed there and nowhere else.
-async fn ours(app: &App, id: &AgentId) -> Result<()> {
+async fn ours(app: &App, id: &AgentId) -> Result<Agent> {
     let agent = app.store.agent(id, None).await.map_err(Error::missing("agent"))?;
     match agent.managed_by {
-        ManagedBy::Api => Ok(()),
+        ManagedBy::Api => Ok(agent),
         ManagedBy::File => Err(Error::conflict(format!(
             "`{}` is declared in the config file; change it there",
             agent.spec.name

@@ -3,8 +3,6 @@
 //! A field left out stays, null is back to its default. Invariant: what leaves here is a definition
 //! that the receive path can use; whether what it refers to exists is looked up by the caller.
 
-use std::ops::RangeInclusive;
-
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -22,7 +20,7 @@ use crate::{
         },
     },
     ingest::{ACTORS_MAX, RULES_MAX, Sender, check_policy},
-    web::input::{Fields, number, text},
+    web::input::{Fields, or_default, text, turns},
 };
 
 /// Lays the fields over `source`. Answers the secret's value when it was given inline.
@@ -71,6 +69,12 @@ pub(super) fn apply(
     if let Some(given) = fields.take("turns_per_key_per_hour_max") {
         definition.turns_per_key_per_hour_max =
             or_default("turns_per_key_per_hour_max", &given, 1..=TURNS_PER_KEY_PER_HOUR_MAX)?;
+    }
+    if let Some(given) = fields.take("turns_at_once_max") {
+        definition.turns_at_once_max = turns("turns_at_once_max", &given)?;
+    }
+    if let Some(given) = fields.take("turns_per_minute_max") {
+        definition.turns_per_minute_max = turns("turns_per_minute_max", &given)?;
     }
     if let Some(given) = fields.take("on_redelivery") {
         let wanted = "must be `duplicate` or `rerun_failed`";
@@ -253,18 +257,6 @@ fn text_or_null(at: &str, value: &Value, chars_max: usize) -> Result<Option<Stri
     match value {
         Value::Null => Ok(None),
         value => text(at, value, chars_max).map(|text| Some(text).filter(|it| !it.is_empty())),
-    }
-}
-
-fn or_default<T: TryFrom<u64>>(
-    at: &str,
-    value: &Value,
-    range: RangeInclusive<u32>,
-) -> Result<Option<T>, Problem> {
-    let range = u64::from(*range.start())..=u64::from(*range.end());
-    match value {
-        Value::Null => Ok(None),
-        value => number(at, value, range).map(|number| T::try_from(number).ok()),
     }
 }
 

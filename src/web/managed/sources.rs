@@ -117,6 +117,8 @@ async fn save(app: &App, actor: &Actor, mut source: Source, fields: Fields) -> R
     let change = actor.change("source.put", &source.name, json!(source.definition));
     let source = app.store.put_source(source, change).await?;
     app.configured().await;
+    // What waited for room may have it now.
+    app.signals.due();
     show_one(app, &source)
 }
 
@@ -360,7 +362,7 @@ fn show(app: &App, entry: &Entry) -> Value {
             json!({"name": secret.name, "version": secret.version, "until": until})
         })
         .collect();
-    json!({
+    let mut shown = json!({
         "id": source.id,
         "type": "source",
         "name": source.name,
@@ -402,5 +404,9 @@ fn show(app: &App, entry: &Entry) -> Value {
         "waiting": entry.waiting.count(),
         "created_at": source.created_at,
         "updated_at": source.updated_at,
-    })
+    });
+    // The macro takes no more fields.
+    shown["turns_at_once_max"] = definition.turns_at_once_max.into();
+    shown["turns_per_minute_max"] = definition.turns_per_minute_max.into();
+    shown
 }

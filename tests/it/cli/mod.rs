@@ -401,6 +401,12 @@ async fn an_agent_is_changed_paused_and_archived() {
         (Exit::WrongUse, "error: there is nothing to change\n")
     );
 
+    let line = ["agents", "limit", "lucy", "--turns-at-once", "2", "--turns-per-minute", "30"];
+    assert!(bell.run(&line).await.fine().contains("2 at once, 30 per minute"));
+    let line = ["agents", "limit", "lucy", "--turns-at-once", "0"];
+    assert!(!bell.run(&line).await.fine().contains("at once"));
+    assert_eq!(bell.run(&["agents", "limit", "lucy"]).await.exit, Exit::WrongUse);
+
     bell.run(&["agents", "pause", "lucy"]).await.fine();
     let line = ["send", "--agent", &id, "--token", TOKEN, "--data", "{}", "--json"];
     let sent = bell.run(&line).await.json();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bellpull::{
-    domain::{Metadata, event::Event as Message},
+    domain::{Metadata, event::Event as Message, turn::TurnLimitsChange},
     store::{self, NewSession, Store},
 };
 
@@ -42,6 +42,15 @@ impl World {
             Happening::Request { event } => self.request(event),
             Happening::Speech { n_messages, fresh } => self.speak(n_messages, fresh),
             Happening::Pause { agent, paused } => self.pause(agent, paused),
+            Happening::Limit { agent, at_once_max } => {
+                let id = self.names.agents[agent].id.clone();
+                let limits =
+                    TurnLimitsChange { at_once_max: Some(at_once_max), ..Default::default() };
+                self.ask(About::Change, move |store| async move {
+                    let limited = store.limit_agent(&id, limits, change("agent.limits")).await;
+                    Answer::Done(limited.map(drop))
+                });
+            }
             Happening::Archive { session } => {
                 let session = self.names.fixed[session].clone();
                 self.ask(About::Change, move |store| async move {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bellpull::{agent, model, runtime, store, worker};
+use bellpull::{agent, domain::turn::TurnLimits, model, runtime, store, worker};
 
 use super::random::Random;
 
@@ -26,6 +26,8 @@ pub struct Weather {
     pub wakes_lost: &'static [u64],
     /// Of a hundred answers of models, how many are none: one of these.
     pub model_failures: &'static [u64],
+    /// Turns at once of agents and sources that are limited: one of these.
+    pub at_once: &'static [u32],
     /// Events from outside, from and below.
     pub events: (u64, u64),
 }
@@ -41,6 +43,7 @@ pub const CALM: Weather = Weather {
     drains: 0,
     wakes_lost: &[0, 30, 100],
     model_failures: &[0],
+    at_once: &[1, 2, 3],
     events: (4, 24),
 };
 
@@ -66,8 +69,13 @@ pub const STORMS: Weather = Weather {
 };
 
 /// Hundreds of events, most of them for a few conversations.
-pub const FLOODS: Weather =
-    Weather { name: "events_come_by_the_hundred", events: (200, 400), crashes: 12, ..STORMS };
+pub const FLOODS: Weather = Weather {
+    name: "events_come_by_the_hundred",
+    events: (200, 400),
+    at_once: &[4, 12],
+    crashes: 12,
+    ..STORMS
+};
 
 /// After this nothing bad begins, and what was bad ends.
 pub const QUIET: Duration = Duration::from_secs(12);
@@ -81,6 +89,8 @@ pub struct Shape {
     pub n_nodes: usize,
     /// Models of the agents, one for each.
     pub models: Vec<&'static str>,
+    /// How many turns each of the agents may have.
+    pub turns: Vec<TurnLimits>,
     pub worker: worker::Options,
     pub model: model::Options,
     pub limits: agent::Limits,
@@ -105,6 +115,7 @@ pub struct Shape {
 pub struct Shop {
     pub agent: usize,
     pub rerun_failed: bool,
+    pub turns: TurnLimits,
 }
 
 pub const SCRIPTED: &str = "anthropic/scripted";
@@ -116,6 +127,7 @@ impl Shape {
         Shape {
             n_nodes: random.range(1..weather.nodes_max + 1) as usize,
             models: (0..n_agents).map(|_| model(random)).collect(),
+            turns: (0..n_agents).map(|_| turns(weather, random)).collect(),
             worker: worker::Options {
                 turns_max: random.pick(&[1, 2, 3, 64]),
                 lease_seconds: random.range(1..7),
@@ -135,7 +147,11 @@ impl Shape {
             },
             limits: agent::Limits { requests_max: random.pick(&[3, 8, 100]) },
             sources: (0..random.range(1..4))
-                .map(|_| Shop { agent: random.index(n_agents), rerun_failed: random.chance(40) })
+                .map(|_| Shop {
+                    agent: random.index(n_agents),
+                    rerun_failed: random.chance(40),
+                    turns: turns(weather, random),
+                })
                 .collect(),
             waiting_max: random.pick(&[2, 1000, 1000]),
             cuts: random.chance(25),
@@ -164,6 +180,13 @@ impl Shape {
     pub fn store() -> store::Options {
         store::Options { readers: 1, ..store::Options::default() }
     }
+}
+
+/// How many turns an agent or a source may have: mostly any number.
+fn turns(weather: &Weather, random: &mut Random) -> TurnLimits {
+    let at_once_max = random.chance(30).then(|| random.pick(weather.at_once));
+    let per_minute_max = random.chance(15).then(|| random.pick(&[4, 10]) * weather.at_once[0]);
+    TurnLimits { at_once_max, per_minute_max }
 }
 
 /// Where a source's events go.
@@ -199,6 +222,11 @@ pub enum Happening {
         agent: usize,
         paused: bool,
     },
+    /// From now on an agent may have so many turns at once.
+    Limit {
+        agent: usize,
+        at_once_max: Option<u32>,
+    },
     Archive {
         session: usize,
     },
@@ -227,7 +255,11 @@ pub struct Event {
     pub cut: bool,
 }
 
-pub fn draw(shape: &Shape, random: &mut Random) -> (Vec<Event>, Vec<(Duration, Happening)>) {
+pub fn draw(
+    shape: &Shape,
+    weather: &Weather,
+    random: &mut Random,
+) -> (Vec<Event>, Vec<(Duration, Happening)>) {
     let n_fixed = shape.models.len() * FIXED_PER_AGENT;
     let (mut events, mut plan) = (Vec::new(), vec![(QUIET, Happening::Quiet)]);
     let n_events = random.range(shape.events.0..shape.events.1);
@@ -261,6 +293,11 @@ pub fn draw(shape: &Shape, random: &mut Random) -> (Vec<Event>, Vec<(Duration, H
         let (agent, from) = (random.index(shape.models.len()), random.ms(0..BUSY));
         plan.push((from, Happening::Pause { agent, paused: true }));
         plan.push((from + random.ms(10..4000), Happening::Pause { agent, paused: false }));
+    }
+    for _ in 0..random.below(3) {
+        let at_once_max = random.chance(70).then(|| random.pick(weather.at_once));
+        let agent = random.index(shape.models.len());
+        plan.push((random.ms(0..BUSY), Happening::Limit { agent, at_once_max }));
     }
     for _ in 0..random.below(3) {
         plan.push((random.ms(0..BUSY), Happening::Archive { session: random.index(n_fixed) }));

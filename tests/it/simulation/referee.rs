@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     pub agent: String,
+    pub source: String,
     pub environment: String,
     pub status: String,
     pub archived: bool,
@@ -28,6 +29,16 @@ pub struct Session {
     pub turn: Option<String>,
     pub tokens: (i64, i64),
 }
+
+impl Session {
+    /// From the claim that begins a turn to the commit that ends it.
+    fn is_at_work(&self) -> bool {
+        self.owner.is_some() || self.turn.is_some()
+    }
+}
+
+/// Turns at once, and of those that begin within a minute.
+type Limits = (Option<i64>, Option<i64>);
 
 /// An entry of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +69,9 @@ pub struct Referee {
     /// Messages of each session, in the order in which they were committed.
     pub inbox: BTreeMap<String, Vec<String>>,
     pub deliveries: BTreeMap<String, Delivery>,
+    limits: BTreeMap<String, Limits>,
+    /// When turns of each agent and source began.
+    begun: BTreeMap<String, Vec<i64>>,
     known: HashSet<String>,
     last_row: i64,
     /// Another number after each commit that changed anything.
@@ -77,6 +91,8 @@ impl Referee {
             logs: BTreeMap::new(),
             inbox: BTreeMap::new(),
             deliveries: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            begun: BTreeMap::new(),
             known: HashSet::new(),
             last_row: 0,
             version: 0,
@@ -84,6 +100,7 @@ impl Referee {
             notes: Vec::new(),
         };
         referee.sessions = referee.read_sessions();
+        referee.limits = referee.read_limits();
         referee
     }
 
@@ -145,6 +162,7 @@ impl Referee {
             self.must(after.contains_key(id), || format!("{id} is gone"));
         }
         self.look_at_environments(&after);
+        self.look_at_limits(&before, &after, now);
         self.sessions = after;
     }
 
@@ -264,6 +282,37 @@ impl Referee {
         }
     }
 
+    /// Nobody with a limit gets more unfinished turns than it allows, whenever that was, and no more
+    /// begin within a minute.
+    fn look_at_limits(
+        &mut self,
+        before: &BTreeMap<String, Session>,
+        after: &BTreeMap<String, Session>,
+        now: i64,
+    ) {
+        let limits = self.read_limits();
+        let earlier = std::mem::replace(&mut self.limits, limits.clone());
+        for (id, row) in after.iter().filter(|(_, row)| row.is_at_work()) {
+            if before.get(id).is_none_or(|row| !row.is_at_work()) {
+                for owner in [&row.agent, &row.source] {
+                    self.begun.entry(owner.clone()).or_default().push(now);
+                }
+            }
+        }
+        for (owner, (at_once, per_minute)) in limits {
+            let (at_once_earlier, _) = earlier.get(&owner).copied().unwrap_or_default();
+            let n = n_at_work(after, &owner);
+            let more = n > n_at_work(before, &owner);
+            // Both in one commit: either may have come first.
+            let most = at_once.zip(at_once_earlier).map_or(i64::MAX, |(one, other)| one.max(other));
+            self.must(!more || n <= most, || format!("{owner} has {n} turns at once of {most}"));
+            let begun = self.begun.get(&owner).map_or(&[][..], Vec::as_slice);
+            let n = begun.iter().filter(|at| **at > now - 60_000).count() as i64;
+            let most = per_minute.unwrap_or(i64::MAX);
+            self.must(n <= most, || format!("{owner} began {n} turns of {most} in a minute"));
+        }
+    }
+
     /// Reads every log from its start: what was written must be there as it was.
     pub fn read_again(&mut self) {
         let mut logs: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
@@ -305,7 +354,7 @@ impl Referee {
     fn read_sessions(&self) -> BTreeMap<String, Session> {
         let sql = "select id, agent_id, environment_id, status, archived_at is not null, next_at, \
                    next_seq, inbox_given, inbox_taken, lease_owner, lease_until, epoch, turn_id, \
-                   input_tokens, output_tokens from sessions";
+                   input_tokens, output_tokens, source_id from sessions";
         let mut statement = self.connection.prepare_cached(sql).expect("the statement is right");
         let rows = statement.query_map([], |row| {
             let session = Session {
@@ -322,10 +371,18 @@ impl Referee {
                 epoch: row.get(11)?,
                 turn: row.get(12)?,
                 tokens: (row.get(13)?, row.get(14)?),
+                source: row.get(15)?,
             };
             Ok((row.get(0)?, session))
         });
         rows.expect("no parameters").collect::<Result<_, _>>().expect("sessions")
+    }
+
+    fn read_limits(&self) -> BTreeMap<String, Limits> {
+        let sql = "select owner, at_once_max, per_minute_max from turn_limits";
+        let mut statement = self.connection.prepare_cached(sql).expect("the statement is right");
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))));
+        rows.expect("no parameters").collect::<Result<_, _>>().expect("limits")
     }
 
     fn read_deliveries(&self) -> BTreeMap<String, Delivery> {
@@ -351,6 +408,12 @@ impl Referee {
 /// The node of a lease's owner.
 fn node(owner: &str) -> &str {
     owner.split(':').next().expect("a name")
+}
+
+/// Turns of an agent or a source that are not finished.
+fn n_at_work(sessions: &BTreeMap<String, Session>, owner: &str) -> i64 {
+    let at_work = sessions.values().filter(|row| row.is_at_work());
+    at_work.filter(|row| row.agent == owner || row.source == owner).count() as i64
 }
 
 fn texts<const N: usize>(row: Vec<Option<String>>) -> [String; N] {

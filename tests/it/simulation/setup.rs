@@ -58,6 +58,8 @@ async fn fill(names: &mut Names, store: &Store, shape: &Shape) {
         let own = Source::of_agent(&id, ManagedBy::Api, None, clock.now());
         let made = store.create_agent(id.clone(), spec, ManagedBy::Api, own, change("setup"));
         made.await.expect("a new name");
+        let limits = shape.turns[number].into();
+        store.limit_agent(&id, limits, change("setup")).await.expect("it was just made");
         for environment in [&usual, &project] {
             let session = NewSession {
                 id: names.id(),
@@ -76,11 +78,13 @@ async fn fill(names: &mut Names, store: &Store, shape: &Shape) {
         let environment = if number == 1 { &project } else { &usual };
         names.agents.push(Agent { id, environment: environment.id.clone() });
     }
-    for number in 0..shape.sources.len() {
+    for (number, shop) in shape.sources.iter().enumerate() {
         let name = format!("shop{number}");
         let mut source = source(clock, &name, Verifier::Bearer {});
         source.id = names.id();
         source.kind = SourceKind::Named;
+        source.definition.turns_at_once_max = shop.turns.at_once_max;
+        source.definition.turns_per_minute_max = shop.turns.per_minute_max;
         names.sources.push(source.id.clone());
         store.put_source(source, change("setup")).await.expect("a new name");
     }

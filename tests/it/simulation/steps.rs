@@ -8,6 +8,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use bellpull::domain::turn::TurnLimits;
+
 use super::{
     Told,
     plan::{CALM, Event, Happening, SCRIPTED, Shape, Shop, Target, Weather},
@@ -77,7 +79,9 @@ fn small(script: u64, weather: &Weather) -> World {
     let mut shape = Shape::draw(weather, &mut random);
     shape.n_nodes = weather.nodes_max as usize;
     shape.models = vec![SCRIPTED];
-    shape.sources = vec![Shop { agent: 0, rerun_failed: true }];
+    shape.sources = vec![Shop { agent: 0, rerun_failed: true, turns: TurnLimits::default() }];
+    // Of its three conversations two may be worked on at once.
+    shape.turns = vec![TurnLimits { at_once_max: Some(2), per_minute_max: None }];
     shape.worker.turns_max = 2;
     shape.worker.lease_seconds = 2;
     shape.worker.poll_ms = 3000;

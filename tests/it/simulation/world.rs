@@ -90,7 +90,7 @@ impl World {
     pub fn new(seed: u64, weather: &Weather) -> World {
         let mut random = Random::new(seed);
         let shape = Shape::draw(weather, &mut random);
-        let (events, happenings) = plan::draw(&shape, &mut random);
+        let (events, happenings) = plan::draw(&shape, weather, &mut random);
         World::of(shape, events, happenings, weather, random)
     }
 

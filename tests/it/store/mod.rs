@@ -39,6 +39,7 @@ mod differential;
 mod events;
 mod failures;
 mod hammer;
+mod limits;
 mod occupancy;
 mod operations;
 mod queue;

@@ -227,6 +227,8 @@ async fn bad_sources_are_refused() {
         (with("on_redelivery", json!("never")), "on_redelivery"),
         (with("body_hash_window_seconds", json!(1e9)), "body_hash_window_seconds"),
         (with("turns_per_key_per_hour_max", json!(0)), "turns_per_key_per_hour_max"),
+        (with("turns_at_once_max", json!(0)), "turns_at_once_max"),
+        (with("turns_per_minute_max", json!(10_001)), "turns_per_minute_max"),
         (
             json!({"name": "a", "debounce_seconds": 30, "debounce_seconds_max": 20}),
             "debounce_seconds_max: must not be less than `debounce_seconds`, which is 30",

@@ -101,6 +101,17 @@ async fn patch_merges() {
     let both = json!({"webhook": {"secret_key": "A"}, "config": {"webhook": {"secret_key": "B"}}});
     server.call("PATCH", &path).json(both).error(400, "invalid_request_error").await;
 
+    let limits = async |body: Value| server.post(&format!("{path}/limits")).json(body).ok().await;
+    let limited = limits(json!({"turns_at_once_max": 2, "turns_per_minute_max": 30})).await;
+    assert_eq!((&limited["version"], &limited["turns_at_once_max"]), (&json!(2), &json!(2)));
+    let limited = limits(json!({"turns_at_once_max": null})).await;
+    assert_eq!(limited["turns_at_once_max"], Value::Null);
+    assert_eq!(limited["turns_per_minute_max"], 30, "left out, it stays");
+    for bad in [json!({"turns_at_once_max": 0}), json!({"turns_at_once": 1})] {
+        let refused = server.post(&format!("{path}/limits")).json(bad);
+        refused.error(400, "invalid_request_error").await;
+    }
+
     assert_eq!(server.post(&format!("{path}/pause")).ok().await["paused"], true);
     assert_eq!(server.post(&format!("{path}/resume")).ok().await["paused"], false);
     let list = server.get("/api/agents").ok().await;

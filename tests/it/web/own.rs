@@ -60,7 +60,7 @@ async fn a_source_is_made_changed_and_found() {
     let body = json!({"name": "github", "preset": "header", "header": "X-Token", "secret": "s",
         "target": {"key": "{{ body.number }}"}, "identity": ["X-GitHub-Delivery", "/id"],
         "body_hash_window_seconds": 60, "event_type": ["/action"], "message_chars_max": 5000,
-        "on_redelivery": "rerun_failed"});
+        "on_redelivery": "rerun_failed", "turns_at_once_max": 4, "turns_per_minute_max": 30});
     let made = server.post("/v1/sources").json(body).ok().await;
     let expected = json!({
         "type": "source", "name": "github", "kind": "named",
@@ -71,6 +71,7 @@ async fn a_source_is_made_changed_and_found() {
         "project": null, "target": {"key": "{{ body.number }}"},
         "identity": ["x-github-delivery", "/id"], "body_hash_window_seconds": 60,
         "event_type": ["/action"], "on_redelivery": "rerun_failed", "message_chars_max": 5000,
+        "turns_at_once_max": 4, "turns_per_minute_max": 30,
         "paused": false, "broken": null, "managed_by": "api", "waiting": 0,
     });
     for (key, value) in expected.as_object().expect("an object") {
@@ -82,10 +83,13 @@ async fn a_source_is_made_changed_and_found() {
 
     // What is left out stays, null is the default.
     let path = format!("/v1/sources/{id}");
-    let changed = json!({"target": "new_session", "identity": null, "message_chars_max": null});
+    let changed = json!({"target": "new_session", "identity": null, "message_chars_max": null,
+        "turns_per_minute_max": null});
     let changed = server.post(&path).json(changed).ok().await;
     assert_eq!((&changed["target"], &changed["identity"]), (&json!("new_session"), &json!([])));
     assert_eq!(changed["message_chars_max"], 2000);
+    assert_eq!(changed["turns_per_minute_max"], Value::Null);
+    assert_eq!(changed["turns_at_once_max"], 4, "left out, it stays");
     assert_eq!(changed["verifier"], made["verifier"], "the gate stays");
     let by_name = json!({"name": "github", "on_redelivery": "duplicate"});
     let by_name = server.post("/v1/sources").json(by_name).ok().await;

@@ -1,0 +1,242 @@
+//! The claim: which of the due sessions a worker gets.
+//!
+//! They stand in lines: for each agent the sessions that each source made, and one of those whose turn
+//! was begun and waits to go on. Claims go round the agents and then round an agent's lines, so that
+//! nobody's backlog keeps the others waiting. A line whose agent or source is full is passed over, at
+//! the same price however long it is; what was begun takes no further room and is never full.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::{Claimed, Lease};
+use crate::{
+    clock::Timestamp,
+    id::{AgentId, Id, SessionId},
+    store::{
+        Result, Store,
+        driver::{Lane, Row, Tx, Value, params},
+        limits::Rooms,
+        occupancy::{self, Wanted},
+    },
+};
+
+impl Store {
+    /// Claims up to `limit` due sessions, going round the agents: the first served is the one after
+    /// `after`. Sessions of paused agents stay where they are, and so do those whose environment is
+    /// another one's for now, and those whose agent or source has as many turns as it may.
+    pub async fn claim(
+        &self,
+        owner: String,
+        lease: Duration,
+        limit: usize,
+        after: Option<AgentId>,
+    ) -> Result<Vec<Claimed>> {
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let now = tx.now()?;
+                let rooms = Rooms::hold(tx, now)?;
+                let agents = by_agent(due_lines(tx, now)?, after.as_ref());
+                let (owner, until) = (owner.as_str(), now.plus(lease));
+                let (picked, fresh) = (Vec::new(), HashMap::new());
+                let mut claim = Claim { tx, owner, now, until, rooms, picked, fresh };
+                // First a fair share for each agent, then whatever is left for whoever has more.
+                go_round(agents, limit, |lines, n| claim.of_agent(lines, n))?;
+                claim.close()
+            })
+            .await
+    }
+
+    /// How long until the next session can be claimed, if time is all that it takes: how long a worker
+    /// may sleep. Where somebody has to leave first, whoever leaves rings.
+    pub async fn next_due(&self) -> Result<Option<Duration>> {
+        self.driver
+            .read(|tx| {
+                let now = tx.now()?;
+                let mut rooms = Rooms::look(tx, now)?;
+                let mut next: Option<Timestamp> = None;
+                for line in due_lines(tx, Timestamp(i64::MAX))? {
+                    let open = match line.is_begun {
+                        true => Some(now),
+                        false => rooms.open_from(tx, line.owners())?,
+                    };
+                    let at = open.map(|open| open.max(line.first_at));
+                    next = [next, at].into_iter().flatten().min();
+                }
+                Ok(next.map(|next| next.since(now)))
+            })
+            .await
+    }
+}
+
+/// Sessions of one agent that want work, oldest first.
+struct Line {
+    agent: AgentId,
+    /// Whether these are the ones that were begun, by whatever source: nobody works on them, or not
+    /// any more when their time has come.
+    is_begun: bool,
+    /// Who made them; empty where no source did.
+    source: String,
+    first_at: Timestamp,
+}
+
+impl Line {
+    fn owners(&self) -> [&str; 2] {
+        [self.agent.as_str(), &self.source]
+    }
+}
+
+/// Lines whose first session is due by then: those of one agent together, what was begun before all
+/// else, and then whose first has waited longest. One look into an index for each, however long it is.
+fn due_lines(tx: &mut Tx<'_>, by: Timestamp) -> Result<Vec<Line>> {
+    let sql = "with recursive sourced (agent_id, source_id) as ( \
+        select a.id, (select min(s.source_id) from sessions s \
+            where s.agent_id = a.id and s.next_at is not null) \
+        from agents a where a.paused = 0 \
+        union all \
+        select l.agent_id, (select min(s.source_id) from sessions s \
+            where s.agent_id = l.agent_id and s.source_id > l.source_id and s.next_at is not null) \
+        from sourced l where l.source_id is not null \
+        ), lines (agent_id, begun, source_id, first_at) as materialized ( \
+        select a.id, 1, '', (select min(s.next_at) from sessions s \
+            where s.agent_id = a.id and (s.turn_id is not null or s.lease_owner is not null)) \
+        from agents a where a.paused = 0 \
+        union all \
+        select l.agent_id, 0, l.source_id, (select min(s.next_at) from sessions s \
+            where s.agent_id = l.agent_id and s.source_id = l.source_id and s.next_at is not null) \
+        from sourced l where l.source_id is not null \
+        ) select agent_id, begun, source_id, first_at from lines where first_at <= $1 \
+        order by agent_id, begun desc, first_at, source_id";
+    let rows = tx.query(sql, &params![by])?;
+    let lines = rows.into_iter().map(|mut row| {
+        Ok(Line {
+            agent: row.id(0)?,
+            is_begun: row.flag(1)?,
+            source: row.text(2)?,
+            first_at: row.time(3)?,
+        })
+    });
+    lines.collect()
+}
+
+/// The lines of each agent, beginning after the one that was served last.
+fn by_agent(lines: Vec<Line>, after: Option<&AgentId>) -> Vec<Vec<Line>> {
+    let mut agents: Vec<Vec<Line>> = Vec::new();
+    for line in lines {
+        match agents.last_mut() {
+            Some(own) if own[0].agent == line.agent => own.push(line),
+            _ => agents.push(vec![line]),
+        }
+    }
+    let first = after.map_or(0, |after| agents.partition_point(|lines| lines[0].agent <= *after));
+    agents.rotate_left(first);
+    agents
+}
+
+/// Serves up to `n`: first a fair share for each, then whatever is left for whoever had more.
+fn go_round<T>(
+    mut all: Vec<T>,
+    n: usize,
+    mut serve: impl FnMut(&T, usize) -> Result<usize>,
+) -> Result<usize> {
+    let (mut served, share) = (0, n.div_ceil(all.len().max(1)));
+    for share in [share, n] {
+        let mut with_more = Vec::new();
+        for one in all {
+            let wanted = share.min(n - served);
+            if wanted == 0 {
+                return Ok(served);
+            }
+            let found = serve(&one, wanted)?;
+            served += found;
+            if found == wanted {
+                with_more.push(one);
+            }
+        }
+        all = with_more;
+    }
+    Ok(served)
+}
+
+/// A claim that is being made.
+struct Claim<'a, 't> {
+    tx: &'a mut Tx<'t>,
+    owner: &'a str,
+    now: Timestamp,
+    until: Timestamp,
+    rooms: Rooms,
+    picked: Vec<(Claimed, Option<Wanted>)>,
+    /// Who made the sessions whose turn begins with this.
+    fresh: HashMap<SessionId, String>,
+}
+
+impl Claim<'_, '_> {
+    fn of_agent(&mut self, lines: &[Line], n: usize) -> Result<usize> {
+        let (begun, fresh): (Vec<&Line>, Vec<&Line>) = lines.iter().partition(|it| it.is_begun);
+        let mut found = 0;
+        for line in begun {
+            found += self.of_line(line, n)?;
+        }
+        Ok(found + go_round(fresh, n - found, |line, n| self.of_line(line, n))?)
+    }
+
+    fn of_line(&mut self, line: &Line, n: usize) -> Result<usize> {
+        if line.is_begun {
+            return self.pick(line, n);
+        }
+        let n = n.min(self.rooms.left(self.tx, line.owners())?);
+        let found = if n == 0 { 0 } else { self.pick(line, n)? };
+        self.rooms.take(line.owners(), found);
+        Ok(found)
+    }
+
+    fn pick(&mut self, line: &Line, n: usize) -> Result<usize> {
+        let which = match line.is_begun {
+            true => {
+                "(turn_id is not null or lease_owner is not null) \
+                 and (lease_until is null or lease_until <= $2)"
+            }
+            false => "source_id = $6 and turn_id is null and lease_owner is null",
+        };
+        let sql = format!(
+            "with picked as materialized (select id from sessions where agent_id = $1 \
+             and next_at <= $2 and {which} order by next_at limit $3 {{lock}}) \
+             update sessions set lease_owner = $4, lease_until = $5, next_at = $5, \
+             epoch = epoch + 1 from picked where sessions.id = picked.id \
+             returning sessions.id, sessions.epoch, sessions.turn_id, sessions.parked_at, \
+             (select e.id from environments e \
+             where e.id = sessions.environment_id and exclusive = 1)"
+        );
+        let mut values: Vec<Value> =
+            params![&line.agent, self.now, n as i64, self.owner, self.until].into();
+        if !line.is_begun {
+            values.push(line.source.as_str().into());
+        }
+        let rows = self.tx.query(&sql, &values)?;
+        let found = rows.len();
+        for row in rows {
+            let (claimed, wanted) = picked(row, &line.agent, self.owner)?;
+            if !line.is_begun {
+                self.fresh.insert(claimed.lease.session_id.clone(), line.source.clone());
+            }
+            self.picked.push((claimed, wanted));
+        }
+        Ok(found)
+    }
+
+    /// Those that may begin, once the places where they work have been looked at.
+    fn close(self) -> Result<Vec<Claimed>> {
+        let admitted = occupancy::admit(self.tx, self.picked, self.now)?;
+        let begun = admitted.iter().filter_map(|claimed| {
+            let source = self.fresh.get(&claimed.lease.session_id)?;
+            Some([claimed.agent_id.as_str(), source])
+        });
+        self.rooms.begin(self.tx, begun.flatten())?;
+        Ok(admitted)
+    }
+}
+
+fn picked(mut row: Row, agent: &AgentId, owner: &str) -> Result<(Claimed, Option<Wanted>)> {
+    let lease = Lease { session_id: row.id(0)?, owner: owner.to_owned(), epoch: row.int(1)? };
+    let (unfinished, parked_at) = (row.id_or_null(2)?, row.time_or_null(3)?);
+    let wanted = row.id_or_null(4)?.map(|environment| Wanted { environment, parked_at });
+    Ok((Claimed { lease, agent_id: agent.clone(), unfinished }, wanted))
+}
