@@ -62,6 +62,7 @@ mod tests {
             bytes: 5,
             cut: false,
             rerun: None,
+            replay_of: None,
         }
     }
 

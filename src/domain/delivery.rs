@@ -81,13 +81,16 @@ pub struct Identity {
     /// What is unique within the source: the field's name and its value, at most 512 bytes of it
     /// or its SHA-256.
     pub key: String,
-    /// The header or JSON pointer that gave it; `body_hash` or `none` otherwise.
+    /// The header or JSON pointer that gave it; `body_hash`, `none` or `replay` otherwise.
     pub field: String,
     /// Whether something between sender and us may rewrite it (`X-Request-Id`).
     pub weak: bool,
 }
 
 impl Identity {
+    /// What stands in the place of the field where somebody has replayed a delivery.
+    pub const REPLAY: &str = "replay";
+
     pub fn to_json(&self) -> Value {
         json!({"field": self.field, "key": self.key, "weak": self.weak})
     }
@@ -126,6 +129,10 @@ pub struct Delivery {
     pub secret: Option<SecretName>,
     /// A delivery of the day before that had the same body under another id.
     pub possible_replay_of: Option<DeliveryId>,
+    /// The sender's delivery that this one repeats by somebody's order; never itself a replay.
+    pub replay_of: Option<DeliveryId>,
+    /// Replays of it that were accepted.
+    pub n_replays: i64,
 }
 
 impl Delivery {
@@ -153,6 +160,8 @@ impl Delivery {
             "erased_at": self.erased_at,
             "secret": self.secret.as_ref().map(SecretName::to_json),
             "possible_replay_of": self.possible_replay_of,
+            "replay_of": self.replay_of,
+            "replays": self.n_replays,
         })
     }
 

@@ -67,9 +67,12 @@ pub struct Origin {
     pub bytes: i64,
     /// Whether the text holds less than the payload; the `delivery` tool reads the rest.
     pub cut: bool,
-    /// Set on the one kind of second message that a delivery may have.
+    /// Set on the one kind of second message that a delivery itself may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun: Option<i64>,
+    /// The delivery of which this one is a replay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_of: Option<DeliveryId>,
 }
 
 /// The reason on an idle event.
@@ -282,6 +285,7 @@ mod tests {
             bytes: 7,
             cut: true,
             rerun: Some(2),
+            replay_of: Some(DeliveryId::new(Timestamp(0))),
         };
         for text in ["", "bell", "{\"a\": [\"\\n\"]}", &every, &every.repeat(50)] {
             for origin in [None, Some(origin.clone())] {

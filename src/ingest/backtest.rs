@@ -345,7 +345,7 @@ impl Run {
 
 /// The request as far as it is kept: without its query, and without the values of headers that
 /// carry a secret.
-fn head(entry: &Entry, kept: &Kept) -> Head {
+pub(super) fn head(entry: &Entry, kept: &Kept) -> Head {
     let stored: HashMap<String, Vec<String>> =
         serde_json::from_str(&kept.headers).unwrap_or_default();
     let mut headers = HeaderMap::new();
@@ -363,7 +363,7 @@ fn head(entry: &Entry, kept: &Kept) -> Head {
     Head { endpoint: entry.endpoint(), method: Method::POST, url, headers, request_id }
 }
 
-fn status(destination: &Destination) -> Status {
+pub(super) fn status(destination: &Destination) -> Status {
     match destination {
         Destination::Held { .. } => Status::Held,
         Destination::Filtered { .. } => Status::Filtered,

@@ -7,6 +7,7 @@
 //! is revealed before that either; a successful answer means committed. Left out: running the agent,
 //! and waking whoever does: the caller rings.
 
+mod again;
 mod backtest;
 mod bounds;
 mod certificates;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
+pub use again::{NotReplayed, Order};
 pub use backtest::{Backtest, Counts, DELIVERIES_MAX, Difference, Report, Trying, Verdicts};
 pub use bounds::{Bounds, Lane, Options, Permit};
 pub use explain::{Captured, Destination, Explanation, Let};
@@ -64,8 +66,7 @@ use crate::{
     id::{AgentId, DeliveryId, EventId, Id, RefusalId, SessionId, WebhookRequestId},
     metrics::{Received, SourceCounters},
     store::{
-        self, Accepted, Body, MessageBody, NewDelivery, Refusal, Refused, ReplayCheck, Route,
-        Store, Verdict,
+        self, Body, MessageBody, NewDelivery, Refusal, Refused, ReplayCheck, Route, Store, Verdict,
     },
 };
 
@@ -265,21 +266,19 @@ impl Ingest {
             body: Body::Inline(bytes),
             secret,
             replay,
+            replay_of: None,
             rerun_failed: entry.source.definition.on_redelivery == OnRedelivery::RerunFailed,
             waiting_max: self.bounds.waiting_messages_max(),
         };
-        let accepted = self.commit(delivery).await?;
-        if accepted.verdict == Verdict::Accepted {
-            entry.waiting.add_one();
+        let demanded = sender.preset.and_then(|preset| preset.answer.as_ref());
+        match self.commit(entry, delivery, demanded).await {
+            Ok(Ok(answer)) => Ok(Taken::Stored(answer)),
+            // Nothing but a replay finds something erased.
+            Ok(Err(Refused::SessionFull | Refused::Erased)) => {
+                Err(Reject::Busy("the session has too many messages waiting"))
+            }
+            Err(error) => Err(reject(error)),
         }
-        Ok(Taken::Stored(Answer {
-            verdict: accepted.verdict,
-            agent_id: accepted.agent_id,
-            session_id: accepted.session_id,
-            delivery_id: accepted.delivery_id,
-            attempt: accepted.attempt,
-            demanded: sender.preset.and_then(|preset| preset.answer.as_ref()),
-        }))
     }
 
     /// Who calls, and with what; or the answer to what is only asked.
@@ -366,12 +365,17 @@ impl Ingest {
     }
 
     /// Large parts go first, in pieces; then the one transaction.
-    async fn commit(&self, mut delivery: NewDelivery) -> Result<Accepted, Reject> {
+    async fn commit(
+        &self,
+        entry: &Entry,
+        mut delivery: NewDelivery,
+        demanded: Option<&'static Demanded>,
+    ) -> store::Result<Result<Answer, Refused>> {
         if let Body::Inline(bytes) = &delivery.body
             && Store::is_large(bytes.len())
         {
             let put = self.store.put_chunks(delivery.id.as_str(), bytes.clone());
-            delivery.body = Body::Chunks(put.await.map_err(reject)?);
+            delivery.body = Body::Chunks(put.await?);
         }
         if let Route::To(dispatch) = &mut delivery.route
             && let MessageBody::Inline(text) = &mut dispatch.message
@@ -379,15 +383,23 @@ impl Ingest {
         {
             let text = std::mem::take(text);
             let put = self.store.put_chunks(dispatch.event_id.as_str(), text.into());
-            dispatch.message = MessageBody::Chunks(put.await.map_err(reject)?);
+            dispatch.message = MessageBody::Chunks(put.await?);
         }
-        match self.store.accept(delivery).await {
-            Ok(Ok(accepted)) => Ok(accepted),
-            Ok(Err(Refused::SessionFull)) => {
-                Err(Reject::Busy("the session has too many messages waiting"))
-            }
-            Err(error) => Err(reject(error)),
+        let accepted = match self.store.accept(delivery).await? {
+            Ok(accepted) => accepted,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        if accepted.verdict == Verdict::Accepted {
+            entry.waiting.add_one();
         }
+        Ok(Ok(Answer {
+            verdict: accepted.verdict,
+            agent_id: accepted.agent_id,
+            session_id: accepted.session_id,
+            delivery_id: accepted.delivery_id,
+            attempt: accepted.attempt,
+            demanded,
+        }))
     }
 
     fn refuse(&self, head: &Head, refused: gate::Refused, at: Timestamp) -> Reject {

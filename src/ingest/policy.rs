@@ -86,7 +86,12 @@ impl Policy {
             }
             Some(Err(reason)) => return Decision::Held(format!("the filter failed: {reason}")),
         }
-        for (n, rule) in self.rules.iter().enumerate() {
+        self.by_rule(facts, |_| true)
+    }
+
+    /// By the first rule that fits, of those that are asked.
+    fn by_rule(&self, facts: &Facts<'_>, is_asked: impl Fn(&Rule) -> bool) -> Decision {
+        for (n, rule) in self.rules.iter().enumerate().filter(|(_, rule)| is_asked(rule)) {
             match rule.when.holds(facts) {
                 Ok(false) => {}
                 Ok(true) => return rule.decide(n),
@@ -94,6 +99,12 @@ impl Policy {
             }
         }
         Decision::Routed(None)
+    }
+
+    /// What a rule decides about a delivery that somebody wants to run: nothing keeps it back, so the
+    /// filter, ignored actors and rules with a verdict are as if they were not there.
+    pub(super) fn release(&self, facts: &Facts<'_>) -> Decision {
+        self.by_rule(facts, |rule| rule.verdict.is_none())
     }
 
     fn own_actor(&self, facts: &Facts<'_>) -> Option<String> {

@@ -220,6 +220,11 @@ impl Snapshot {
         self.of_agents.get(agent)
     }
 
+    /// A source that was not removed.
+    pub fn source(&self, id: &SourceId) -> Option<&Entry> {
+        self.named.values().chain(self.of_agents.values()).find(|entry| entry.source.id == *id)
+    }
+
     /// All sources that let somebody in, by name.
     pub fn sources(&self) -> Vec<&Entry> {
         let mut entries: Vec<_> = self.named.values().chain(self.of_agents.values()).collect();

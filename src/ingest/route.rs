@@ -8,15 +8,16 @@ use std::fmt::Write;
 use super::{
     Address, Entry, Facts, new_message_id,
     policy::{Decision, Policy},
+    registry::AgentRef,
     render,
 };
 use crate::{
     domain::{
         event::{Block, EventBody, Origin},
-        source::Target,
+        source::{Target, WhenBusy},
         text::{clean, first_chars},
     },
-    id::{AgentId, Id, SessionId},
+    id::{AgentId, DeliveryId, Id, SessionId},
     store::{Dispatch, MessageBody, Route, RouteTarget},
 };
 
@@ -44,9 +45,42 @@ pub(super) fn route(entry: &Entry, facts: &Facts<'_>) -> Route {
         Decision::Routed(rule) => rule,
     };
     let address = rule.and_then(|n| entry.rules.get(n)).unwrap_or(own);
-    match dispatch(entry, policy, rule, address, facts) {
+    match dispatch(entry, policy, rule, address, facts, None) {
         Ok(dispatch) => Route::To(Box::new(dispatch)),
         Err(reason) => Route::Held { agent_id: agent_id(address), reason },
+    }
+}
+
+/// What somebody who replays a delivery wants of its route.
+#[derive(Clone, Copy)]
+pub(super) struct Release<'a> {
+    pub(super) first: &'a DeliveryId,
+    pub(super) agent: Option<&'a AgentRef>,
+    pub(super) version: Option<i64>,
+}
+
+/// The route of a delivery that somebody wants to run: what only keeps back does not. An agent or a
+/// version that was named is asked in a session of its own: the one that there is has another.
+pub(super) fn release(entry: &Entry, facts: &Facts<'_>, release: Release<'_>) -> Route {
+    let known = |address: &Address| {
+        let agent = release.agent.or(address.agent.as_ref().ok());
+        agent.map(|agent| agent.id.clone())
+    };
+    let own = &entry.address;
+    let policy = match &entry.policy {
+        Ok(policy) => policy,
+        Err(reason) => return Route::Held { agent_id: known(own), reason: reason.clone() },
+    };
+    let rule = match policy.release(facts) {
+        Decision::Held(reason) | Decision::Filtered(reason) => {
+            return Route::Held { agent_id: known(own), reason };
+        }
+        Decision::Routed(rule) => rule,
+    };
+    let address = rule.and_then(|n| entry.rules.get(n)).unwrap_or(own);
+    match dispatch(entry, policy, rule, address, facts, Some(release)) {
+        Ok(dispatch) => Route::To(Box::new(dispatch)),
+        Err(reason) => Route::Held { agent_id: known(address), reason },
     }
 }
 
@@ -57,12 +91,23 @@ fn dispatch(
     rule: Option<usize>,
     address: &Address,
     facts: &Facts<'_>,
+    release: Option<Release<'_>>,
 ) -> Result<Dispatch, String> {
-    let (agent, environment_id) = match (&address.agent, &address.environment) {
-        (Ok(agent), Ok(environment_id)) => (agent, environment_id),
-        (Err(reason), _) | (_, Err(reason)) => return Err(reason.clone()),
+    let named = release.and_then(|release| release.agent);
+    let agent = named.map_or_else(|| address.agent.as_ref().map_err(Clone::clone), Ok)?;
+    let environment_id = address.environment.as_ref().map_err(Clone::clone)?;
+    let version = release.and_then(|release| release.version);
+    let target = match named.is_some() || version.is_some() {
+        true => RouteTarget::New(SessionId::new(facts.at)),
+        false => target(entry, policy, rule, facts)?,
     };
-    let target = target(entry, policy, rule, facts)?;
+    let mut pace = entry.source.definition.pace();
+    if release.is_some() {
+        pace.turns_per_hour_max = None;
+        if pace.when_busy == WhenBusy::Skip {
+            pace.when_busy = WhenBusy::Queue;
+        }
+    }
     let payload = facts.payload;
     let rendered = match policy.message(rule) {
         None => render::render(&entry.source, payload),
@@ -83,6 +128,7 @@ fn dispatch(
             bytes: i64::try_from(payload.bytes.len()).unwrap_or(i64::MAX),
             cut: rendered.cut,
             rerun: None,
+            replay_of: release.map(|release| release.first.clone()),
         }),
     };
     let mut title = facts.source.to_owned();
@@ -92,14 +138,14 @@ fn dispatch(
     let (event_id, private) = new_message_id(facts.at);
     Ok(Dispatch {
         agent_id: agent.id.clone(),
-        agent_version: agent.version,
+        agent_version: version.unwrap_or(agent.version),
         environment_id: environment_id.clone(),
         target,
         title: first_chars(&title, TITLE_CHARS_MAX).0.to_owned(),
         event_id,
         message: MessageBody::Inline(body.to_text()),
         private,
-        pace: entry.source.definition.pace(),
+        pace,
     })
 }
 

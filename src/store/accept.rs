@@ -4,6 +4,7 @@
 //! the number of nodes; when it is routed to a session, then session, message and the session's due
 //! time are in the same commit. The unique constraint decides who is first, nothing else does.
 
+mod again;
 mod repeat;
 mod replay;
 
@@ -11,6 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 
+pub use self::again::ReplayOf;
 use self::repeat::{failed_session, repeat};
 pub use self::replay::ReplayCheck;
 pub(super) use self::replay::prune as prune_bodies_seen;
@@ -100,6 +102,8 @@ pub struct NewDelivery {
     pub secret: Option<SecretName>,
     /// For senders whose requests could be sent again under another id.
     pub replay: Option<ReplayCheck>,
+    /// Set on what somebody has replayed.
+    pub replay_of: Option<Box<ReplayOf>>,
     /// Whether a failed first one gets its message again.
     pub rerun_failed: bool,
     /// Messages that may wait in one session.
@@ -112,6 +116,17 @@ pub enum Verdict {
     Duplicate,
     Filtered,
     Held,
+}
+
+impl Verdict {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Accepted => "accepted",
+            Verdict::Duplicate => "duplicate",
+            Verdict::Filtered => "filtered",
+            Verdict::Held => "held",
+        }
+    }
 }
 
 /// What became of a request.
@@ -130,6 +145,8 @@ pub struct Accepted {
 pub enum Refused {
     /// The session has as many messages waiting as it may.
     SessionFull,
+    /// What should be replayed was erased meanwhile.
+    Erased,
 }
 
 pub(super) type Answer = Result<One>;
@@ -149,7 +166,8 @@ enum Place {
     Fresh(SessionId),
     Waiting(SessionId),
     Nowhere(Verdict, String),
-    Full,
+    /// It is not stored.
+    Refused(Refused),
 }
 
 /// Makes requests deliveries. Every node takes locks in one order, so that batches and workers do
@@ -161,7 +179,7 @@ pub(super) fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<
     let mut places = find_places(tx, deliveries, now)?;
     let mut order: Vec<usize> = (0..deliveries.len()).collect();
     order.sort_by_key(|&at| (&deliveries[at].source_id, &deliveries[at].identity.key));
-    let stored = order.iter().copied().filter(|&at| !matches!(places[at], Place::Full));
+    let stored = order.iter().copied().filter(|&at| !matches!(places[at], Place::Refused(_)));
     let stored: Vec<usize> = stored.collect();
     let rows: Vec<_> =
         stored.iter().map(|&at| delivery_row(&deliveries[at], &places[at])).collect();
@@ -177,8 +195,8 @@ pub(super) fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<
     let (mut sessions, mut inbox) = (Vec::new(), Vec::new());
     for &at in &order {
         let (delivery, place) = (&deliveries[at], &places[at]);
-        answers[at] = Some(if matches!(place, Place::Full) {
-            Err(Refused::SessionFull)
+        answers[at] = Some(if let Place::Refused(refused) = place {
+            Err(*refused)
         } else if is_first[at] {
             dispatch(tx, delivery, place, now, &mut sessions, &mut inbox)?
         } else {
@@ -188,7 +206,9 @@ pub(super) fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<
     tx.insert(INSERT_SESSION, &sessions)?;
     tx.insert(INSERT_INBOX, &inbox)?;
     let answers: Option<Vec<_>> = answers.into_iter().collect();
-    answers.ok_or(Error::Bug("an accept without an answer"))
+    let answers = answers.ok_or(Error::Bug("an accept without an answer"))?;
+    again::note(tx, deliveries, &answers, now)?;
+    Ok(answers)
 }
 
 const INSERT_DELIVERY: &str = "insert into deliveries (id, source_id, dedupe_key, identity_field, \
@@ -286,6 +306,11 @@ fn find_place(
     sessions: &BTreeMap<SessionId, Option<Seen>>,
     now: Timestamp,
 ) -> Result<Place> {
+    if let Some(replay) = &delivery.replay_of
+        && again::is_erased(tx, replay)?
+    {
+        return Ok(Place::Refused(Refused::Erased));
+    }
     let dispatch = match &delivery.route {
         Route::Held { reason, .. } => return Ok(Place::Nowhere(Verdict::Held, reason.clone())),
         Route::Filtered { reason, .. } => {
@@ -326,7 +351,7 @@ fn find_place(
     }
     // What is known already needs no room.
     if seen.n_waiting >= delivery.waiting_max && !is_known(tx, delivery)? {
-        return Ok(Place::Full);
+        return Ok(Place::Refused(Refused::SessionFull));
     }
     Ok(Place::Waiting(wanted))
 }
@@ -373,7 +398,7 @@ fn delivery_row<'a>(delivery: &'a NewDelivery, place: &'a Place) -> Vec<Value<'a
         Place::Fresh(id) | Place::Waiting(id) => ("accepted", Some("pending"), None, Some(id)),
         Place::Nowhere(Verdict::Filtered, reason) => ("filtered", None, Some(reason), None),
         Place::Nowhere(_, reason) => ("held", None, Some(reason), None),
-        Place::Full => unreachable!("a full session's delivery is not stored"),
+        Place::Refused(_) => unreachable!("a delivery that is refused is not stored"),
     };
     let (body, n_chunks) = match &delivery.body {
         Body::Inline(bytes) => (Some(bytes.clone()), 0),
@@ -432,7 +457,7 @@ fn dispatch<'a>(
     let agent_id = Some(&dispatch.agent_id);
     let (session_id, position) = match place {
         Place::Nowhere(verdict, _) => return Ok(Ok(accepted(*verdict, agent_id, None))),
-        Place::Full => return Err(Error::Bug("a full session was dispatched to")),
+        Place::Refused(_) => return Err(Error::Bug("a refused delivery was dispatched")),
         Place::Waiting(id) => (id.clone(), join(tx, delivery, dispatch.pace, id, now)?),
         Place::Fresh(id) => match settle_key(tx, delivery, dispatch, id)? {
             // Somebody else's delivery made the session of this key a moment before.

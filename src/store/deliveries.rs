@@ -1,6 +1,6 @@
 //! Deliveries as people look at them: lists, raw bodies, attempts, refusals, erasure.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
 
@@ -26,6 +26,15 @@ pub struct DeliveryFilter {
     pub outcome: Option<Outcome>,
     pub session_id: Option<SessionId>,
     pub event_type: Option<String>,
+    /// The first and the last moment of their arrival.
+    pub received: (Option<Timestamp>, Option<Timestamp>),
+    /// Replays of this one.
+    pub replay_of: Option<DeliveryId>,
+    /// None that is a replay.
+    pub originals: bool,
+    /// None of which a replay was accepted.
+    pub unreplayed: bool,
+    pub oldest_first: bool,
     pub cursor: Option<DeliveryId>,
     pub limit: usize,
 }
@@ -58,7 +67,8 @@ pub struct Refusal {
 const COLUMNS: &str = "d.id, d.source_id, r.name, d.status, d.outcome, d.reason, d.agent_id, \
     d.session_id, d.turn_id, d.event_type, d.dedupe_key, d.identity_field, d.identity_weak, \
     d.request_id, d.n_attempts, d.received_at, d.content_type, d.body_bytes, d.headers, d.erased_at, \
-    d.traceparent, d.secret, d.possible_replay_of \
+    d.traceparent, d.secret, d.possible_replay_of, d.replay_of, \
+    (select count(*) from deliveries p where p.replay_of = d.id and p.status = 'accepted') \
     from deliveries d join sources r on r.id = d.source_id";
 
 impl Store {
@@ -147,8 +157,31 @@ impl Store {
     }
 
     /// Removes body, headers and the message that still waits; the identity stays, so that the same
-    /// delivery does not run again. A message that is in the log stays there, as the log does.
+    /// delivery does not run again. A message that is in the log stays there, as the log does. The
+    /// replays of a delivery have its bytes, and go with it.
     pub async fn erase_delivery(&self, id: &DeliveryId, change: Change) -> Result<Delivery> {
+        let erased = self.erase_one(id, change.clone()).await?;
+        // Complete: a replay that is stored now finds the delivery erased.
+        for replay in self.replays(id).await? {
+            let details = serde_json::json!({"replay_of": id});
+            let change = Change { target: replay.to_string(), details, ..change.clone() };
+            self.erase_one(&replay, change).await?;
+        }
+        Ok(erased)
+    }
+
+    /// All replays of a delivery whose bytes are there.
+    async fn replays(&self, of: &DeliveryId) -> Result<Vec<DeliveryId>> {
+        let of = of.clone();
+        self.driver
+            .read(move |tx| {
+                let sql = "select id from deliveries where replay_of = $1 and erased_at is null";
+                tx.query(sql, &params![&of])?.into_iter().map(|mut row| row.id(0)).collect()
+            })
+            .await
+    }
+
+    async fn erase_one(&self, id: &DeliveryId, change: Change) -> Result<Delivery> {
         let (id, at) = (id.clone(), self.clock.now());
         self.driver
             .transaction(Lane::Work, move |tx| {
@@ -254,7 +287,7 @@ fn erase_waiting(tx: &mut Tx<'_>, session: &SessionId, id: &DeliveryId) -> Resul
     chunks::remove(tx, &row.text(1)?)
 }
 
-fn list_sql(filter: &DeliveryFilter) -> (String, Vec<Value<'_>>) {
+fn list_sql(filter: &DeliveryFilter) -> (String, Vec<Value<'static>>) {
     let mut sql = format!("select {COLUMNS} where 1 = 1");
     let mut values = Vec::new();
     // Constants of a closed list stand in the text: only so they lead to the indexes that are theirs.
@@ -264,24 +297,46 @@ fn list_sql(filter: &DeliveryFilter) -> (String, Vec<Value<'_>>) {
     if let Some(outcome) = filter.outcome {
         sql.push_str(&format!(" and d.outcome = '{}'", outcome.as_str()));
     }
-    let mut and = |text: &str, value| {
+    if filter.originals {
+        sql.push_str(" and d.replay_of is null");
+    }
+    if filter.unreplayed {
+        sql.push_str(
+            " and not exists (select 1 from deliveries p \
+             where p.replay_of = d.id and p.status = 'accepted')",
+        );
+    }
+    let mut and = |text: &str, value: Value<'static>| {
         values.push(value);
         sql.push_str(&format!(" and {text} ${}", values.len()));
     };
     if let Some(source) = &filter.source_id {
-        and("d.source_id =", source.into());
+        and("d.source_id =", source.to_string().into());
     }
     if let Some(session) = &filter.session_id {
-        and("d.session_id =", session.into());
+        and("d.session_id =", session.to_string().into());
     }
     if let Some(event_type) = &filter.event_type {
-        and("d.event_type =", event_type.into());
+        and("d.event_type =", event_type.clone().into());
     }
+    if let Some(of) = &filter.replay_of {
+        and("d.replay_of =", of.to_string().into());
+    }
+    // Ids sort by the time of arrival, and are what the indexes have.
+    let (first, last) = filter.received;
+    if let Some(first) = first {
+        and("d.id >=", DeliveryId::floor(first).to_string().into());
+    }
+    if let Some(last) = last {
+        let after = DeliveryId::floor(last.plus(Duration::from_millis(1)));
+        and("d.id <", after.to_string().into());
+    }
+    let (before, order) = if filter.oldest_first { (">", "") } else { ("<", " desc") };
     if let Some(cursor) = &filter.cursor {
-        and("d.id <", cursor.into());
+        and(&format!("d.id {before}"), cursor.to_string().into());
     }
     values.push((filter.limit as i64 + 1).into());
-    sql.push_str(&format!(" order by d.id desc limit ${}", values.len()));
+    sql.push_str(&format!(" order by d.id{order} limit ${}", values.len()));
     (sql, values)
 }
 
@@ -311,5 +366,7 @@ fn from_row(mut row: Row) -> Result<Delivery> {
         trace: super::queue::trace(&row.text(20)?)?,
         secret: row.text_or_null(21)?.as_deref().and_then(SecretName::parse),
         possible_replay_of: row.id_or_null(22)?,
+        replay_of: row.id_or_null(23)?,
+        n_replays: row.int(24)?,
     })
 }

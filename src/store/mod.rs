@@ -32,8 +32,8 @@ mod sources;
 mod windows;
 
 pub use accept::{
-    Accepted, Body, Dispatch, MessageBody, NewDelivery, Refused, ReplayCheck, Route, RouteTarget,
-    Verdict,
+    Accepted, Body, Dispatch, MessageBody, NewDelivery, Refused, ReplayCheck, ReplayOf, Route,
+    RouteTarget, Verdict,
 };
 pub use activity::{LastDelivery, LastSession};
 pub use audit::{AuditEntry, Change};
@@ -48,7 +48,7 @@ pub use prune::Pruned;
 pub use queue::{Claimed, Lease, Taken, TakenDelivery, TakenMessage, Urgency};
 pub use secrets::{SealedSecret, SecretInfo};
 pub use sessions::{NewMessage, NewSession, SessionFilter};
-pub use slices::{Kept, KeptBody, is_whole_slice};
+pub use slices::{Kept, KeptBody, Recorded, is_whole_slice};
 
 use std::{
     path::Path,

@@ -17,9 +17,10 @@ use crate::{
 /// Rows of one slice.
 const SLICE: i64 = 500;
 
-/// What is over and nobody has to look at.
+/// What is over and nobody has to look at; what was held is over once a replay was accepted.
 const FINISHED: &str = "(outcome is null or \
-    outcome not in ('pending', 'running', 'waiting', 'in_doubt')) and status <> 'held'";
+    outcome not in ('pending', 'running', 'waiting', 'in_doubt')) and (status <> 'held' or exists \
+    (select 1 from deliveries p where p.replay_of = deliveries.id and p.status = 'accepted'))";
 
 const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 

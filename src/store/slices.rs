@@ -3,7 +3,10 @@
 
 use bytes::Bytes;
 
-use super::{Error, Result, Store, driver::params};
+use super::{
+    Error, Result, Store,
+    driver::{Row, params},
+};
 use crate::{
     clock::Timestamp,
     domain::delivery::Status,
@@ -27,6 +30,16 @@ pub struct Kept {
     pub body: KeptBody,
 }
 
+/// One delivery as it is stored, for whoever repeats it.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub kept: Kept,
+    pub source_id: SourceId,
+    /// The sender's delivery, where this one is a replay itself.
+    pub replay_of: Option<DeliveryId>,
+    pub is_erased: bool,
+}
+
 #[derive(Clone, Debug)]
 pub enum KeptBody {
     Inline(Bytes),
@@ -36,11 +49,15 @@ pub enum KeptBody {
     Gone,
 }
 
+const COLUMNS: &str = "id, status, reason, agent_id, session_id, event_type, request_id, \
+    received_at, content_type, headers, body, n_chunks";
+
 /// Deliveries of one slice: with the largest bodies that a row holds, some 25 MB.
 const SLICE_MAX: i64 = 100;
 
 impl Store {
     /// Deliveries of a source after this one, the oldest first; fewer than a slice at the end.
+    /// Replays are left out: no sender sent them.
     pub async fn slice(
         &self,
         source: &SourceId,
@@ -50,38 +67,37 @@ impl Store {
         let source = source.clone();
         self.driver
             .read(move |tx| {
-                let rows = tx.query(
-                    "select id, status, reason, agent_id, session_id, event_type, request_id, \
-                     received_at, content_type, headers, body, n_chunks from deliveries \
-                     where source_id = $1 and id > $2 and id < $3 order by id limit $4",
-                    &params![&source, &after, &before, SLICE_MAX],
-                )?;
-                let kept = rows.into_iter().map(|mut row| {
-                    let status = Status::parse(&row.text(1)?);
-                    Ok(Kept {
-                        id: row.id(0)?,
-                        status: status.ok_or(Error::Bug("an unknown delivery status"))?,
-                        reason: row.text_or_null(2)?,
-                        agent_id: row.id_or_null(3)?,
-                        session_id: row.id_or_null(4)?,
-                        event_type: row.text_or_null(5)?,
-                        request_id: row.id(6)?,
-                        received_at: row.time(7)?,
-                        content_type: row.text_or_null(8)?,
-                        headers: row.text(9)?,
-                        body: match (row.bytes_or_null(10)?, row.int(11)?) {
-                            (Some(bytes), _) => KeptBody::Inline(bytes),
-                            (None, 0) => KeptBody::Gone,
-                            (None, _) => KeptBody::Large,
-                        },
-                    })
-                });
-                kept.collect()
+                let sql = format!(
+                    "select {COLUMNS} from deliveries \
+                     where source_id = $1 and id > $2 and id < $3 and replay_of is null \
+                     order by id limit $4"
+                );
+                let mut rows = tx.query(&sql, &params![&source, &after, &before, SLICE_MAX])?;
+                rows.iter_mut().map(kept).collect()
             })
             .await
     }
 
-    /// How many deliveries of a source lie between two, counted no further than `n_max`.
+    /// One delivery with what it was made of.
+    pub async fn recorded(&self, id: &DeliveryId) -> Result<Recorded> {
+        let id = id.clone();
+        self.driver
+            .read(move |tx| {
+                let sql = format!(
+                    "select {COLUMNS}, source_id, replay_of, erased_at from deliveries where id = $1"
+                );
+                let mut row = tx.first(&sql, &params![&id])?.ok_or(Error::NotFound)?;
+                Ok(Recorded {
+                    source_id: row.id(12)?,
+                    replay_of: row.id_or_null(13)?,
+                    is_erased: row.time_or_null(14)?.is_some(),
+                    kept: kept(&mut row)?,
+                })
+            })
+            .await
+    }
+
+    /// How many deliveries of a source lie between two, replays too, counted no further than `n_max`.
     pub async fn count_deliveries(
         &self,
         source: &SourceId,
@@ -99,6 +115,27 @@ impl Store {
             })
             .await
     }
+}
+
+fn kept(row: &mut Row) -> Result<Kept> {
+    let status = Status::parse(&row.text(1)?);
+    Ok(Kept {
+        id: row.id(0)?,
+        status: status.ok_or(Error::Bug("an unknown delivery status"))?,
+        reason: row.text_or_null(2)?,
+        agent_id: row.id_or_null(3)?,
+        session_id: row.id_or_null(4)?,
+        event_type: row.text_or_null(5)?,
+        request_id: row.id(6)?,
+        received_at: row.time(7)?,
+        content_type: row.text_or_null(8)?,
+        headers: row.text(9)?,
+        body: match (row.bytes_or_null(10)?, row.int(11)?) {
+            (Some(bytes), _) => KeptBody::Inline(bytes),
+            (None, 0) => KeptBody::Gone,
+            (None, _) => KeptBody::Large,
+        },
+    })
 }
 
 /// Whether there may be more behind a slice.

@@ -136,6 +136,11 @@ impl Error {
         }
     }
 
+    /// What the caller is told.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn with_code(mut self, code: &'static str) -> Error {
         self.code = Some(code);
         self

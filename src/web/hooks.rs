@@ -134,12 +134,7 @@ pub(super) struct Shown<'a> {
 
 pub(super) fn shown<'a>(answer: &'a Answer, request_id: &'a WebhookRequestId) -> Shown<'a> {
     Shown {
-        status: match answer.verdict {
-            Verdict::Accepted => "accepted",
-            Verdict::Duplicate => "duplicate",
-            Verdict::Filtered => "filtered",
-            Verdict::Held => "held",
-        },
+        status: answer.verdict.as_str(),
         agent_id: answer.agent_id.as_ref().map(Id::as_str),
         session_id: answer.session_id.as_ref().map(Id::as_str),
         delivery_id: Some(answer.delivery_id.as_str()),

@@ -127,14 +127,17 @@ impl Query {
 
     /// Where the page begins, as the store said it.
     pub(super) fn page<T: FromStr>(&self, list: &str) -> Result<Option<T>> {
-        let Some(text) = self.text("page") else { return Ok(None) };
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-        let cursor = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-        let cursor = cursor.as_deref().and_then(|text| text.split_once(':'));
-        let place = cursor.filter(|(of, _)| *of == list).and_then(|(_, place)| place.parse().ok());
-        let message = "is not a page of this list in this order";
-        place.map(Some).ok_or_else(|| Problem::new("page", message).into())
+        Ok(self.text("page").map(|text| place(list, text)).transpose()?)
     }
+}
+
+/// The place that a cursor of a list says.
+pub(super) fn place<T: FromStr>(list: &str, text: &str) -> Result<T, Problem> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+    let cursor = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    let cursor = cursor.as_deref().and_then(|text| text.split_once(':'));
+    let place = cursor.filter(|(of, _)| *of == list).and_then(|(_, place)| place.parse().ok());
+    place.ok_or_else(|| Problem::new("page", "is not a page of this list in this order"))
 }
 
 fn wrong_word(key: &str, wanted: &str) -> Error {

@@ -105,6 +105,7 @@ impl World {
                 bytes: body.len() as i64,
                 cut: text != body,
                 rerun: None,
+                replay_of: None,
             }),
         };
         let (event_id, private) = ingest::new_message_id(at);
@@ -139,6 +140,7 @@ impl World {
             body_bytes: body.len(),
             secret: None,
             replay: None,
+            replay_of: None,
             rerun_failed: false,
             waiting_max: 10_000,
         };

@@ -32,6 +32,8 @@ create table deliveries (
   secret text {c},
   -- A delivery of the day before that had the same body under another id.
   possible_replay_of text {c},
+  -- The sender's delivery whose bytes this one is made of, by somebody's order.
+  replay_of text {c},
   constraint deliveries_identity unique (source_id, dedupe_key),
   constraint accepted_has_outcome check ((status = 'accepted') = (outcome is not null)),
   constraint accepted_has_session check (status <> 'accepted' or session_id is not null),
@@ -44,6 +46,9 @@ create index deliveries_by_session on deliveries (session_id, id) where session_
 -- The lists of what needs a person.
 create index deliveries_held on deliveries (id) where status = 'held';
 create index deliveries_failed on deliveries (id) where outcome = 'failed' or outcome = 'in_doubt';
+
+-- The replays of a delivery: few, so that nothing that senders send is in here.
+create index deliveries_by_replay on deliveries (replay_of, id) where replay_of is not null;
 
 -- How long the oldest delivery of a source has waited for its turn.
 create index deliveries_pending on deliveries (source_id, id) where outcome = 'pending';

@@ -44,16 +44,22 @@ async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
         ),
     };
     let wanted = Outcome::ALL.map(Outcome::as_str).join(", ");
+    let newest_first = query.newest_first(true)?;
+    let list = if newest_first { "deliveries" } else { "deliveries.asc" };
     let filter = DeliveryFilter {
         source_id: source.map(|source| source.id),
         status: query.word("status", Status::parse, "accepted, filtered or held")?,
         outcome: query.word("outcome", Outcome::parse, &format!("one of {wanted}"))?,
         session_id: query.get("session_id")?,
         event_type: query.text("event_type").map(str::to_owned),
-        cursor: query.page("deliveries")?,
+        received: query.range("received_at")?,
+        replay_of: query.get("replay_of")?,
+        oldest_first: !newest_first,
+        cursor: query.page(list)?,
         limit: query.limit(LIMIT.0, LIMIT.1)?,
+        ..DeliveryFilter::default()
     };
-    Ok(page("deliveries", app.store.deliveries(filter).await?, Delivery::to_json))
+    Ok(page(list, app.store.deliveries(filter).await?, Delivery::to_json))
 }
 
 async fn retrieve(State(app): State<App>, At(id): At<DeliveryId>) -> Result<Json<Value>> {

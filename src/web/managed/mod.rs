@@ -11,6 +11,7 @@ mod backtests;
 mod deliveries;
 mod environments;
 mod events;
+mod replays;
 mod secrets;
 mod sessions;
 mod source_form;
@@ -32,6 +33,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(trials::routes())
         .merge(backtests::routes())
         .merge(deliveries::routes())
+        .merge(replays::routes())
         .merge(api_keys::routes())
         .merge(audit::routes())
 }

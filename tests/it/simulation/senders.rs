@@ -68,6 +68,7 @@ impl Names {
                 bytes: payload.len() as i64,
                 cut: event.cut,
                 rerun: None,
+                replay_of: None,
             }),
         };
         NewDelivery {
@@ -90,6 +91,7 @@ impl Names {
             body: Body::Inline(payload.into()),
             secret: None,
             replay: None,
+            replay_of: None,
             rerun_failed: shop.rerun_failed,
             waiting_max,
         }

@@ -77,6 +77,8 @@ async fn a_first_request_is_delivery_session_and_message_at_once(bench: Bench) {
             erased_at: None,
             secret: None,
             possible_replay_of: None,
+            replay_of: None,
+            n_replays: 0,
         }
     );
     let session = bench.store.session(&session_id).await.unwrap();

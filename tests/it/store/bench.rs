@@ -156,6 +156,7 @@ impl Bench {
             body: Body::Inline(body.into()),
             secret: None,
             replay: None,
+            replay_of: None,
             rerun_failed: false,
             waiting_max: WAITING_MAX,
         });
@@ -372,6 +373,7 @@ impl Draft {
             bytes: self.0.body_bytes as i64,
             cut: false,
             rerun: None,
+            replay_of: None,
         };
         let content = vec![Block::text(text)];
         let message = EventBody::UserMessage { content, origin: Some(origin) };

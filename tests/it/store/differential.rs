@@ -252,6 +252,7 @@ impl World {
                 bytes: body.len() as i64,
                 cut: false,
                 rerun: None,
+                replay_of: None,
             };
             let content = vec![Block::text(format!("message {n}"))];
             let message = EventBody::UserMessage { content, origin: Some(origin) };
@@ -310,6 +311,7 @@ impl World {
                 body_hash: [u8::from(n.is_multiple_of(2)); 32],
                 hold: n.is_multiple_of(4),
             }),
+            replay_of: None,
             rerun_failed: request.rerun_failed,
             waiting_max: request.waiting_max,
         }

@@ -10,6 +10,7 @@ mod hooks;
 mod managed;
 mod metrics;
 mod own;
+mod replays;
 mod routing;
 pub mod server;
 mod sessions;
