@@ -9,6 +9,7 @@ use super::{
     client::cause,
     context::{Context, str},
     failure::{Failure, Result},
+    moment::duration,
     sse::{Item, Parser},
     table::{Cell, Table, one_line},
 };
@@ -30,20 +31,6 @@ pub(super) struct Args {
     /// Differences to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     differences: u32,
-}
-
-fn duration(text: &str) -> std::result::Result<Duration, String> {
-    let wrong = || "must be a number and `d`, `h`, `m` or `s`, such as 7d".to_owned();
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let n: u64 = text.strip_suffix(unit).and_then(|n| n.parse().ok()).ok_or_else(wrong)?;
-    let seconds = match unit {
-        'd' => 24 * 3600,
-        'h' => 3600,
-        'm' => 60,
-        's' => 1,
-        _ => return Err(wrong()),
-    };
-    n.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {

@@ -133,7 +133,7 @@ fn table(listing: &Listing, names: &Names, now: Timestamp) -> Table {
     let outcome = if has_reasons { "OUTCOME…" } else { "OUTCOME" };
     let mut headings = vec!["ID", "RECEIVED", "SOURCE…", "EVENT…", "STATUS", outcome, "TRIES?"];
     // Most lists have none.
-    let has_replays = listing.data.iter().any(|it| it["possible_replay_of"].is_string());
+    let has_replays = listing.data.iter().any(|it| !replay(it).is_empty());
     headings.extend(has_replays.then_some("REPLAY"));
     headings.push("SESSION?");
     let mut table = Table::new(&headings);
@@ -153,13 +153,23 @@ fn table(listing: &Listing, names: &Names, now: Timestamp) -> Table {
             Cell::new(if attempts > 1 { attempts.to_string() } else { String::new() }),
         ];
         if has_replays {
-            let is_one = delivery["possible_replay_of"].is_string();
-            row.push(Cell::badge(if is_one { "possible" } else { "" }));
+            row.push(Cell::badge(replay(delivery)));
         }
         row.push(Cell::new(str(&delivery["session_id"])));
         table.row(row);
     }
     table
+}
+
+/// What a list says about a delivery's replays.
+fn replay(delivery: &Value) -> &'static str {
+    let is_replayed = delivery["replays"].as_i64().is_some_and(|n| n > 0);
+    match delivery["possible_replay_of"].is_string() {
+        _ if delivery["replay_of"].is_string() => "replay",
+        _ if is_replayed => "replayed",
+        true => "possible",
+        false => "",
+    }
 }
 
 /// The delivery's JSON.
@@ -176,7 +186,9 @@ async fn show(id: &str, context: &mut Context<'_>) -> Result<Exit> {
         return Ok(Exit::Fine);
     }
     let now = context.io.clock.now();
-    context.print_fields(&fields(&delivery, now))?;
+    let query = [("replay_of", id)];
+    let replays = context.client.list("list its replays", &PATH, &query, None, REPLAYS_MAX).await?;
+    context.print_fields(&fields(&delivery, &replays, now))?;
     let style = context.io.style();
     for (at, (name, values)) in delivery["headers"].as_object().into_iter().flatten().enumerate() {
         if at == 0 {
@@ -190,7 +202,10 @@ async fn show(id: &str, context: &mut Context<'_>) -> Result<Exit> {
     Ok(Exit::Fine)
 }
 
-fn fields(delivery: &Value, now: Timestamp) -> Fields {
+/// Replays that are shown with a delivery, the newest ones.
+const REPLAYS_MAX: usize = 10;
+
+fn fields(delivery: &Value, replays: &Listing, now: Timestamp) -> Fields {
     let text = |name: &str| Cell::new(str(&delivery[name]));
     let mut fields = Fields::default();
     fields
@@ -209,11 +224,20 @@ fn fields(delivery: &Value, now: Timestamp) -> Fields {
     let from = match str(&identity["field"]) {
         "none" => "made up: the sender gave none".to_owned(),
         "body_hash" => "hash of the body: the sender gave none".to_owned(),
+        "replay" => "made up for a replay".to_owned(),
         field => format!("from {field}{weak}"),
     };
     fields.with("identity", Cell::new(str(&identity["key"])), &from);
     if let Some(earlier) = delivery["possible_replay_of"].as_str() {
         fields.with("replay", Cell::badge("possible"), &format!("{earlier} had the same body"));
+    }
+    fields.add("replay of", text("replay_of"));
+    for replay in &replays.data {
+        let became = format!("{} {}", str(&replay["status"]), str(&replay["outcome"]));
+        fields.with("replayed as", Cell::new(str(&replay["id"])), became.trim_end());
+    }
+    if replays.next_page.is_some() {
+        fields.add("", Cell::dim("and by older ones"));
     }
     if let Some(name) = delivery["secret"]["name"].as_str() {
         let version = format!("version {}", delivery["secret"]["version"]);

@@ -17,6 +17,9 @@ mod failure;
 mod follow;
 mod io;
 mod keys;
+mod listen;
+mod moment;
+mod replay;
 mod secrets;
 mod send;
 mod sessions;
@@ -75,6 +78,12 @@ pub enum Command {
     /// List deliveries; show, inspect and erase one
     #[command(after_help = deliveries::EXAMPLES)]
     Deliveries(Box<With<deliveries::Args>>),
+    /// Replay deliveries, one by one or those of a source that fit
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(Box<With<replay::Args>>),
+    /// Forward the deliveries of a source to a local URL, for development
+    #[command(after_help = listen::EXAMPLES)]
+    Listen(Box<With<listen::Args>>),
     /// List sessions; show or create one
     #[command(after_help = sessions::EXAMPLES)]
     Sessions(Box<With<sessions::Args>>),
@@ -131,6 +140,8 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> failure::Resul
         Command::Send(with) => Box::pin(send::run(with.args, context)).await,
         Command::Tail(with) => Box::pin(tail::run(with.args, context)).await,
         Command::Deliveries(with) => Box::pin(deliveries::run(with.args, context)).await,
+        Command::Replay(with) => Box::pin(replay::run(with.args, context)).await,
+        Command::Listen(with) => Box::pin(listen::run(with.args, context)).await,
         Command::Sessions(with) => Box::pin(sessions::run(with.args, context)).await,
         Command::Agents(with) => Box::pin(agents::run(with.args, context)).await,
         Command::Sources(with) => Box::pin(sources::run(with.args, context)).await,
@@ -145,6 +156,8 @@ impl Command {
             Command::Send(with) => &with.global,
             Command::Tail(with) => &with.global,
             Command::Deliveries(with) => &with.global,
+            Command::Replay(with) => &with.global,
+            Command::Listen(with) => &with.global,
             Command::Sessions(with) => &with.global,
             Command::Agents(with) => &with.global,
             Command::Sources(with) => &with.global,

@@ -99,9 +99,15 @@ impl Bell {
 
     /// Stops the server and starts it again, at the same address.
     pub async fn hang_again(self) -> Bell {
+        self.hang_again_after(std::future::ready(())).await
+    }
+
+    /// The same, with something that happens in between.
+    pub async fn hang_again_after(self, meanwhile: impl Future<Output = ()>) -> Bell {
         let Bell { server, directory } = self;
         let address = server.address.to_string();
         server.stop().await;
+        meanwhile.await;
         Bell { server: start(directory.path(), &address).await, directory }
     }
 

@@ -1,6 +1,7 @@
 //! The command line client against a whole server: its API, its worker, its built-in model.
 
 mod bell;
+mod replays;
 
 use std::sync::{
     Arc,
