@@ -312,6 +312,28 @@ await story('many bells, long names, and things that go wrong', async () => {
   await inspect(page, 'agents-long-key', 2);
 });
 
+await story('what was kept back is released with a button, and replayed', async () => {
+  await page.goto(`${world.base}/sources/code`);
+  const rows = page.locator('.deliveries li');
+  const n = await rows.count();
+  await page.getByRole('button', { name: /^Release/ }).last().click();
+  await page.getByRole('status').getByText('It was replayed').waitFor();
+  await until('the new one is listed', async () => (await rows.count()) === n + 1);
+  await rows.first().getByText('Replay of').waitFor();
+  await rows.getByText('replayed', { exact: true }).waitFor();
+  // The list is asked for again meanwhile, and what was said stays.
+  await rows.first().getByText('succeeded').waitFor();
+  await page.getByRole('status').getByText('It was replayed').waitFor();
+  assert.ok(!page.url().includes('csrf'));
+  await inspect(page, 'source-replayed');
+  await rows.first().getByRole('button', { name: /^Replay/ }).click();
+  await until('another one is listed', async () => (await rows.count()) === n + 2);
+  await rows.first().getByRole('link', { name: /^Session/ }).click();
+  await page.locator('.origin').getByText('replay', { exact: true }).waitFor();
+  await inspect(page, 'session-replayed', 2);
+  quiet(page);
+});
+
 await story('the server stops while pages are open', async () => {
   await page.goto(`${world.base}/sessions/${session}`);
   await until('the page listens', () => world.streams() > 0);

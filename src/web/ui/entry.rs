@@ -93,6 +93,8 @@ struct OriginLine {
     bytes: String,
     cut: bool,
     rerun: bool,
+    /// The delivery that it repeats by somebody's order.
+    replay_of: Option<String>,
 }
 
 #[derive(Debug)]
@@ -280,6 +282,7 @@ fn message(content: &[Block], origin: Option<&Origin>, waiting: bool) -> Kind {
         bytes: bytes(origin.bytes),
         cut: origin.cut,
         rerun: origin.rerun.is_some(),
+        replay_of: origin.replay_of.as_ref().map(ToString::to_string),
     };
     Kind::Delivery { origin, payload: Payload::new(data), more, waiting }
 }

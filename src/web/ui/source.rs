@@ -6,7 +6,7 @@
 use askama::Template;
 use axum::{
     extract::{Path, State},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use serde_json::json;
 
@@ -14,19 +14,26 @@ use super::{
     super::App,
     deliveries,
     fault::Fault,
-    guard::{Fields, Visitor},
+    guard::{Fields, Posted, Visitor, is_fragment},
     page as rendered,
     view::{Moment, Shell},
 };
 use crate::{
     clock::Timestamp,
     domain::{ManagedBy, text::printable},
-    ingest::{Entry, Sender},
+    ingest::{Entry, Sender, Snapshot},
 };
 
 #[derive(Template)]
 #[template(path = "source.html")]
 struct Page {
+    shell: Shell,
+    panel: Panel,
+}
+
+#[derive(Template)]
+#[template(path = "source.html", block = "last")]
+struct LastFragment {
     shell: Shell,
     panel: Panel,
 }
@@ -50,6 +57,7 @@ struct Panel {
     /// Whom it leads to where no rule says otherwise: id and name.
     agent: Option<(String, String)>,
     deliveries: Vec<deliveries::Row>,
+    replayed: Option<deliveries::Replayed>,
 }
 
 #[derive(Debug)]
@@ -69,13 +77,43 @@ pub(super) async fn page(
     Path(name): Path<String>,
     query: Fields,
 ) -> Result<Response, Fault> {
-    let now = app.store.clock().now();
     let snapshot = app.ingest.registry.snapshot();
-    let entry = snapshot.named_source(&name);
-    let entry = entry.ok_or_else(|| Fault::not_found("There is no such source."))?;
+    let panel = panel(&app, &visitor, find(&snapshot, &name)?).await?;
+    if query.text("part") == Some("deliveries") {
+        return rendered(&DeliveriesFragment { panel });
+    }
+    rendered(&Page { shell: Shell::new(visitor, "agents", app.store.clock().now()), panel })
+}
+
+pub(super) async fn replay(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    posted: Posted,
+) -> Result<Response, Fault> {
+    let Posted { visitor, form } = posted;
+    let snapshot = app.ingest.registry.snapshot();
+    let entry = find(&snapshot, &name)?;
+    let replayed = deliveries::replay(&app, &visitor, &entry.source.id, &form.fields).await?;
+    let status = replayed.status();
+    let panel = Panel { replayed: Some(replayed), ..panel(&app, &visitor, entry).await? };
+    let shell = Shell::new(visitor, "agents", app.store.clock().now());
+    let page = if is_fragment(&form.headers) {
+        rendered(&LastFragment { shell, panel })
+    } else {
+        rendered(&Page { shell, panel })
+    };
+    Ok((status, page?).into_response())
+}
+
+fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Entry, Fault> {
+    snapshot.named_source(name).ok_or_else(|| Fault::not_found("There is no such source."))
+}
+
+async fn panel(app: &App, visitor: &Visitor, entry: &Entry) -> Result<Panel, Fault> {
+    let now = app.store.clock().now();
     let source = &entry.source;
     let agent = entry.address.agent.as_ref().ok();
-    let panel = Panel {
+    Ok(Panel {
         name: printable(&source.name),
         url: app.url(&source.path()),
         broken: entry.broken().map(printable),
@@ -84,12 +122,9 @@ pub(super) async fn page(
         sender: entry.sender.as_ref().map(sender).unwrap_or_default(),
         secret: secret(entry, now),
         agent: agent.map(|agent| (agent.id.to_string(), printable(&agent.name))),
-        deliveries: deliveries::last(&app, &source.id, now).await?,
-    };
-    if query.text("part") == Some("deliveries") {
-        return rendered(&DeliveriesFragment { panel });
-    }
-    rendered(&Page { shell: Shell::new(visitor, "agents", now), panel })
+        deliveries: deliveries::last(app, visitor, &source.id, now).await?,
+        replayed: None,
+    })
 }
 
 /// The sender's name where it is known, else what opens the gate.

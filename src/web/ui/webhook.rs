@@ -51,6 +51,13 @@ struct PanelFragment {
 }
 
 #[derive(Template)]
+#[template(path = "webhook_panel.html", block = "last")]
+struct LastFragment {
+    shell: Shell,
+    panel: Panel,
+}
+
+#[derive(Template)]
 #[template(path = "webhook_panel.html", block = "deliveries")]
 struct DeliveriesFragment {
     panel: Panel,
@@ -68,6 +75,7 @@ struct Panel {
     may_change: bool,
     overlaps: &'static [(u64, &'static str)],
     deliveries: Vec<deliveries::Row>,
+    replayed: Option<deliveries::Replayed>,
     /// A token that was made just now.
     made: Option<String>,
     /// What was done, or what was wrong.
@@ -137,6 +145,28 @@ pub(super) async fn store_token(
     answer(&app, visitor, panel, &form.headers)
 }
 
+pub(super) async fn replay(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Result<Response, Fault> {
+    let Posted { visitor, form } = posted;
+    let agent = find(&app, &id)?;
+    let snapshot = app.ingest.registry.snapshot();
+    let entry = snapshot.agent_source(agent.id.as_str());
+    let entry = entry.ok_or_else(|| Fault::not_found("This agent has no endpoint any more."))?;
+    let replayed = deliveries::replay(&app, &visitor, &entry.source.id, &form.fields).await?;
+    let status = replayed.status();
+    let panel = Panel { replayed: Some(replayed), ..panel(&app, &visitor, &agent).await? };
+    let shell = Shell::new(visitor, "agents", app.store.clock().now());
+    let page = if is_fragment(&form.headers) {
+        rendered(&LastFragment { shell, panel })
+    } else {
+        rendered(&Page { shell, panel })
+    };
+    Ok((status, page?).into_response())
+}
+
 /// The token that somebody pasted.
 fn pasted(fields: &Fields) -> Result<SecretString, &'static str> {
     let token = fields.text("token").map(str::trim).unwrap_or_default();
@@ -191,7 +221,7 @@ async fn panel(app: &App, visitor: &Visitor, agent: &Agent) -> Result<Panel, Fau
     let now = app.store.clock().now();
     let deliveries = match entry {
         None => Vec::new(),
-        Some(entry) => deliveries::last(app, &entry.source.id, now).await?,
+        Some(entry) => deliveries::last(app, visitor, &entry.source.id, now).await?,
     };
     let token = snapshot.secret(&key).map(|info| TokenInfo {
         version: info.version,
@@ -213,6 +243,7 @@ async fn panel(app: &App, visitor: &Visitor, agent: &Agent) -> Result<Panel, Fau
         may_change: visitor.may_change && !archived,
         overlaps: &OVERLAPS,
         deliveries,
+        replayed: None,
         made: None,
         done: None,
         problem: None,
