@@ -99,7 +99,8 @@ impl Bell {
 
     /// Stops the server and starts it again, at the same address.
     pub async fn hang_again(self) -> Bell {
-        self.hang_again_after(std::future::ready(())).await
+        // A server and its start are a large future.
+        Box::pin(self.hang_again_after(std::future::ready(()))).await
     }
 
     /// The same, with something that happens in between.
