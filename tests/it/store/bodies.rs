@@ -9,7 +9,7 @@ use bellpull::{
         turn::TurnEnd,
     },
     id::{DeliveryId, EventId, Id, SessionId},
-    store::{Body, Error, MessageBody, Store, Verdict},
+    store::{Body, Error, MessageBody, Refused, ReplayOf, Store, Verdict},
 };
 use serde_json::{Value, json};
 
@@ -29,6 +29,7 @@ on_both!(
     erasure_takes_the_body_and_keeps_the_identity,
     erasure_reaches_a_message_that_waits_and_no_other,
     erasure_and_a_beginning_turn_do_not_tear_a_message_apart,
+    no_replay_outlives_the_erasure_of_its_bytes,
 );
 
 const PIECE: usize = 256 * 1024;
@@ -311,6 +312,43 @@ async fn erasure_reaches_a_message_that_waits_and_no_other(bench: Bench) {
     for id in ids {
         let outcome = bench.store.delivery(&id).await.unwrap().outcome.unwrap();
         assert_eq!(outcome.as_str(), "succeeded");
+    }
+}
+
+/// A replay that read the bytes before they were erased.
+fn replay(bench: &Bench, key: String, of: &DeliveryId) -> Draft {
+    let mut draft = bench.draft(&key);
+    let (first, change) = (of.clone(), change("delivery.replay"));
+    draft.0.replay_of = Some(Box::new(ReplayOf { of: first.clone(), first, change }));
+    draft
+}
+
+async fn no_replay_outlives_the_erasure_of_its_bytes(bench: Bench) {
+    let first = bench.accept(bench.draft("first")).await.delivery_id;
+    let before = bench.accept(replay(&bench, "before".to_owned(), &first)).await.delivery_id;
+    bench.store.erase_delivery(&first, change("delivery.erase")).await.unwrap();
+    assert!(bench.store.delivery(&before).await.unwrap().erased_at.is_some());
+    let late = replay(&bench, "late".to_owned(), &first);
+    let id = late.0.id.clone();
+    assert_eq!(bench.store.accept(late.0).await.unwrap(), Err(Refused::Erased));
+    assert!(matches!(bench.store.delivery(&id).await, Err(Error::NotFound)));
+
+    // At once, either of them may be first.
+    let n_rounds = if crate::support::full() { 200 } else { 25 };
+    for round in 0..n_rounds {
+        let first = bench.accept(bench.draft(&format!("{round}"))).await.delivery_id;
+        let draft = replay(&bench, format!("replay {round}"), &first);
+        let id = draft.0.id.clone();
+        let erase = bench.store.erase_delivery(&first, change("delivery.erase"));
+        let (stored, erased) = tokio::join!(bench.store.accept(draft.0), erase);
+        erased.unwrap();
+        match stored.unwrap() {
+            Ok(_) => {
+                let delivery = bench.store.delivery(&id).await.unwrap();
+                assert!(delivery.erased_at.is_some(), "round {round}");
+            }
+            Err(refused) => assert_eq!(refused, Refused::Erased),
+        }
     }
 }
 
