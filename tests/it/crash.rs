@@ -7,6 +7,7 @@ mod database;
 mod disk;
 mod freeze;
 mod kill;
+mod limits;
 mod load;
 mod terminate;
 
