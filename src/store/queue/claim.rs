@@ -1,8 +1,8 @@
 //! The claim: which of the due sessions a worker gets.
 //!
 //! They stand in lines: for each agent the sessions that each source made, and one of those whose turn
-//! was begun and waits to go on. Claims go round the agents and then round an agent's lines, so that
-//! nobody's backlog keeps the others waiting. A line whose agent or source is full is passed over, at
+//! was begun and waits to go on. Claims go round the agents and then round an agent's lines, those first
+//! that have the fewest at work, so that nobody's backlog keeps the others waiting. A line whose agent or source is full is passed over, at
 //! the same price however long it is; what was begun takes no further room and is never full.
 
 use std::{collections::HashMap, time::Duration};
@@ -85,7 +85,7 @@ impl Line {
 }
 
 /// Lines whose first session is due by then: those of one agent together, what was begun before all
-/// else, and then whose first has waited longest. One look into an index for each, however long it is.
+/// else, then those with the fewest at work, and then whose first has waited longest. One look into an index for each, however long it is.
 fn due_lines(tx: &mut Tx<'_>, by: Timestamp) -> Result<Vec<Line>> {
     let sql = "with recursive sourced (agent_id, source_id) as ( \
         select a.id, (select min(s.source_id) from sessions s \
@@ -95,16 +95,19 @@ fn due_lines(tx: &mut Tx<'_>, by: Timestamp) -> Result<Vec<Line>> {
         select l.agent_id, (select min(s.source_id) from sessions s \
             where s.agent_id = l.agent_id and s.source_id > l.source_id and s.next_at is not null) \
         from sourced l where l.source_id is not null \
-        ), lines (agent_id, begun, source_id, first_at) as materialized ( \
-        select a.id, 1, '', (select min(s.next_at) from sessions s \
+        ), lines (agent_id, begun, source_id, n_at_work, first_at) as materialized ( \
+        select a.id, 1, '', 0, (select min(s.next_at) from sessions s \
             where s.agent_id = a.id and (s.turn_id is not null or s.lease_owner is not null)) \
         from agents a where a.paused = 0 \
         union all \
-        select l.agent_id, 0, l.source_id, (select min(s.next_at) from sessions s \
+        select l.agent_id, 0, l.source_id, (select count(*) from sessions s \
+            where s.source_id = l.source_id and s.agent_id = l.agent_id \
+            and (s.turn_id is not null or s.lease_owner is not null)), \
+        (select min(s.next_at) from sessions s \
             where s.agent_id = l.agent_id and s.source_id = l.source_id and s.next_at is not null) \
         from sourced l where l.source_id is not null \
         ) select agent_id, begun, source_id, first_at from lines where first_at <= $1 \
-        order by agent_id, begun desc, first_at, source_id";
+        order by agent_id, begun desc, n_at_work, first_at, source_id";
     let rows = tx.query(sql, &params![by])?;
     let lines = rows.into_iter().map(|mut row| {
         Ok(Line {
@@ -175,7 +178,10 @@ impl Claim<'_, '_> {
         for line in begun {
             found += self.of_line(line, n)?;
         }
-        Ok(found + go_round(fresh, n - found, |line, n| self.of_line(line, n))?)
+        // What the agent may still begin is shared among its lines.
+        let room = self.rooms.left(self.tx, [lines[0].agent.as_str(), ""])?;
+        let n = room.min(n - found);
+        Ok(found + go_round(fresh, n, |line, n| self.of_line(line, n))?)
     }
 
     fn of_line(&mut self, line: &Line, n: usize) -> Result<usize> {

@@ -58,11 +58,12 @@ create table sessions (
 -- in it, and a line that is full costs one look, however long it is. It also counts how many of each
 -- source wait.
 create index sessions_due on sessions (agent_id, source_id, next_at) where next_at is not null;
--- The claim of what was begun and nobody works on, and how many of an agent or a source are at work.
+-- The claim of what was begun and nobody works on, and how many of an agent, a source or a line are at
+-- work.
 -- An accept writes neither.
 create index sessions_at_work on sessions (agent_id, next_at)
   where turn_id is not null or lease_owner is not null;
-create index sessions_at_work_by_source on sessions (source_id)
+create index sessions_at_work_by_source on sessions (source_id, agent_id)
   where turn_id is not null or lease_owner is not null;
 -- Who is next in an environment.
 create index sessions_parked on sessions (environment_id, parked_at) where parked_at is not null;

@@ -24,6 +24,7 @@ on_both!(
     a_turn_keeps_its_room_until_it_ends,
     a_full_source_keeps_nobody_else_waiting,
     the_narrower_of_two_limits_counts,
+    a_storm_leaves_room_for_an_agents_other_sources,
     turns_in_a_minute_are_counted,
     what_only_waits_for_a_place_begins_nothing,
     limits_change_while_turns_run,
@@ -160,6 +161,33 @@ async fn the_narrower_of_two_limits_counts(bench: Bench) {
     waiting(&bench, &bench.agent, &bench.source, 5).await;
     assert_eq!(bench.claim().await.len(), 1, "the agent's");
     assert_eq!(bench.claim().await, []);
+}
+
+async fn a_storm_leaves_room_for_an_agents_other_sources(bench: Bench) {
+    limit(&bench, &bench.agent, at_once(2)).await;
+    let monitor = make_source(&bench.store, "monitor").await;
+    let storm = waiting(&bench, &bench.agent, &monitor, 5).await;
+    let tickets = waiting(&bench, &bench.agent, &bench.source, 2).await;
+    let claimed = bench.claim().await;
+    assert_eq!(of(&claimed), BTreeSet::from([storm[0].clone(), tickets[0].clone()]));
+    let (alert, ticket) = match claimed[0].lease.session_id == storm[0] {
+        true => (&claimed[0].lease, &claimed[1].lease),
+        false => (&claimed[1].lease, &claimed[0].lease),
+    };
+    // Each room goes to whose line has fewer at work, however much longer the others have waited.
+    end(&bench, ticket).await;
+    let ticket = bench.claim_one().await;
+    assert_eq!(ticket.session_id, tickets[1]);
+    end(&bench, &ticket).await;
+    assert_eq!(bench.claim_one().await.session_id, storm[1]);
+    let late = waiting_more(&bench, "late").await;
+    end(&bench, alert).await;
+    assert_eq!(bench.claim_one().await.session_id, late);
+}
+
+/// A further session of the usual source.
+async fn waiting_more(bench: &Bench, key: &str) -> SessionId {
+    bench.accept(bench.draft(key)).await.session_id.unwrap()
 }
 
 async fn turns_in_a_minute_are_counted(bench: Bench) {
