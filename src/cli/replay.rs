@@ -24,9 +24,9 @@ Examples:
   bellpull replay --source code --outcome failed --again      also those that were replayed before
 
 A replay is a new delivery, made of the bytes and headers that were stored. It is routed as its
-source is now, but neither a filter nor a pause keeps it back. With --agent or --version it goes to a
-session of its own. Replaying twice makes two; with --source, replays themselves and deliveries of
-which a replay was accepted are left out, so a command that was cut off can be given again.";
+source is now, but neither a filter nor a pause keeps it back. With --agent or --version it goes
+to a session of its own. Replaying twice makes two; with --source, replays themselves and
+deliveries of which a replay was accepted are left out, so a command can be given again.";
 
 /// Deliveries that one call replays: few enough to tell of progress.
 const CALL_MAX: u64 = 50;
