@@ -91,11 +91,11 @@ impl Runtime {
         }
         self.place_payloads(&turn.transcript, &session).await;
         loop {
-            if turn.urgency == Urgency::Supersede {
-                return turn.make_way().await;
-            }
             let kind = |name: &str| tool_kind(name);
             match agent::step(&turn.transcript, kind, &self.options.limits) {
+                // What is over is over, well or badly; whatever came meanwhile is the next turn's.
+                Command::Finish(end) => return turn.finish(end, Vec::new()).await,
+                _ if turn.urgency == Urgency::Supersede => return turn.make_way().await,
                 Command::CallModel if turn.urgency == Urgency::Steer => {
                     turn.take_up().await?;
                     self.place_payloads(&turn.transcript, &session).await;
@@ -114,7 +114,6 @@ impl Runtime {
                     let message = format!("the turn reached its limit of {n} model requests");
                     return turn.fail("tool_use_limit_reached_error", message).await;
                 }
-                Command::Finish(end) => return turn.finish(end, Vec::new()).await,
             }
         }
     }

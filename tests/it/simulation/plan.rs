@@ -185,7 +185,10 @@ impl Shape {
 /// How many turns an agent or a source may have: mostly any number.
 fn turns(weather: &Weather, random: &mut Random) -> TurnLimits {
     let at_once_max = random.chance(30).then(|| random.pick(weather.at_once));
-    let per_minute_max = random.chance(15).then(|| random.pick(&[4, 10]) * weather.at_once[0]);
+    // As many that all events get their turn within the minutes that a world has to come to rest.
+    let enough = u32::try_from(weather.events.1 / 3).unwrap();
+    let per_minute_max =
+        random.chance(15).then(|| (random.pick(&[4, 10]) * weather.at_once[0]).max(enough));
     TurnLimits { at_once_max, per_minute_max }
 }
 
