@@ -33,6 +33,8 @@ Cases, all of them unless some are named:
               server CPU per accept; the same with turns running
   postgres    the same on PostgreSQL (needs --postgres)
   latency     one connection, webhook to first model request, and 202s beside a slow model
+  many        200 sessions that wait for slow models
+  tool        one command in a session's shell, against a bare process
   footprint   cold start and memory
   streams     1,000 open event streams
   backtest    a changed source tried on 100,000 stored deliveries
@@ -54,8 +56,18 @@ struct Plan {
     postgres: Option<String>,
 }
 
-const CASES: [&str; 8] =
-    ["accept", "postgres", "latency", "footprint", "streams", "backtest", "verify", "million"];
+const CASES: [&str; 10] = [
+    "accept",
+    "postgres",
+    "latency",
+    "many",
+    "tool",
+    "footprint",
+    "streams",
+    "backtest",
+    "verify",
+    "million",
+];
 
 fn main() -> anyhow::Result<()> {
     let mut plan =
@@ -97,6 +109,12 @@ fn main() -> anyhow::Result<()> {
         }
         if is_wanted("latency") {
             cases::latency::run(&plan, &mut report).await?;
+        }
+        if is_wanted("many") {
+            cases::many::run(&plan, &mut report).await?;
+        }
+        if is_wanted("tool") {
+            cases::tool::run(&plan, &mut report).await?;
         }
         if is_wanted("footprint") {
             cases::footprint::run(&plan, &mut report).await?;

@@ -4,7 +4,12 @@
 //! bound: how many a minute, how many at once, how long, how much. Invariants: a URL is fetched only
 //! if it fits its [`Origin`]; a connection goes to an address that was looked at, and private,
 //! loopback and link-local ones are not gone to; redirects are not followed, and no proxy is asked.
-//! Left out: what is done with the file.
+//! Left out: what is done with the file. What is sent by ourselves goes out through [`Post`].
+
+mod post;
+
+pub mod pages;
+pub mod servers;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -21,10 +26,14 @@ use reqwest::{
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use tokio::sync::Semaphore;
 
+pub use post::{Answer, Failure, Post};
+
 use crate::{
     clock::{Clock, Timestamp},
     domain::origin::Origin,
 };
+
+pub use crate::domain::address::{is_public, is_reachable};
 
 /// Bytes of a file. Chains of certificates have some thousands.
 const FILE_BYTES_MAX: usize = 64 * 1024;
@@ -174,6 +183,11 @@ struct Guard {
     may: fn(IpAddr) -> bool,
 }
 
+/// A name that leads nowhere where anybody may go.
+#[derive(Debug, thiserror::Error)]
+#[error("the host has no public address")]
+struct NoAddress;
+
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
         let (found, may) = (self.resolver.resolve(name.as_str()), self.may);
@@ -181,7 +195,7 @@ impl Resolve for Guard {
             let mut found = found.await?;
             found.retain(|address| may(address.ip()));
             if found.is_empty() {
-                return Err("the host has no public address".into());
+                return Err(NoAddress.into());
             }
             Ok(Box::new(found.into_iter()) as Addrs)
         })
@@ -208,26 +222,42 @@ impl Https {
         may: fn(IpAddr) -> bool,
         authorities: Vec<CertificateDer<'static>>,
     ) -> anyhow::Result<Https> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(authorities);
-        let anchors = roots.roots.clone();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(concat!("bellpull/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Arc::new(Guard { resolver, may }))
-            .redirect(reqwest::redirect::Policy::none())
-            .https_only(true)
-            .connect_timeout(CONNECT)
-            .timeout(WHOLE)
-            .no_proxy()
-            .build()?;
-        Ok(Https { client, roots: anchors })
+        let (builder, roots) = client(resolver, may, authorities)?;
+        let client = builder.https_only(true).timeout(WHOLE).build()?;
+        Ok(Https { client, roots })
     }
+}
+
+/// A client that goes to looked-at addresses only and follows nothing, and whom it trusts.
+fn client(
+    resolver: Arc<dyn Resolver>,
+    may: fn(IpAddr) -> bool,
+    authorities: Vec<CertificateDer<'static>>,
+) -> anyhow::Result<(reqwest::ClientBuilder, Vec<TrustAnchor<'static>>)> {
+    let roots = trusted(authorities);
+    let anchors = roots.roots.clone();
+    let builder = Client::builder()
+        .tls_backend_preconfigured(tls(roots)?)
+        .user_agent(concat!("bellpull/", env!("CARGO_PKG_VERSION")))
+        .dns_resolver(Arc::new(Guard { resolver, may }))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .no_proxy();
+    Ok((builder, anchors))
+}
+
+fn trusted(authorities: Vec<CertificateDer<'static>>) -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(authorities);
+    roots
+}
+
+fn tls(roots: rustls::RootCertStore) -> anyhow::Result<rustls::ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
 impl Network for Https {
@@ -265,71 +295,9 @@ fn said(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// Whether an address is one of the internet, and not of this machine or its neighbours.
-pub fn is_public(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => {
-            let [a, b, c, _] = address.octets();
-            !(address.is_private()
-                || address.is_loopback()
-                || address.is_link_local()
-                || address.is_multicast()
-                || address.is_documentation()
-                || a == 0
-                || a >= 240
-                // Shared between a provider and its customers, protocols, benchmarks.
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 192 && b == 0 && c == 0)
-                || (a == 198 && (18..20).contains(&b)))
-        }
-        // Only what is given out to be reached by all, without the parts that hold IPv4 addresses
-        // or documentation.
-        IpAddr::V6(address) => {
-            let [first, second, ..] = address.segments();
-            (0x2000..0x4000).contains(&first)
-                && first != 0x2002
-                && !(first == 0x2001 && (second < 0x200 || second == 0xdb8))
-                && first != 0x3fff
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_of_this_machine_and_its_neighbours_are_not_gone_to() {
-        for address in ["8.8.8.8", "52.94.1.1", "2600:9000::1", "100.128.0.1", "198.20.0.1"] {
-            assert!(is_public(address.parse().unwrap()), "{address}");
-        }
-        for address in [
-            "127.0.0.1",
-            "0.0.0.0",
-            "10.1.2.3",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "192.0.0.170",
-            "198.18.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::1",
-            "::",
-            "fe80::1",
-            "fc00::1",
-            "ff02::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "64:ff9b::7f00:1",
-            "2002:7f00:1::",
-            "2001:db8::1",
-            "2001::1",
-        ] {
-            assert!(!is_public(address.parse().unwrap()), "{address}");
-        }
-    }
 
     #[test]
     fn only_plain_urls_of_the_origin_are_fetched() {

@@ -43,7 +43,7 @@ fn generate(prefix: &str, now: Timestamp) -> String {
     encode(prefix, random_bits(now))
 }
 
-/// The bits of an id without a kind: never zero, and random at the end.
+/// The bits of an id without a kind: never zero, and random at the end: 74 of the last 80.
 pub(crate) fn random_bits(now: Timestamp) -> u128 {
     let ms = u64::try_from(now.0).unwrap_or(0);
     let timestamp = uuid::Timestamp::from_unix(
@@ -135,22 +135,38 @@ ids! {
     ApiKeyId = "apikey_";
     /// An entry of the audit log.
     AuditId = "audit_";
+    /// A credential of a vault.
+    CredentialId = "vcrd_";
     /// One event sent by a source.
     DeliveryId = "dlv_";
+    /// A schedule that starts sessions.
+    DeploymentId = "depl_";
+    /// One time that a deployment started a session, or could not.
+    DeploymentRunId = "drun_";
     /// Where tools run.
     EnvironmentId = "env_";
     /// One entry of a session's log, and the id of a tool call.
     EventId = "sevt_";
+    /// A file that was uploaded, or that a session has.
+    FileId = "file_";
+    /// A message that leaves: the `webhook-id` of a callback.
+    OutgoingId = "msg_";
     /// A refused attempt to call in.
     RefusalId = "rfsl_";
     /// An HTTP request to the API.
     RequestId = "req_";
+    /// Something that is mounted into a session.
+    ResourceId = "sesrsc_";
     /// One conversation of an agent in an environment.
     SessionId = "sesn_";
+    /// One line of work in a session. There is one of each session, named after it.
+    ThreadId = "sthr_";
     /// A system that is allowed to call in.
     SourceId = "src_";
     /// One stretch of agent work on a session.
     TurnId = "turn_";
+    /// A vault: credentials that sessions are given.
+    VaultId = "vlt_";
     /// An HTTP request to one of the webhook routes.
     WebhookRequestId = "webhook_";
 }

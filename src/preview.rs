@@ -15,6 +15,10 @@ use crate::id::{EventId, SessionId};
 /// A piece of an event that is not in the log yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Preview {
+    /// A model is asked, and these are the events that its answer may have.
+    Request { thinking_id: EventId, message_id: EventId },
+    /// An `agent.thinking` has begun; it has no text.
+    Thinking { event_id: EventId },
     /// An `agent.message` has begun.
     Start { event_id: EventId },
     /// More of its text, for content block `index`.

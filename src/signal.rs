@@ -23,6 +23,7 @@ pub enum Told {
 #[derive(Clone, Debug)]
 pub struct Signals {
     due: Arc<Notify>,
+    outgoing: Arc<Notify>,
     config: watch::Sender<u64>,
     sessions: Arc<Mutex<HashMap<SessionId, Weak<watch::Sender<u64>>>>>,
     others: mpsc::Sender<Told>,
@@ -39,8 +40,8 @@ impl Signals {
     pub fn new() -> (Signals, mpsc::Receiver<Told>) {
         let (others, told) = mpsc::channel(TOLD_MAX);
         let (config, _) = watch::channel(0);
-        let (due, sessions) = (Arc::default(), Arc::default());
-        (Signals { due, config, sessions, others }, told)
+        let (due, outgoing, sessions) = (Arc::default(), Arc::default(), Arc::default());
+        (Signals { due, outgoing, config, sessions, others }, told)
     }
 
     /// A session may be due.
@@ -57,6 +58,16 @@ impl Signals {
     /// Resolves when a session may be due.
     pub async fn wait_due(&self) {
         self.due.notified().await;
+    }
+
+    /// A message may be due that leaves. Other nodes need not know: one sender is enough.
+    pub fn outgoing(&self) {
+        self.outgoing.notify_one();
+    }
+
+    /// Resolves when a message may be due that leaves.
+    pub async fn wait_outgoing(&self) {
+        self.outgoing.notified().await;
     }
 
     /// A session's log or inbox has grown.

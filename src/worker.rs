@@ -36,6 +36,8 @@ pub struct Options {
     pub drain_seconds: u64,
     /// Times that a turn may be resumed without getting any further before it fails.
     pub resumes_max: u32,
+    /// Milliseconds between two looks whether somebody stops a turn, when no signal comes.
+    pub stop_poll_ms: u64,
 }
 
 impl Default for Options {
@@ -46,6 +48,7 @@ impl Default for Options {
             poll_ms: 1000,
             drain_seconds: 10,
             resumes_max: 5,
+            stop_poll_ms: 500,
         }
     }
 }
@@ -91,11 +94,38 @@ impl Worker {
     /// what is left is handed back.
     pub async fn run(self, stop: CancellationToken) {
         self.void_earlier_leases().await;
+        let turns = TaskTracker::new();
+        tokio::select! {
+            biased;
+            () = self.claim_and_drain(stop, &turns) => {}
+            () = self.tell_who_shall_stop(&turns) => {}
+        }
+    }
+
+    /// Rings for those of our turns that somebody stops, whoever it told. Never ends by itself.
+    async fn tell_who_shall_stop(&self, turns: &TaskTracker) {
+        loop {
+            self.clock.sleep(Duration::from_millis(self.options.stop_poll_ms)).await;
+            if turns.is_empty() {
+                continue;
+            }
+            match self.store.urgent(self.owner.clone()).await {
+                Ok(urgent) => {
+                    urgent.iter().for_each(|session| self.signals.changed_elsewhere(session));
+                }
+                Err(error) => {
+                    tracing::debug!(error = %error.detail(), "nobody knows which turns shall stop");
+                }
+            }
+        }
+    }
+
+    async fn claim_and_drain(&self, stop: CancellationToken, turns: &TaskTracker) {
         let slots = Arc::new(Semaphore::new(self.options.turns_max));
-        let (turns, hand_back) = (TaskTracker::new(), CancellationToken::new());
+        let hand_back = CancellationToken::new();
         let mut after = None;
         while !stop.is_cancelled() {
-            let n = self.claim(&slots, &turns, &hand_back, &mut after).await;
+            let n = self.claim(&slots, turns, &hand_back, &mut after).await;
             if n == 0 {
                 tokio::select! {
                     biased;

@@ -4,5 +4,7 @@ pub mod accept;
 pub mod backtest;
 pub mod footprint;
 pub mod latency;
+pub mod many;
 pub mod million;
+pub mod tool;
 pub mod verify;

@@ -5,9 +5,11 @@
 //! any node, after any crash. Left out: doing what was decided.
 
 mod fence;
+pub mod permission;
 mod step;
 mod transcript;
 
 pub use fence::fence;
-pub use step::{Command, INTERRUPTED, Limits, ToolKind, step};
-pub use transcript::{OpenTool, Transcript};
+pub use permission::{Permission, ServerTool, Setting};
+pub use step::{Command, Limits, NOT_RUN, REPEATED, ToolKind, interrupted, step};
+pub use transcript::{CallAnswer, OpenTool, Remote, Transcript};

@@ -1,6 +1,6 @@
 //! The decision: from a transcript to the one next command.
 
-use super::Transcript;
+use super::{OpenTool, Transcript, permission::Permission, transcript::CallAnswer};
 use crate::{
     domain::{conversation::ToolUse, turn::TurnEnd},
     id::EventId,
@@ -20,19 +20,38 @@ pub enum ToolKind {
 }
 
 /// What the model hears of a call of which nobody knows whether it was carried out.
-pub const INTERRUPTED: &str = "interrupted: it may or may not have taken effect. Look first, and do \
-    not repeat it unless you see that it did not.";
+pub fn interrupted(call: &EventId) -> String {
+    format!(
+        "interrupted: it may or may not have taken effect. Look first, and do not repeat it unless \
+         you see that it did not. Say what you saw with `settle_effect`, for the effect `{call}`; \
+         without a look at it, leave that to people."
+    )
+}
+
+/// What it hears of a call that was certainly not carried out.
+pub const NOT_RUN: &str = "this was not carried out: the turn ended before.";
+
+/// What it hears when it makes the same call over and over.
+pub const REPEATED: &str = "[You made this very call several times in a row. Its result will not \
+    change: try something else, or say what is in the way. Once more ends your turn.]";
 
 /// The bounds of a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Model requests of one turn.
     pub requests_max: u32,
+    /// Times in a row that a turn makes one call with one input; the last is warned about.
+    pub repeats_max: u32,
+    /// Tokens of a conversation beyond which it is summed up before the model is asked again.
+    pub context_tokens_max: u32,
 }
+
+/// Summaries that one turn makes: if they do not help, more of them will not.
+const COMPACTIONS_MAX: u32 = 10;
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { requests_max: 100 }
+        Limits { requests_max: 100, repeats_max: 3, context_tokens_max: 150_000 }
     }
 }
 
@@ -44,7 +63,17 @@ pub enum Command {
     /// The wait for the next try is over: the session is running again.
     GoOn,
     CallModel,
-    RunTool(ToolUse),
+    /// The conversation comes near the end of the model's window: have it summed up.
+    Compact,
+    RunTool {
+        call: ToolUse,
+        /// Whether the model has to be told that it goes round in a circle.
+        warn: bool,
+    },
+    /// Nobody knows whether the call was carried out.
+    Doubt(ToolUse),
+    /// Somebody has to say whether these calls may be made, or what they led to.
+    Await(Vec<EventId>),
     /// The call cannot be run; the model hears why.
     AnswerTool {
         call: ToolUse,
@@ -52,6 +81,8 @@ pub enum Command {
     },
     /// Too many model requests in one turn.
     StopAtLimit,
+    /// The same call once too often.
+    StopRepeating(ToolUse),
     Finish(TurnEnd),
 }
 
@@ -64,21 +95,11 @@ pub fn step(
     if let Some(start) = &transcript.open_request {
         return Command::AbandonRequest(start.clone());
     }
-    if transcript.rescheduled {
+    if transcript.rescheduled || transcript.waiting.is_some() && transcript.asked().is_empty() {
         return Command::GoOn;
     }
-    if let Some(open) = transcript.open_tools.first() {
-        let call = open.call.clone();
-        return match (kind_of(&call.name), open.inherited) {
-            (ToolKind::Unknown, _) => {
-                let error = format!("there is no tool `{}`", call.name);
-                Command::AnswerTool { call, error }
-            }
-            (ToolKind::Effect, true) => Command::AnswerTool { call, error: INTERRUPTED.to_owned() },
-            (ToolKind::ReadOnly | ToolKind::Idempotent, _) | (ToolKind::Effect, false) => {
-                Command::RunTool(call)
-            }
-        };
+    if let Some(command) = call(transcript, kind_of, limits) {
+        return command;
     }
     if transcript.exhausted {
         return Command::Finish(TurnEnd::RetriesExhausted);
@@ -92,17 +113,58 @@ pub fn step(
     if transcript.n_requests >= limits.requests_max {
         return Command::StopAtLimit;
     }
-    Command::CallModel
+    let is_long = transcript.context_tokens > i64::from(limits.context_tokens_max);
+    match is_long && transcript.n_compactions < COMPACTIONS_MAX {
+        true => Command::Compact,
+        false => Command::CallModel,
+    }
+}
+
+/// What to do about calls without a result. Those that need nobody come first; then all answers are
+/// waited for, and then what was asked about is done or not.
+fn call(
+    transcript: &Transcript,
+    kind_of: impl Fn(&str) -> ToolKind,
+    limits: &Limits,
+) -> Option<Command> {
+    let open = &transcript.open_tools;
+    let by_itself = open.iter().find(|open| !open.is_asked() && open.permission != Permission::Ask);
+    let asked = transcript.asked();
+    if by_itself.is_none() && !asked.is_empty() {
+        return Some(Command::Await(asked));
+    }
+    let OpenTool { call, permission, answer, begun, nth, .. } = by_itself.or(open.first())?;
+    let (call, kind) = (call.clone(), kind_of(&call.name));
+    Some(match (permission, answer) {
+        _ if *begun && kind == ToolKind::Effect => Command::Doubt(call),
+        _ if *nth > limits.repeats_max => Command::StopRepeating(call),
+        (Permission::Deny, _) => {
+            let error = format!("this agent has no tool `{}`", call.name);
+            Command::AnswerTool { call, error }
+        }
+        (_, Some(CallAnswer::Deny(message))) => {
+            let message = message.as_deref().unwrap_or("no reason was given");
+            let error = format!("this call was denied and not carried out: {message}");
+            Command::AnswerTool { call, error }
+        }
+        _ if kind == ToolKind::Unknown => {
+            let error = format!("there is no tool `{}`", call.name);
+            Command::AnswerTool { call, error }
+        }
+        _ => Command::RunTool { call, warn: *nth == limits.repeats_max },
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
     use super::*;
     use crate::{
         clock::Timestamp,
-        domain::event::{Block, Event, EventBody, SessionError, Usage},
+        domain::event::{Block, Confirmed, Event, EventBody, SessionError, Usage},
         id::Id,
     };
 
@@ -137,7 +199,7 @@ mod tests {
             name: name.to_owned(),
             input: json!({}),
             evaluated_permission: "allow".to_owned(),
-            evaluation: json!({"type": "always_allow"}),
+            evaluation: Some(json!({"type": "always_allow"})),
         }
     }
 
@@ -155,6 +217,7 @@ mod tests {
             tool_use_id: format!("sevt_{n}").parse().unwrap(),
             content: vec![Block::text("r")],
             is_error: false,
+            egress: Vec::new(),
         }
     }
 
@@ -167,8 +230,13 @@ mod tests {
         }
     }
 
+    fn fold(bodies: &[EventBody]) -> Transcript {
+        Transcript::of(&log(bodies), &BTreeSet::new())
+    }
+
     fn decide(bodies: &[EventBody]) -> Command {
-        step(&Transcript::of(&log(bodies)), kind, &Limits { requests_max: 2 })
+        let limits = Limits { requests_max: 2, ..Limits::default() };
+        step(&fold(bodies), kind, &limits)
     }
 
     fn says(text: &str) -> EventBody {
@@ -193,6 +261,26 @@ mod tests {
     }
 
     #[test]
+    fn a_long_conversation_is_summed_up_before_the_next_request() {
+        use EventBody::{ContextCompacted, ModelRequestStart, StatusRunning};
+        let limits = Limits { context_tokens_max: 100, ..Limits::default() };
+        let long = EventBody::ModelRequestEnd {
+            model_request_start_id: "sevt_2".parse().unwrap(),
+            is_error: Some(false),
+            model_usage: Usage { input_tokens: 90, output_tokens: 11, ..Usage::default() },
+            cost_usd: None,
+        };
+        let mut bodies = vec![StatusRunning, user(), ModelRequestStart, says("ok"), long];
+        assert_eq!(step(&fold(&bodies), kind, &limits), Command::Finish(TurnEnd::EndTurn));
+        bodies.push(user());
+        assert_eq!(step(&fold(&bodies), kind, &limits), Command::Compact);
+        bodies.extend([ModelRequestStart, end(6), ContextCompacted]);
+        let transcript = fold(&bodies);
+        assert_eq!(step(&transcript, kind, &limits), Command::CallModel);
+        assert_eq!(transcript.messages.len(), 1, "{:?}", transcript.messages);
+    }
+
+    #[test]
     fn silence_is_an_answer_too() {
         use EventBody::{ModelRequestStart, StatusRunning};
         let silent = [StatusRunning, user(), ModelRequestStart, end(2)];
@@ -214,25 +302,206 @@ mod tests {
         bodies.push(StatusRunning);
         assert_eq!(decide(&bodies), Command::CallModel);
         bodies.extend(failed(7));
-        let transcript = Transcript::of(&log(&bodies));
+        let transcript = fold(&bodies);
         assert_eq!((transcript.n_failures, transcript.n_requests), (2, 0));
         bodies.extend([StatusRunning, ModelRequestStart, says("at last"), end(12)]);
         assert_eq!(decide(&bodies), Command::Finish(TurnEnd::EndTurn));
-        let transcript = Transcript::of(&log(&bodies));
+        let transcript = fold(&bodies);
         assert_eq!((transcript.n_failures, transcript.n_requests), (0, 1));
     }
 
     #[test]
-    fn an_inherited_effect_is_not_repeated_but_a_reading_is() {
+    fn an_effect_that_was_begun_is_not_repeated_but_a_reading_is() {
         use EventBody::{ModelRequestStart, StatusRunning};
-        let with = |tool| decide(&[StatusRunning, user(), ModelRequestStart, end(2), call(tool)]);
-        assert!(matches!(with("delivery"), Command::RunTool(_)));
-        assert!(matches!(with("bash"), Command::AnswerTool { .. }));
-        assert!(matches!(with("nonsense"), Command::AnswerTool { .. }));
+        let with = |tool, begun: &[&str]| {
+            let begun = begun.iter().map(|id| id.parse().unwrap()).collect();
+            let bodies = [StatusRunning, user(), ModelRequestStart, end(2), call(tool)];
+            step(&Transcript::of(&log(&bodies), &begun), kind, &Limits::default())
+        };
+        assert!(matches!(with("delivery", &["sevt_4"]), Command::RunTool { .. }));
+        assert!(matches!(with("bash", &["sevt_4"]), Command::Doubt(_)));
+        assert!(matches!(with("bash", &[]), Command::RunTool { .. }));
+        assert!(matches!(with("nonsense", &[]), Command::AnswerTool { .. }));
+    }
 
-        let mut fresh = Transcript::of(&log(&[StatusRunning, user(), ModelRequestStart, end(2)]));
-        fresh.apply(&EventId::new(Timestamp(0)), &call("bash"), None);
-        assert!(matches!(step(&fresh, kind, &Limits::default()), Command::RunTool(_)));
+    fn ask(name: &str, command: &str) -> EventBody {
+        EventBody::AgentToolUse {
+            name: name.to_owned(),
+            input: json!({"command": command}),
+            evaluated_permission: "ask".to_owned(),
+            evaluation: Some(json!({"type": "always_ask"})),
+        }
+    }
+
+    fn confirm(n: usize, result: Confirmed) -> EventBody {
+        let deny_message = (result == Confirmed::Deny).then(|| "not today".to_owned());
+        let tool_use_id = format!("sevt_{n}").parse().unwrap();
+        EventBody::UserToolConfirmation { tool_use_id, result, deny_message }
+    }
+
+    #[test]
+    fn what_is_asked_waits_for_all_answers_and_then_is_done_or_not() {
+        use EventBody::{ModelRequestStart, StatusRunning};
+        let mut bodies = vec![StatusRunning, user(), ModelRequestStart, end(2)];
+        bodies.extend([ask("bash", "rm a"), call("delivery"), ask("bash", "rm b")]);
+        let with = |bodies: &[EventBody]| {
+            let mut events = log(bodies);
+            for at in [4, 6] {
+                let EventBody::AgentToolUse { name, input, .. } = &events[at].body else {
+                    panic!()
+                };
+                let (id, name) = (events[at].id.clone(), name.clone());
+                let shown = ToolUse { id: id.clone(), name, input: input.clone() }.fingerprint();
+                for event in &mut events {
+                    if matches!(&event.body, EventBody::UserToolConfirmation { tool_use_id, .. }
+                        if *tool_use_id == id)
+                    {
+                        event.private = Some(json!({"fingerprint": shown}));
+                    }
+                }
+            }
+            step(&Transcript::of(&events, &BTreeSet::new()), kind, &Limits::default())
+        };
+        // What needs nobody is done at once.
+        assert!(matches!(with(&bodies), Command::RunTool { call, .. } if call.name == "delivery"));
+        bodies.push(result(5));
+        let ids = |ids: &[&str]| ids.iter().map(|id| id.parse().unwrap()).collect::<Vec<EventId>>();
+        assert_eq!(with(&bodies), Command::Await(ids(&["sevt_4", "sevt_6"])));
+        let event_ids = ids(&["sevt_4", "sevt_6"]);
+        let stop_reason = crate::domain::event::StopReason::RequiresAction { event_ids };
+        bodies.push(EventBody::StatusIdle { stop_reason, stop_details: None });
+        bodies.push(confirm(4, Confirmed::Allow));
+        assert_eq!(with(&bodies), Command::Await(ids(&["sevt_6"])));
+        bodies.push(confirm(6, Confirmed::Deny));
+        assert_eq!(with(&bodies), Command::GoOn);
+        bodies.push(StatusRunning);
+        assert!(
+            matches!(with(&bodies), Command::RunTool { call, .. } if call.input["command"] == "rm a")
+        );
+        bodies.push(result(4));
+        let told = with(&bodies);
+        assert!(matches!(&told, Command::AnswerTool { error, .. } if error.ends_with("not today")));
+    }
+
+    fn custom_result(n: usize) -> EventBody {
+        EventBody::UserCustomToolResult {
+            custom_tool_use_id: format!("sevt_{n}").parse().unwrap(),
+            content: vec![Block::text("seen")],
+            is_error: false,
+        }
+    }
+
+    #[test]
+    fn a_call_of_the_client_waits_for_its_result_whatever_else_was_called() {
+        use EventBody::{ModelRequestStart, StatusRunning};
+        let custom = || EventBody::AgentCustomToolUse { name: "look".into(), input: json!({}) };
+        let mut bodies = vec![StatusRunning, user(), ModelRequestStart, end(2)];
+        bodies.extend([custom(), call("delivery"), custom()]);
+        let decide = |bodies: &[EventBody]| step(&fold(bodies), kind, &Limits::default());
+        assert!(
+            matches!(decide(&bodies), Command::RunTool { call, .. } if call.name == "delivery")
+        );
+        bodies.push(result(5));
+        let ids = |ids: &[&str]| ids.iter().map(|id| id.parse().unwrap()).collect::<Vec<EventId>>();
+        assert_eq!(decide(&bodies), Command::Await(ids(&["sevt_4", "sevt_6"])));
+        // Answered before anybody was told: no word about it.
+        let mut early = bodies.clone();
+        early.extend([custom_result(4), custom_result(6)]);
+        assert_eq!(decide(&early), Command::CallModel);
+        let event_ids = ids(&["sevt_4", "sevt_6"]);
+        let stop_reason = crate::domain::event::StopReason::RequiresAction { event_ids };
+        bodies.push(EventBody::StatusIdle { stop_reason, stop_details: None });
+        bodies.push(custom_result(6));
+        assert_eq!(decide(&bodies), Command::Await(ids(&["sevt_4"])));
+        bodies.push(custom_result(4));
+        assert_eq!(decide(&bodies), Command::GoOn);
+        bodies.push(StatusRunning);
+        assert_eq!(decide(&bodies), Command::CallModel);
+    }
+
+    #[test]
+    fn a_call_in_the_clients_environment_waits_for_its_result_and_first_for_its_permission() {
+        use EventBody::{ModelRequestStart, StatusRunning};
+        let uses = [call("bash"), ask("bash", "rm a"), ask("bash", "rm b")];
+        let bodies = [StatusRunning, user(), ModelRequestStart, end(2)];
+        let mut events = log(&[&bodies[..], &uses[..]].concat());
+        events[4..].iter_mut().for_each(|it| it.private = Some(json!({"self_hosted": true})));
+        let decide = |events: &[Event]| {
+            step(&Transcript::of(events, &BTreeSet::new()), kind, &Limits::default())
+        };
+        let ids = |ids: &[&str]| ids.iter().map(|id| id.parse().unwrap()).collect::<Vec<EventId>>();
+        let all = ["sevt_4", "sevt_5", "sevt_6"];
+        assert_eq!(decide(&events), Command::Await(ids(&all)));
+        let mut say = |body, fingerprint: Option<String>| {
+            let mut event = log(&[body]).remove(0);
+            event.private = fingerprint.map(|it| json!({"fingerprint": it}));
+            events.push(event);
+            decide(&events)
+        };
+        let shown = |n: usize, command: &str| {
+            let (id, input) = (format!("sevt_{n}").parse().unwrap(), json!({"command": command}));
+            ToolUse { id, name: "bash".to_owned(), input }.fingerprint()
+        };
+        let result = |n: usize| EventBody::UserToolResult {
+            tool_use_id: format!("sevt_{n}").parse().unwrap(),
+            content: Vec::new(),
+            is_error: false,
+        };
+        let allowed = say(confirm(5, Confirmed::Allow), Some(shown(5, "rm a")));
+        assert_eq!(allowed, Command::Await(ids(&all)), "now its result is waited for");
+        assert_eq!(say(confirm(6, Confirmed::Deny), None), Command::Await(ids(&all[..2])));
+        assert_eq!(say(result(4), None), Command::Await(ids(&["sevt_5"])));
+        let last = say(result(5), None);
+        assert!(
+            matches!(&last, Command::AnswerTool { call, .. } if call.input["command"] == "rm b")
+        );
+    }
+
+    #[test]
+    fn what_the_operator_says_outlives_a_summary() {
+        use crate::domain::conversation::{Message, UserPart};
+        let said = EventBody::SystemMessage { content: vec![Block::text("be brief")] };
+        let parts = |transcript: &Transcript| match transcript.messages.last() {
+            Some(Message::User { parts }) => parts.clone(),
+            _ => panic!(),
+        };
+        let bodies = [EventBody::StatusRunning, user(), said, EventBody::ContextCompacted];
+        for n in [3, 4] {
+            let parts = parts(&fold(&bodies[..n]));
+            assert_eq!(parts.last(), Some(&UserPart::System("be brief".to_owned())), "{n}");
+        }
+    }
+
+    #[test]
+    fn an_approval_is_for_the_input_that_was_shown() {
+        use EventBody::{ModelRequestStart, StatusRunning};
+        let bodies = [StatusRunning, user(), ModelRequestStart, end(2), ask("bash", "rm a")];
+        let mut transcript = fold(&bodies);
+        let other = json!({"fingerprint": "of something else"});
+        let id = EventId::new(Timestamp(0));
+        transcript.apply(&id, &confirm(4, Confirmed::Allow), Some(&other));
+        let told = step(&transcript, kind, &Limits::default());
+        assert!(matches!(&told, Command::AnswerTool { error, .. } if error.contains("denied")));
+    }
+
+    #[test]
+    fn the_same_call_over_and_over_is_warned_about_and_then_ends_the_turn() {
+        use EventBody::{ModelRequestStart, StatusRunning};
+        let mut bodies = vec![StatusRunning, user()];
+        let round = |n| [ModelRequestStart, end(n), call("delivery")];
+        for (n, expected) in [(2, false), (6, false), (10, true)] {
+            bodies.extend(round(n));
+            let decided = step(&fold(&bodies), kind, &Limits::default());
+            assert!(matches!(decided, Command::RunTool { warn, .. } if warn == expected), "{n}");
+            bodies.push(result(n + 2));
+        }
+        bodies.extend(round(14));
+        let decided = step(&fold(&bodies), kind, &Limits::default());
+        assert!(matches!(decided, Command::StopRepeating(_)), "{decided:?}");
+        let EventBody::AgentToolUse { input, .. } = bodies.last_mut().unwrap() else { panic!() };
+        *input = json!({"start": 1});
+        let decided = step(&fold(&bodies), kind, &Limits::default());
+        assert!(matches!(decided, Command::RunTool { warn: false, .. }), "{decided:?}");
     }
 
     #[test]
@@ -261,7 +530,7 @@ mod tests {
             result(4),
             user(),
         ];
-        let transcript = Transcript::of(&log(&bodies));
+        let transcript = fold(&bodies);
         let roles: Vec<_> =
             transcript.messages.iter().map(|it| matches!(it, Message::User { .. })).collect();
         assert_eq!(roles, [true, false, true]);
@@ -277,7 +546,7 @@ mod tests {
         more[0].private = Some(json!({"model": "m", "raw": {"id": "second"}}));
         more[3].private = Some(json!({"model": "m", "raw": {"id": "nothing was said"}}));
         events.extend(more);
-        let transcript = Transcript::of(&events);
+        let transcript = Transcript::of(&events, &BTreeSet::new());
         let answers: Vec<_> = transcript
             .messages
             .iter()

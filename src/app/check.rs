@@ -14,13 +14,14 @@ use serde_json::json;
 use self::agents::Stored;
 use super::{
     data_dir::{self, DataDir},
-    http,
+    http, open_files,
     serve::ServeArgs,
 };
 use crate::{
     clock::Clock,
     config::{self, Config, Inspected},
     store::{Location, Store},
+    tool::sandbox::{self, Sandbox, State},
     vault::Vault,
 };
 
@@ -84,6 +85,8 @@ async fn look(inspected: &Inspected, findings: &mut Vec<Finding>) {
     if is_certain("listen") {
         found("address", look_at_address(config).await);
     }
+    found("open files", Ok(open_files::look()));
+    found("sandbox", look_at_sandbox(config).await);
     let is_on_postgres = config.database_url.is_some();
     let store = if is_certain("database_url") && (is_on_postgres || is_certain("data_dir")) {
         let opened = open_store(config).await;
@@ -110,6 +113,9 @@ async fn look(inspected: &Inspected, findings: &mut Vec<Finding>) {
         Ok(stored) => {
             if let Some(result) = agents::look_at_models(inspected, &stored) {
                 found("models", result);
+            }
+            if let Some(result) = agents::look_at_environments(inspected) {
+                found("environments", result);
             }
             if let Some(result) = agents::look_at_sources(inspected, &stored) {
                 found("sources", result);
@@ -169,6 +175,21 @@ fn look_at_directory(path: &Path, free_min: u64) -> Result<String, String> {
         )),
         Some(free) => Ok(format!("{}, {} MiB free", path.display(), free >> 20)),
         None => Ok(path.display().to_string()),
+    }
+}
+
+/// Really runs a program in one, with its files in a directory that is gone afterwards.
+async fn look_at_sandbox(config: &Config) -> Result<String, String> {
+    let place = tempfile::tempdir().map_err(|error| format!("cannot be tried: {error}"))?;
+    let (options, clock) = (config.sandbox.clone(), Clock::system());
+    let place = place.path().join("sandbox");
+    let sandbox = Sandbox::open(options, &place, sandbox::this_binary(), &clock).await;
+    let said = sandbox.state().said();
+    match sandbox.state() {
+        State::Works { .. } | State::Off => Ok(said),
+        State::Refused(_) => Err(format!(
+            "{said}\n`bash` is refused to agents until it works, or until `sandbox.mode` is \"none\""
+        )),
     }
 }
 

@@ -51,6 +51,11 @@ impl DataDir {
         }
     }
 
+    /// The few files that every sandbox sees, and the sockets of their ways out.
+    pub(super) fn sandbox(&self) -> PathBuf {
+        self.path.join("sandbox")
+    }
+
     pub(super) fn workspaces(&self) -> PathBuf {
         self.path.join("workspaces")
     }

@@ -68,7 +68,13 @@ pub(super) fn start(options: &config::Log) -> LogFilter {
 }
 
 fn parse(filter: &str) -> EnvFilter {
-    EnvFilter::builder().parse_lossy(filter)
+    let parsed = EnvFilter::builder().parse_lossy(filter);
+    // It writes down what MCP servers say and the URLs that they are at, which may hold tokens: that
+    // is for whoever asks for it by name.
+    match "rmcp=off".parse() {
+        Ok(quiet) if !filter.contains("rmcp") => parsed.add_directive(quiet),
+        _ => parsed,
+    }
 }
 
 /// A panic is a bug, and a line like any other.

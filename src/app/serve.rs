@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Server, log};
+use super::{Server, log, open_files};
 use crate::{
     clock::Clock,
     config::{self, Flags, Loaded, watch::Watch},
@@ -54,6 +54,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let loaded = outcome.map_err(|problems| anyhow::anyhow!("{problems}"))?;
     let filter = log::start(&loaded.config.log);
     warn(&loaded);
+    open_files::raise();
     let (mut terminate, mut hang_up) =
         (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
     // A database is waited for, and nobody should have to wait with it.
@@ -78,7 +79,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
             () = tokio::time::sleep(CONFIG_INTERVAL) => false,
         };
         if asked || watch.look() {
-            reload(&mut server, &flags, &mut watch, &filter).await;
+            Box::pin(reload(&mut server, &flags, &mut watch, &filter)).await;
         }
     }
     tracing::info!("stopping: open requests and turns get a moment");

@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{data_dir::DataDir, workspaces};
 use crate::{
     ingest::{self, Ingest},
+    runtime::shells::Shells,
     signal::{Signals, Told},
     store::{Hint, Pruned, Refusal, Retention, Store},
 };
@@ -22,9 +23,11 @@ const DISK_INTERVAL: Duration = Duration::from_secs(1);
 const REST: u32 = 20;
 const REST_MAX: Duration = Duration::from_secs(60);
 const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
+const MEND_INTERVAL: Duration = Duration::from_secs(60);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 const PAYLOADS_INTERVAL: Duration = Duration::from_secs(60);
+const SHELLS_INTERVAL: Duration = Duration::from_secs(5);
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 /// Refused callers are written down this often, this many at most.
 const REFUSALS_INTERVAL: Duration = Duration::from_secs(1);
@@ -53,6 +56,7 @@ impl Tasks {
                 tasks.ingest.bounds.set_free_disk(free);
                 tasks.store.metrics().set_free_disk(free);
             }
+            tasks.store.metrics().keep_day(tasks.store.clock().now());
             Ok(())
         });
         self.every(REVISION_INTERVAL, "look for changed configuration", |tasks| async move {
@@ -71,23 +75,32 @@ impl Tasks {
             }
             Ok(())
         });
-        self.every(SWEEP_INTERVAL, "sweep orphaned pieces of bodies", |tasks| async move {
-            let n = tasks.store.sweep_orphans().await?;
-            if n > 0 {
-                tracing::info!(owners = n, "removed pieces of bodies that were never accepted");
+        self.every(GAUGES_INTERVAL, "count waiting messages", |tasks| async move {
+            let (n_waiting, oldest) = tasks.store.outgoing_backlog().await?;
+            let now = tasks.store.clock().now();
+            let age = oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
+            tasks.store.metrics().set_outgoing(n_waiting, age);
+            Ok(())
+        });
+        self.every(MEND_INTERVAL, "mend the outbox", |tasks| async move {
+            if tasks.store.mend_outbox().await? > 0 {
+                tasks.signals.outgoing();
             }
             Ok(())
         });
+        self.sweep();
         self.every(PRUNE_INTERVAL, "prune what is past its days", |tasks| async move {
             loop {
                 let retention = tasks.retention.load_full();
                 let pruned = tasks.store.prune(&retention).await?;
                 tasks.store.metrics().pruned("bodies", pruned.bodies);
                 tasks.store.metrics().pruned("deliveries", pruned.deliveries);
+                tasks.store.metrics().pruned("messages", pruned.outgoing);
                 if pruned != Pruned::default() {
                     tracing::info!(
                         bodies = pruned.bodies,
                         deliveries = pruned.deliveries,
+                        messages = pruned.outgoing,
                         "pruned what is past its days"
                     );
                 }
@@ -105,10 +118,46 @@ impl Tasks {
             }
             Ok(())
         });
+        self.every(PAYLOADS_INTERVAL, "remove workspaces of gone sessions", |tasks| async move {
+            let n = workspaces::sweep_sessions(&tasks.store, &tasks.workspaces).await?;
+            if n > 0 {
+                tracing::info!(workspaces = n, "removed workspaces of sessions that are gone");
+            }
+            Ok(())
+        });
         self.tracker.spawn(self.clone().note_refusals(refusals));
         let (hints, outgoing) = mpsc::channel(HINTS_WAITING);
         self.tracker.spawn(forward(told, hints, self.stop.clone()));
         self.tracker.spawn(self.clone().exchange_hints(outgoing));
+    }
+
+    /// Removes what was left, and what is past its time.
+    fn sweep(&self) {
+        self.every(SWEEP_INTERVAL, "sweep orphaned pieces of bodies", |tasks| async move {
+            let n = tasks.store.sweep_orphans().await?;
+            if n > 0 {
+                tracing::info!(owners = n, "removed pieces of bodies that were never accepted");
+            }
+            Ok(())
+        });
+        self.every(SWEEP_INTERVAL, "sweep files", |tasks| async move {
+            let n = tasks.store.sweep_files().await?;
+            if n > 0 {
+                tracing::info!(files = n, "removed files that expired or whose session is gone");
+            }
+            Ok(())
+        });
+    }
+
+    /// Ends shells that nobody uses any more.
+    pub(super) fn close_idle(&self, shells: Shells) {
+        self.every(SHELLS_INTERVAL, "end idle shells", move |_| {
+            let n = shells.close_idle();
+            if n > 0 {
+                tracing::debug!(shells = n, "ended shells that nobody uses");
+            }
+            std::future::ready(Ok(()))
+        });
     }
 
     fn every<F>(

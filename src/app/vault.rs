@@ -79,8 +79,8 @@ async fn rewrap(store: &Store, vault: Vault) -> anyhow::Result<u64> {
     let broken = |error: crate::vault::Error| store::Error::Conflict(error.to_string());
     let n = store
         .rewrap_secrets(
-            move |name, version, sealed| {
-                let place = Place { kind: "secret", id: name, version };
+            move |sealed_for, name, version, sealed| {
+                let place = Place { kind: sealed_for.kind(), id: name, version };
                 ring.rewrap(place, sealed).map_err(broken)
             },
             move |canary| vault.rewrap_canary(canary).map_err(broken),

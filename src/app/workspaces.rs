@@ -1,14 +1,18 @@
-//! The payload files in the workspaces of sessions, after their payloads.
+//! The workspaces of sessions, after their payloads and their sessions.
 //!
-//! Invariant: a payload that was erased or is past its days lies in no file of this node for longer
-//! than one sweep. Left out: everything else in a workspace, which is the agent's.
+//! Invariants: a payload that was erased or is past its days lies in no file of this node for longer
+//! than one sweep, and a session that is gone leaves no workspace. Left out: everything else in a
+//! workspace, which is the agent's.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-use crate::{id::DeliveryId, store::Store};
+use crate::{
+    id::{DeliveryId, SessionId},
+    store::Store,
+};
 
 /// Files that are asked about at once.
 const SLICE: usize = 500;
@@ -32,6 +36,37 @@ pub(super) async fn sweep(store: &Store, workspaces: &Path) -> anyhow::Result<u6
         }
     }
     Ok(n_removed + remove(store, &mut found).await?)
+}
+
+/// Removes the workspaces of sessions that the database does not have any more; answers how many.
+/// Where it knows none of them, it is another database, and nothing is removed.
+pub(super) async fn sweep_sessions(store: &Store, workspaces: &Path) -> anyhow::Result<u64> {
+    let Some(mut entries) = directory(workspaces).await? else { return Ok(0) };
+    let mut found = Vec::new();
+    while let Some(entry) = entries.next_entry().await? {
+        let name = entry.file_name();
+        if let Some(Ok(id)) = name.to_str().map(str::parse::<SessionId>) {
+            found.push((id, entry.path()));
+        }
+    }
+    let (mut gone, mut n_known) = (Vec::new(), 0);
+    for slice in found.chunks(SLICE) {
+        let ids = slice.iter().map(|(id, _)| id.clone()).collect();
+        let known = store.known_sessions(ids).await?;
+        n_known += known.len();
+        let is_gone =
+            |(id, path): &(SessionId, PathBuf)| (!known.contains(id)).then(|| path.clone());
+        gone.extend(slice.iter().filter_map(is_gone));
+    }
+    if n_known == 0 {
+        return Ok(0);
+    }
+    let mut n_removed = 0;
+    for path in gone {
+        tokio::fs::remove_dir_all(path).await?;
+        n_removed += 1;
+    }
+    Ok(n_removed)
 }
 
 /// Removes those of the files whose payloads are gone, and forgets all of them.

@@ -153,14 +153,7 @@ impl Change {
     fn body(self, context: &mut Context<'_>) -> Result<Value> {
         let mut body = match self.from {
             None => Map::new(),
-            Some(path) => {
-                let bytes = read_file(&path, context)?;
-                match serde_json::from_slice(&bytes) {
-                    Ok(Value::Object(body)) => body,
-                    Ok(_) => return Err(wrong_file(&path, "it holds no JSON object")),
-                    Err(error) => return Err(wrong_file(&path, &error.to_string())),
-                }
-            }
+            Some(path) => read_fields(&path, context)?,
         };
         let system = match self.system_file {
             None => self.system,
@@ -181,6 +174,15 @@ impl Change {
             }
         }
         Ok(Value::Object(body))
+    }
+}
+
+/// The fields of an object of the API.
+pub(super) fn read_fields(path: &Path, context: &mut Context<'_>) -> Result<Map<String, Value>> {
+    match serde_json::from_slice(&read_file(path, context)?) {
+        Ok(Value::Object(body)) => Ok(body),
+        Ok(_) => Err(wrong_file(path, "it holds no JSON object")),
+        Err(error) => Err(wrong_file(path, &error.to_string())),
     }
 }
 

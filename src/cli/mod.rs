@@ -6,19 +6,25 @@
 //! that touches the server's files, except for reading the key that it left for its operator.
 
 mod agents;
+mod answers;
 mod backtest;
+mod budgets;
 mod captured;
 mod client;
 mod connection;
 mod context;
 mod curl;
 mod deliveries;
+mod deployments;
+mod effects;
+mod environments;
 mod failure;
 mod follow;
 mod io;
 mod keys;
 mod listen;
 mod moment;
+mod outbox;
 mod replay;
 mod secrets;
 mod send;
@@ -84,12 +90,36 @@ pub enum Command {
     /// Forward the deliveries of a source to a local URL, for development
     #[command(after_help = listen::EXAMPLES)]
     Listen(Box<With<listen::Args>>),
+    /// List messages that left or wait to; send one again, test a callback
+    #[command(after_help = outbox::EXAMPLES)]
+    Outbox(Box<With<outbox::Args>>),
     /// List sessions; show or create one
     #[command(after_help = sessions::EXAMPLES)]
     Sessions(Box<With<sessions::Args>>),
+    /// Allow calls that a session waits for
+    #[command(after_help = answers::APPROVE_EXAMPLES)]
+    Approve(Box<With<answers::Approve>>),
+    /// Deny calls that a session waits for
+    #[command(after_help = answers::DENY_EXAMPLES)]
+    Deny(Box<With<answers::Deny>>),
+    /// Stop a session's turn
+    #[command(after_help = answers::INTERRUPT_EXAMPLES)]
+    Interrupt(Box<With<answers::Interrupt>>),
+    /// List what agents did outside; settle what is in doubt
+    #[command(after_help = effects::EXAMPLES)]
+    Effects(Box<With<effects::Args>>),
+    /// Show and set what agents and sources may use
+    #[command(after_help = budgets::EXAMPLES)]
+    Budgets(Box<With<budgets::Args>>),
+    /// List what starts sessions by a schedule; run, pause and unpause it, list its runs
+    #[command(after_help = deployments::EXAMPLES)]
+    Deployments(Box<With<deployments::Args>>),
     /// List agents; create, change, pause and archive them
     #[command(after_help = agents::EXAMPLES)]
     Agents(Box<With<agents::Args>>),
+    /// List environments, where the tools of agents run; create, change, archive and delete them
+    #[command(after_help = environments::EXAMPLES)]
+    Environments(Box<With<environments::Args>>),
     /// List the systems that may call in; create, pause and remove them
     #[command(after_help = sources::EXAMPLES)]
     Sources(Box<With<sources::Args>>),
@@ -142,8 +172,16 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> failure::Resul
         Command::Deliveries(with) => Box::pin(deliveries::run(with.args, context)).await,
         Command::Replay(with) => Box::pin(replay::run(with.args, context)).await,
         Command::Listen(with) => Box::pin(listen::run(with.args, context)).await,
+        Command::Outbox(with) => Box::pin(outbox::run(with.args, context)).await,
         Command::Sessions(with) => Box::pin(sessions::run(with.args, context)).await,
+        Command::Approve(with) => Box::pin(answers::approve(with.args, context)).await,
+        Command::Deny(with) => Box::pin(answers::deny(with.args, context)).await,
+        Command::Interrupt(with) => Box::pin(answers::interrupt(with.args, context)).await,
+        Command::Effects(with) => Box::pin(effects::run(with.args, context)).await,
+        Command::Budgets(with) => Box::pin(budgets::run(with.args, context)).await,
+        Command::Deployments(with) => Box::pin(deployments::run(with.args, context)).await,
         Command::Agents(with) => Box::pin(agents::run(with.args, context)).await,
+        Command::Environments(with) => Box::pin(environments::run(with.args, context)).await,
         Command::Sources(with) => Box::pin(sources::run(with.args, context)).await,
         Command::Secrets(with) => Box::pin(secrets::run(with.args, context)).await,
         Command::Keys(with) => Box::pin(keys::run(with.args, context)).await,
@@ -158,8 +196,16 @@ impl Command {
             Command::Deliveries(with) => &with.global,
             Command::Replay(with) => &with.global,
             Command::Listen(with) => &with.global,
+            Command::Outbox(with) => &with.global,
             Command::Sessions(with) => &with.global,
+            Command::Approve(with) => &with.global,
+            Command::Deny(with) => &with.global,
+            Command::Interrupt(with) => &with.global,
+            Command::Effects(with) => &with.global,
+            Command::Budgets(with) => &with.global,
+            Command::Deployments(with) => &with.global,
             Command::Agents(with) => &with.global,
+            Command::Environments(with) => &with.global,
             Command::Sources(with) => &with.global,
             Command::Secrets(with) => &with.global,
             Command::Keys(with) => &with.global,

@@ -199,6 +199,10 @@ struct Create {
     /// Hold a body that comes again within a day under another id, where the sender signs no id
     #[arg(long)]
     hold_possible_replays: bool,
+    /// What tools that do more than read may do in its sessions: what the agent's policies say, only
+    /// what somebody allows, or nothing
+    #[arg(long, value_name = "MODE", value_parser = ["as_usual", "ask", "read_only"])]
+    webhook_tools: Option<String>,
 }
 
 fn json_object(text: &str) -> std::result::Result<Value, String> {
@@ -310,6 +314,7 @@ impl Create {
         set("message_chars_max", self.message_chars.map(Value::from));
         set("body_hash_window_seconds", self.body_hash_window.map(Value::from));
         set("on_possible_replay", self.hold_possible_replays.then(|| "hold".into()));
+        set("webhook_tools", self.webhook_tools.map(Value::from));
         set("debounce_seconds", self.debounce.map(Value::from));
         set("debounce_seconds_max", self.debounce_max.map(Value::from));
         set("when_busy", self.when_busy.map(Value::from));

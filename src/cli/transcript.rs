@@ -242,7 +242,13 @@ impl Transcript {
             let line = fitted(&one_line(line.trim()), ERROR_CHARS_MAX);
             writeln!(out, "{}", self.style.paint(Look::Bad, &format!("error: {line}")))
         } else {
-            writeln!(out, "{}", size(text.len() as u64))
+            let egress = event["egress"].as_array().into_iter().flatten();
+            let refused = match egress.filter(|it| it["decision"] == "refused").count() {
+                0 => String::new(),
+                1 => self.style.dim(", one host refused"),
+                n => self.style.dim(&format!(", {n} hosts refused")),
+            };
+            writeln!(out, "{}{refused}", size(text.len() as u64))
         }
     }
 

@@ -5,27 +5,38 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
+    budgets,
+    callback::{self, DeclaredCallback},
     problem::{Wrong, join},
     reader::{Entry, Reader},
     source::{refuse_unknown, turns},
+    value,
 };
 use crate::{
     domain::{
         agent::{AgentPatch, AgentSpec},
+        budget::Budgets,
+        source::WebhookTools,
         turn::TurnLimits,
     },
     id::AgentId,
 };
 
 /// An agent as the file declares it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct DeclaredAgent {
     pub name: String,
     pub spec: AgentSpec,
     pub limits: TurnLimits,
+    pub budgets: Budgets,
+    pub callback: Option<DeclaredCallback>,
+    /// Of the agent's own endpoint; left as it is when absent.
+    pub webhook_tools: WebhookTools,
 }
 
-pub(super) const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 12] = [
+    "budgets",
+    "callback",
     "description",
     "mcp_servers",
     "metadata",
@@ -35,11 +46,12 @@ pub(super) const KEYS: [&str; 9] = [
     "tools",
     "turns_at_once_max",
     "turns_per_minute_max",
+    "webhook_tools",
 ];
 
 const MODEL_KEYS: [&str; 4] = ["id", "speed", "effort", "inference_geo"];
 
-pub(super) fn read(reader: &mut Reader<'_>) -> Vec<DeclaredAgent> {
+pub(super) fn read(reader: &mut Reader<'_>, near: &[String]) -> Vec<DeclaredAgent> {
     reader.know("agents.<name>", &KEYS);
     let mut agents = Vec::new();
     for (name, values) in reader.entries("agents") {
@@ -53,8 +65,15 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<DeclaredAgent> {
             at_once_max: entry.get("turns_at_once_max", turns),
             per_minute_max: entry.get("turns_per_minute_max", turns),
         };
+        let budgets = budgets::read(&mut entry);
+        let callback = callback::read(&mut entry, near);
+        let webhook_tools =
+            entry.get("webhook_tools", value::choice(&WebhookTools::NAMES)).unwrap_or_default();
         let spec = read_one(&mut entry, name);
-        agents.extend(spec.map(|spec| DeclaredAgent { name: spec.name.clone(), spec, limits }));
+        agents.extend(spec.map(|spec| {
+            let name = spec.name.clone();
+            DeclaredAgent { name, spec, limits, budgets, callback, webhook_tools }
+        }));
     }
     agents
 }
@@ -73,9 +92,12 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str) -> Option<AgentSpec> {
     let n_before = entry.reader.problems.len();
     whole.system = system(entry);
     whole.metadata = metadata(entry);
-    if let Some(Value::Object(model)) = &whole.model {
-        let at = entry.at("model");
-        refuse_unknown(entry.reader, &at, model, &MODEL_KEYS);
+    let mut model = whole.model.clone();
+    if let Some(Value::Object(keys)) = &whole.model {
+        let (at, n_before) = (entry.at("model"), entry.reader.problems.len());
+        refuse_unknown(entry.reader, &at, keys, &MODEL_KEYS);
+        // Said once is enough.
+        model = model.filter(|_| entry.reader.problems.len() == n_before);
     }
     if whole.model.is_none() {
         let wrong = Wrong::from("is required");
@@ -87,14 +109,19 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str) -> Option<AgentSpec> {
     let parts = [
         AgentPatch { name: whole.name.clone(), ..patch() },
         AgentPatch { description: whole.description.clone(), ..patch() },
-        AgentPatch { model: whole.model.clone(), ..patch() },
+        AgentPatch { model, ..patch() },
         AgentPatch { system: whole.system.clone(), ..patch() },
         AgentPatch {
             tools: whole.tools.clone(),
             mcp_servers: whole.mcp_servers.clone(),
             ..patch()
         },
-        AgentPatch { skills: whole.skills.clone(), ..patch() },
+        // With a tool that they need, so that only they are looked at.
+        AgentPatch {
+            skills: whole.skills.clone(),
+            tools: Some(serde_json::json!([{"type": "agent_toolset_20260401"}])),
+            ..patch()
+        },
         AgentPatch { metadata: whole.metadata.clone(), ..patch() },
     ];
     for part in parts {

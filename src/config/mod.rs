@@ -7,9 +7,14 @@
 //! declared agent or directory exists is found out where it is needed.
 
 mod agent;
+mod budgets;
+mod callback;
+mod environment;
 mod format;
+mod mcp;
 mod problem;
 mod reader;
+mod sandbox;
 mod section;
 mod source;
 mod value;
@@ -29,15 +34,22 @@ use serde_json::{Map, Value};
 
 pub use self::{
     agent::DeclaredAgent,
+    callback::DeclaredCallback,
+    environment::DeclaredEnvironment,
     format::FileText,
+    mcp::McpConfig,
     problem::{Problem, Problems},
     reader::{Files, HIDDEN, Origin, Setting},
-    section::{Log, LogFormat, Metrics, Projects, Web},
+    section::{Log, LogFormat, Metrics, Turns, Web},
     source::DeclaredSource,
     value::data_dir_default,
 };
 use self::{reader::Reader, watch::Watch};
-use crate::{ingest, model, store, worker};
+use crate::{
+    ingest, model, outbox,
+    runtime::{self, Projects},
+    schedule, store, tool, web, worker,
+};
 
 /// Everything that the operator decides and that is not a resource.
 #[derive(Debug)]
@@ -58,9 +70,17 @@ pub struct Config {
     pub store: store::Options,
     pub retention: store::Retention,
     pub worker: worker::Options,
+    pub tools: tool::Options,
+    pub turns: Turns,
+    pub outbox: outbox::Options,
+    pub sandbox: tool::sandbox::Options,
+    pub shells: runtime::shells::Options,
+    pub mcp: McpConfig,
     pub projects: Projects,
     pub metrics: Metrics,
     pub web: Web,
+    pub schedule: schedule::Options,
+    pub files: web::Files,
     pub log: Log,
 }
 
@@ -71,6 +91,7 @@ pub struct Declared {
     pub box_key: Option<SecretString>,
     pub sources: Vec<DeclaredSource>,
     pub agents: Vec<DeclaredAgent>,
+    pub environments: Vec<DeclaredEnvironment>,
 }
 
 /// What the flags of `serve` give.
@@ -94,8 +115,22 @@ pub struct Loaded {
 }
 
 /// Keys, or sections with a dot at the end, whose change takes effect at the next start only.
-const NEEDS_RESTART: [&str; 6] =
-    ["listen", "data_dir", "database_url", "store.", "worker.", "log.format"];
+const NEEDS_RESTART: [&str; 14] = [
+    "listen",
+    "data_dir",
+    "database_url",
+    "store.",
+    "worker.",
+    "turns.",
+    "budgets.",
+    "tools.",
+    "sandbox.",
+    "shell.",
+    "egress.",
+    "schedule.",
+    "mcp.",
+    "log.format",
+];
 
 /// Whether a change of this setting waits for the next start. A variable without a key in the file
 /// cannot change before.
@@ -139,7 +174,7 @@ impl Config {
             reader.directory = file.path.parent().unwrap_or(Path::new(""));
         }
         let config = read_config(&mut reader);
-        let declared = read_declared(&mut reader);
+        let declared = read_declared(&mut reader, &config.outbox.allowed_private_hosts);
         reader.finish(root.get("apiKey").is_some_and(|value| !value.is_null()));
         let Reader { problems, warnings, settings, .. } = reader;
         let loaded = Loaded { config, declared, settings, warnings };
@@ -157,6 +192,12 @@ impl Config {
             ("database_url", url(self) != url(new)),
             ("store", self.store != new.store),
             ("worker", self.worker != new.worker),
+            ("tools", self.tools != new.tools),
+            ("turns", self.turns != new.turns),
+            ("sandbox", self.sandbox != new.sandbox),
+            ("shell", self.shells != new.shells),
+            ("schedule", self.schedule != new.schedule),
+            ("mcp", self.mcp != new.mcp),
             ("log.format", self.log.format != new.log.format),
         ]
         .into_iter()
@@ -194,12 +235,12 @@ impl Inspected {
     }
 }
 
-/// The path of every key that a file may have; `<name>` stands for the name of a source or agent.
+/// The path of every key that a file may have; `<name>` stands for the name of what it declares.
 pub fn known_keys() -> Vec<String> {
     let (root, environment) = (Map::new(), BTreeMap::new());
     let mut reader = Reader::new(&root, &environment, &|_| Err(io::Error::other("not read")));
     read_config(&mut reader);
-    read_declared(&mut reader);
+    read_declared(&mut reader, &[]);
     reader.known().iter().cloned().collect()
 }
 
@@ -233,9 +274,17 @@ fn read_config(reader: &mut Reader<'_>) -> Config {
         store: section::store(reader),
         retention: section::retention(reader),
         worker: section::worker(reader),
+        tools: section::tools(reader),
+        turns: section::turns(reader),
+        outbox: section::outbox(reader),
+        sandbox: sandbox::sandbox(reader),
+        shells: sandbox::shells(reader),
+        mcp: mcp::mcp(reader),
         projects: section::projects(reader),
         metrics: section::metrics(reader),
         web: section::web(reader),
+        schedule: section::schedule(reader),
+        files: section::files(reader),
         log: section::log(reader),
     };
     if let Some(key) = &config.master_key {
@@ -253,7 +302,7 @@ fn read_config(reader: &mut Reader<'_>) -> Config {
     config
 }
 
-fn read_declared(reader: &mut Reader<'_>) -> Declared {
+fn read_declared(reader: &mut Reader<'_>, near: &[String]) -> Declared {
     reader.know("", &["apiKey"]);
     let given = reader.root.get("apiKey").filter(|value| !value.is_null());
     let box_key = given.and_then(|value| reader.secret("apiKey", value));
@@ -266,8 +315,9 @@ fn read_declared(reader: &mut Reader<'_>) -> Declared {
     reader.note("apiKey", None, reader::veiled(given.is_some()), origin);
     Declared {
         box_key,
-        sources: source::read(reader, given.is_some()),
-        agents: agent::read(reader),
+        sources: source::read(reader, given.is_some(), near),
+        agents: agent::read(reader, near),
+        environments: environment::read(reader),
     }
 }
 

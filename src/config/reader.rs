@@ -32,6 +32,17 @@ pub enum Origin {
     Flag,
 }
 
+impl Origin {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Origin::Default => "default",
+            Origin::File => "file",
+            Origin::Environment => "environment",
+            Origin::Flag => "flag",
+        }
+    }
+}
+
 /// One effective setting, for people to look at.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Setting {

@@ -3,7 +3,7 @@
 //! Every field is named, without `..default`: a new option does not compile until it is read here,
 //! and the tests then ask for its line in the example and in the docs.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use super::{
     problem::join,
@@ -13,20 +13,27 @@ use super::{
     },
 };
 use crate::{
+    agent,
+    domain::budget::{Budget, CommonBudgets},
     ingest, metrics,
     model::{self, OpenAiApi, Price},
-    store, web, worker,
+    outbox,
+    runtime::Projects,
+    schedule, store, tool, web, worker,
 };
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
 
-/// Which directories agents may work in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Projects {
-    /// A source's `project` must lie in one of these.
-    pub roots: Vec<PathBuf>,
+/// What one turn may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turns {
+    pub limits: agent::Limits,
+    /// Seconds that a call waits for somebody to allow it; then it is denied.
+    pub approval_seconds_max: u64,
+    /// What whoever works may use.
+    pub budgets: CommonBudgets,
 }
 
 /// Who may read `/metrics`, and what it counts apart.
@@ -194,6 +201,11 @@ pub(super) fn limits(reader: &mut Reader<'_>) -> ingest::Options {
             default.fetches_per_minute_max,
             number(0..=10_000, "files"),
         ),
+        callback_hops_max: reader.get(
+            "limits.callback_hops_max",
+            default.callback_hops_max,
+            number(0..=100, "callbacks"),
+        ),
     };
     if options.in_flight_bytes_max < options.body_bytes_max {
         reader.problem(
@@ -234,6 +246,11 @@ pub(super) fn retention(reader: &mut Reader<'_>) -> store::Retention {
             default.identities_days,
             number(1..=36_500, "days"),
         ),
+        outbox_days: reader.get(
+            "retention.outbox_days",
+            default.outbox_days,
+            number(1..=36_500, "days"),
+        ),
     };
     if retention.identities_days < retention.bodies_days {
         reader.problem(
@@ -264,11 +281,173 @@ pub(super) fn worker(reader: &mut Reader<'_>) -> worker::Options {
             default.resumes_max,
             number(0..=1000, "times"),
         ),
+        stop_poll_ms: reader.get(
+            "worker.stop_poll_ms",
+            default.stop_poll_ms,
+            number(10..=60_000, "milliseconds"),
+        ),
+    }
+}
+
+pub(super) fn turns(reader: &mut Reader<'_>) -> Turns {
+    let default = agent::Limits::default();
+    Turns {
+        limits: agent::Limits {
+            requests_max: reader.get(
+                "turns.requests_max",
+                default.requests_max,
+                number(1..=100_000, "requests"),
+            ),
+            repeats_max: reader.get(
+                "turns.repeats_max",
+                default.repeats_max,
+                number(1..=1000, "times"),
+            ),
+            context_tokens_max: reader.get(
+                "turns.context_tokens_max",
+                default.context_tokens_max,
+                number(1000..=100_000_000, "tokens"),
+            ),
+        },
+        approval_seconds_max: reader.get(
+            "turns.approval_seconds_max",
+            86_400,
+            number(1..=2_592_000, "seconds"),
+        ),
+        budgets: budgets(reader),
+    }
+}
+
+macro_rules! budget {
+    ($reader:ident, $scope:literal) => {
+        Budget {
+            cost_usd: $reader.optional(concat!("budgets.", $scope, "_cost_usd"), dollars),
+            tokens: $reader
+                .optional(concat!("budgets.", $scope, "_tokens"), number(0..=MANY, "tokens")),
+            model_calls: $reader.optional(
+                concat!("budgets.", $scope, "_model_calls"),
+                number(0..=MANY, "requests"),
+            ),
+            tool_calls: $reader
+                .optional(concat!("budgets.", $scope, "_tool_calls"), number(0..=MANY, "calls")),
+            seconds: $reader
+                .optional(concat!("budgets.", $scope, "_seconds"), number(0..=MANY, "seconds")),
+        }
+    };
+}
+
+const MANY: u64 = 1_000_000_000_000;
+
+fn budgets(reader: &mut Reader<'_>) -> CommonBudgets {
+    CommonBudgets {
+        turn: budget!(reader, "turn"),
+        session: budget!(reader, "session"),
+        source_day: budget!(reader, "source_day"),
+        agent_day: budget!(reader, "agent_day"),
+        day: budget!(reader, "day"),
+    }
+}
+
+pub(super) fn outbox(reader: &mut Reader<'_>) -> outbox::Options {
+    let default = outbox::Options::default();
+    let seconds = |max| number(1..=max, "seconds");
+    outbox::Options {
+        allowed_private_hosts: reader.get(
+            "outbox.allowed_private_hosts",
+            default.allowed_private_hosts,
+            list(256, text(256)),
+        ),
+        sends_max: reader.get("outbox.sends_max", default.sends_max, number(1..=4096, "messages")),
+        sends_per_receiver_max: reader.get(
+            "outbox.sends_per_receiver_max",
+            default.sends_per_receiver_max,
+            number(1..=4096, "messages"),
+        ),
+        attempt_seconds_max: reader.get(
+            "outbox.attempt_seconds_max",
+            default.attempt_seconds_max,
+            seconds(600),
+        ),
+        attempts_max: reader.get(
+            "outbox.attempts_max",
+            default.attempts_max,
+            number(1..=1000, "attempts"),
+        ),
+        retry_first_ms: reader.get(
+            "outbox.retry_first_ms",
+            default.retry_first_ms,
+            number(1..=3_600_000, "milliseconds"),
+        ),
+        retry_seconds_max: reader.get(
+            "outbox.retry_seconds_max",
+            default.retry_seconds_max,
+            seconds(86_400),
+        ),
+        retry_after_seconds_max: reader.get(
+            "outbox.retry_after_seconds_max",
+            default.retry_after_seconds_max,
+            seconds(2_592_000),
+        ),
+        poll_ms: reader.get("outbox.poll_ms", default.poll_ms, number(10..=60_000, "milliseconds")),
+        drain_seconds: reader.get(
+            "outbox.drain_seconds",
+            default.drain_seconds,
+            number(0..=3600, "seconds"),
+        ),
     }
 }
 
 pub(super) fn projects(reader: &mut Reader<'_>) -> Projects {
-    Projects { roots: reader.get("projects.roots", Vec::new(), list(256, absolute_path)) }
+    let default = Projects::default();
+    Projects {
+        roots: reader.get("projects.roots", default.roots, list(256, absolute_path)),
+        copy_bytes_max: reader.get(
+            "projects.copy_bytes_max",
+            default.copy_bytes_max,
+            number(MIB..=1024 * GIB, "bytes"),
+        ),
+        copy_entries_max: reader.get(
+            "projects.copy_entries_max",
+            default.copy_entries_max,
+            number(100..=10_000_000, "entries"),
+        ),
+    }
+}
+
+pub(super) fn tools(reader: &mut Reader<'_>) -> tool::Options {
+    let default = tool::Options::default();
+    tool::Options {
+        answer_bytes_max: reader.get(
+            "tools.answer_bytes_max",
+            default.answer_bytes_max,
+            number(1_000..=10_000_000, "bytes"),
+        ),
+        read_bytes_max: reader.get(
+            "tools.read_bytes_max",
+            default.read_bytes_max,
+            number(1_000..=10_000_000, "bytes"),
+        ),
+        media_bytes_max: reader.get(
+            "tools.media_bytes_max",
+            default.media_bytes_max,
+            number(1_000..=10_000_000, "bytes"),
+        ),
+        search_entries_max: reader.get(
+            "tools.search_entries_max",
+            default.search_entries_max,
+            number(100..=10_000_000, "entries"),
+        ),
+        search_bytes_max: reader.get(
+            "tools.search_bytes_max",
+            default.search_bytes_max,
+            number(MIB..=16 * GIB, "bytes"),
+        ),
+        page_bytes_max: reader.get(
+            "tools.page_bytes_max",
+            default.page_bytes_max,
+            number(1_000..=100_000_000, "bytes"),
+        ),
+    }
 }
 
 pub(super) fn metrics(reader: &mut Reader<'_>) -> Metrics {
@@ -288,6 +467,35 @@ pub(super) fn metrics(reader: &mut Reader<'_>) -> Metrics {
 pub(super) fn web(reader: &mut Reader<'_>) -> Web {
     let default = web::Options::STREAMS_MAX;
     Web { streams_max: reader.get("web.streams_max", default, number(1..=1_000_000, "streams")) }
+}
+
+pub(super) fn schedule(reader: &mut Reader<'_>) -> schedule::Options {
+    let default = schedule::Options::default();
+    schedule::Options {
+        catch_up_seconds_max: reader.get(
+            "schedule.catch_up_seconds_max",
+            default.catch_up_seconds_max,
+            number(0..=2_592_000, "seconds"),
+        ),
+    }
+}
+
+pub(super) fn files(reader: &mut Reader<'_>) -> web::Files {
+    let default = web::Files::default();
+    web::Files {
+        bytes_max: reader.get("files.bytes_max", default.bytes_max, number(1..=64 * GIB, "bytes")),
+        total_bytes_max: reader.get(
+            "files.total_bytes_max",
+            default.total_bytes_max,
+            number(0..=1024 * 1024 * GIB, "bytes"),
+        ),
+        // What is under way for longer may be taken for left over, and swept.
+        upload_seconds_max: reader.get(
+            "files.upload_seconds_max",
+            default.upload_seconds_max,
+            number(1..=3000, "seconds"),
+        ),
+    }
 }
 
 pub(super) fn log(reader: &mut Reader<'_>) -> Log {

@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
+    budgets,
+    callback::{self, DeclaredCallback},
     problem::{Wrong, join},
     reader::{Entry, Reader},
     value::{self, Parsed, Raw},
@@ -17,15 +19,17 @@ use super::{
 use crate::{
     domain::{
         Problem,
+        budget::Budgets,
+        environment::{DEFAULT_NAME, NAME_CHARS_MAX},
         field::Field,
         handshake::Handshake,
         nearest::nearest,
         secret,
         source::{
-            BODY_HASH_WINDOW_SECONDS_MAX, DEBOUNCE_SECONDS_MAX, FIELDS_MAX, MESSAGE_CHARS_DEFAULT,
-            MESSAGE_CHARS_MAX, OnPossibleReplay, OnRedelivery, POLICY_CHARS_MAX, REASON_CHARS_MAX,
-            RuleVerdict, SourceDefinition, SourceRule, TURNS_PER_KEY_PER_HOUR_MAX, Target,
-            WhenBusy, check_name,
+            BODY_HASH_WINDOW_SECONDS_MAX, DEBOUNCE_SECONDS_MAX, FIELDS_MAX, HOSTS_MAX,
+            MESSAGE_CHARS_DEFAULT, MESSAGE_CHARS_MAX, OnPossibleReplay, OnRedelivery,
+            POLICY_CHARS_MAX, REASON_CHARS_MAX, RuleVerdict, SourceDefinition, SourceRule,
+            TURNS_PER_KEY_PER_HOUR_MAX, Target, WebhookTools, WhenBusy, check_hosts, check_name,
         },
         turn::TURN_LIMIT_MAX,
     },
@@ -38,16 +42,24 @@ use crate::{
 pub struct DeclaredSource {
     pub name: String,
     pub definition: SourceDefinition,
+    /// The environment that the file declares, by name; the definition gets its id.
+    pub environment: Option<String>,
     /// The value of `definition.secret_key`, if the file gives it; else it is in the vault.
     pub secret: Option<SecretString>,
+    pub callback: Option<DeclaredCallback>,
+    pub budgets: Budgets,
 }
 
-pub(super) const KEYS: [&str; 28] = [
+pub(super) const KEYS: [&str; 33] = [
     "actor",
     "agent",
+    "allowed_hosts",
     "body_hash_window_seconds",
+    "budgets",
+    "callback",
     "debounce_seconds",
     "debounce_seconds_max",
+    "environment",
     "environment_id",
     "event_type",
     "filter",
@@ -70,10 +82,15 @@ pub(super) const KEYS: [&str; 28] = [
     "turns_per_minute_max",
     "username",
     "verifier",
+    "webhook_tools",
     "when_busy",
 ];
 
-pub(super) fn read(reader: &mut Reader<'_>, needs_project: bool) -> Vec<DeclaredSource> {
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    needs_project: bool,
+    near: &[String],
+) -> Vec<DeclaredSource> {
     reader.know("webhooks.<name>", &KEYS);
     let mut names: BTreeMap<String, &str> = BTreeMap::new();
     let mut sources = Vec::new();
@@ -88,13 +105,20 @@ pub(super) fn read(reader: &mut Reader<'_>, needs_project: bool) -> Vec<Declared
             reader.problem(&at, Wrong { message: format!("the name {}", problem.message), hint });
         }
         let mut entry = Entry { reader, at, values };
-        sources.push(read_one(&mut entry, name, needs_project));
+        sources.push(read_one(&mut entry, name, needs_project, near));
     }
     sources
 }
 
-fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> DeclaredSource {
+fn read_one(
+    entry: &mut Entry<'_, '_>,
+    name: &str,
+    needs_project: bool,
+    near: &[String],
+) -> DeclaredSource {
     let n_problems = entry.reader.problems.len();
+    let callback = callback::read(entry, near);
+    let budgets = budgets::read(entry);
     let gate = gate(entry);
     // Without one there is a problem, so nothing of this is used.
     let sender = check_gate(entry, &gate);
@@ -144,24 +168,54 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str, needs_project: bool) -> Decla
         ),
         turns_at_once_max: entry.get("turns_at_once_max", turns),
         turns_per_minute_max: entry.get("turns_per_minute_max", turns),
+        callback: callback.as_ref().map(|callback| callback.of(name)),
+        allowed_hosts: entry
+            .get("allowed_hosts", value::list(HOSTS_MAX, value::text(256)))
+            .unwrap_or_default(),
+        webhook_tools: entry
+            .get("webhook_tools", value::choice(&WebhookTools::NAMES))
+            .unwrap_or_default(),
         ..gate
     };
-    match (entry.raw("project"), entry.raw("environment_id")) {
-        (Some(_), Some(_)) => {
-            entry.problem("environment_id", "is given beside `project`: keep one of them");
-        }
-        (None, None) if needs_project => {
-            entry.problem("project", "is required in a file that has `apiKey`");
-        }
-        (Some(_), None) | (None, Some(_) | None) => {}
+    let environment = place(entry, needs_project);
+    if let Err(problem) = check_hosts(&definition.allowed_hosts) {
+        entry.problem("allowed_hosts", problem.message);
     }
     if entry.reader.problems.len() == n_problems
-        && let Err(Problem { field, message }) = check_policy(&definition)
+        && let Err(Problem { field, message, .. }) = check_policy(&definition)
     {
         let at = format!("{}.{field}", entry.at);
         entry.reader.problem(&at, message);
     }
-    DeclaredSource { name: name.to_owned(), definition, secret }
+    let name = name.to_owned();
+    DeclaredSource { name, definition, environment, secret, callback, budgets }
+}
+
+/// Where it works is said in one way. Answers the environment that is named, if one is: of those in
+/// the file, or the one that is there from the start.
+fn place(entry: &mut Entry<'_, '_>, needs_project: bool) -> Option<String> {
+    let given = ["project", "environment", "environment_id"].map(|key| entry.raw(key).map(|_| key));
+    let mut given = given.into_iter().flatten();
+    match (given.next(), given.next()) {
+        (None, _) if needs_project => {
+            entry.problem("project", "is required in a file that has `apiKey`");
+        }
+        (Some(first), Some(second)) => {
+            entry.problem(second, format!("is given beside `{first}`: keep one of them"));
+        }
+        _ => {}
+    }
+    let name = entry.get("environment", value::text(NAME_CHARS_MAX))?;
+    let declared = entry.reader.entries("environments");
+    let mut known: Vec<&str> = declared.iter().map(|(name, _)| name.as_str()).collect();
+    known.push(DEFAULT_NAME);
+    if !known.contains(&name.as_str()) {
+        let hint = nearest(&name, known).map(|near| format!("did you mean `{near}`?"));
+        let hint = hint.or_else(|| Some("name an existing one by `environment_id`".to_owned()));
+        let message = format!("the file declares no environment `{name}`");
+        entry.problem("environment", Wrong { message, hint });
+    }
+    Some(name)
 }
 
 const RULE_KEYS: [&str; 8] =
@@ -246,7 +300,7 @@ fn gate(entry: &mut Entry<'_, '_>) -> SourceDefinition {
 
 /// Whether preset and verifier make a gate; what is wrong is reported where it was written.
 fn check_gate(entry: &mut Entry<'_, '_>, definition: &SourceDefinition) -> Option<Sender> {
-    let Problem { field, message } = match Sender::defined(definition) {
+    let Problem { field, message, .. } = match Sender::defined(definition) {
         Ok(sender) => return Some(sender),
         Err(problem) => problem,
     };
@@ -283,7 +337,7 @@ pub(super) fn refuse_unknown(
     }
 }
 
-fn secret_name(raw: Raw<'_>) -> Parsed<String> {
+pub(super) fn secret_name(raw: Raw<'_>) -> Parsed<String> {
     let name = value::text(128)(raw)?;
     secret::check_name(&name).map_err(|problem| problem.message)?;
     Ok(name)

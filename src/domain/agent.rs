@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Metadata, Problem, check_metadata, model::ModelConfig, text::clean, toolset, toolset::Toolset,
+    Metadata, Problem, callback::Callback, check_metadata, credential::check_shown_url,
+    exposure::Exposure, model::ModelConfig, text::clean, toolset, toolset::Toolset,
     turn::TurnLimits,
 };
 use crate::{clock::Timestamp, domain::ManagedBy, id::AgentId};
@@ -51,6 +52,8 @@ pub struct Agent {
     pub spec: AgentSpec,
     pub paused: bool,
     pub limits: TurnLimits,
+    /// Where the results of its sessions are sent, and since when that is off.
+    pub callback: Option<(Callback, Option<Timestamp>)>,
     pub managed_by: ManagedBy,
     pub created_at: Timestamp,
     /// When this version was made.
@@ -67,7 +70,7 @@ impl Agent {
             "version": self.version,
             "name": self.spec.name,
             "description": self.spec.description,
-            "model": self.spec.model,
+            "model": self.spec.model.to_json(),
             "system": self.spec.system,
             "tools": self.spec.tools,
             "mcp_servers": self.spec.mcp_servers,
@@ -81,6 +84,8 @@ impl Agent {
             "paused": self.paused,
             "turns_at_once_max": self.limits.at_once_max,
             "turns_per_minute_max": self.limits.per_minute_max,
+            "exposure": Exposure::of_agent(&self.spec.tools).to_json(&self.spec.tools),
+            "callback": self.callback.as_ref().map(|(callback, off)| callback.to_json(*off)),
             "managed_by": self.managed_by.as_str(),
         })
     }
@@ -111,7 +116,7 @@ pub struct AgentPatch {
     pub metadata: Option<std::collections::BTreeMap<String, Option<String>>>,
     #[serde(default, deserialize_with = "present")]
     pub multiagent: Option<Value>,
-    /// Accepted and answered with our own constant: this server has one identity.
+    /// Answered with a constant: this server has one identity.
     #[serde(default)]
     pub execution_identity: Option<Value>,
     /// The version that the caller has seen; another one is current: 409.
@@ -133,11 +138,17 @@ impl AgentPatch {
         if self.model.is_none() {
             return Err(Problem::new("model", "is required"));
         }
+        if self.metadata.iter().flatten().any(|(_, value)| value.is_none()) {
+            return Err(Problem::new("metadata", "must be an object of texts"));
+        }
         self.apply(AgentSpec::new("", ""))
     }
 
     /// The spec after the change, validated as a whole.
     pub fn apply(self, mut spec: AgentSpec) -> Result<AgentSpec, Problem> {
+        if self.version.is_some_and(|version| version < 1) {
+            return Err(Problem::new("version", "must be a whole number from 1"));
+        }
         if let Some(name) = self.name {
             spec.name = text("name", &name, 256)?
                 .filter(|name| !name.is_empty())
@@ -151,7 +162,7 @@ impl AgentPatch {
         }
         if let Some(model) = self.model {
             let mut parsed = ModelConfig::parse(&model)?;
-            if parsed.effort.is_none() && parsed.id == spec.model.id && model.is_object() {
+            if ModelConfig::leaves_effort(&model) && parsed.id == spec.model.id {
                 parsed.effort = spec.model.effort.take();
             }
             spec.model = parsed;
@@ -163,10 +174,17 @@ impl AgentPatch {
             spec.mcp_servers = mcp_servers(servers)?;
         }
         if let Some(skills) = self.skills {
-            spec.skills = list("skills", skills, 20)?;
+            spec.skills = self::skills(skills)?;
         }
         if let Some(multiagent) = self.multiagent {
-            spec.multiagent = Some(multiagent).filter(|it| !it.is_null());
+            if !multiagent.is_null() {
+                let message = "must be null: on this server an agent works alone";
+                return Err(Problem::new("multiagent", message));
+            }
+            spec.multiagent = None;
+        }
+        if let Some(identity) = self.execution_identity {
+            check_identity(&identity)?;
         }
         if let Some(patch) = self.metadata {
             super::patch_metadata(&mut spec.metadata, patch);
@@ -176,9 +194,51 @@ impl AgentPatch {
     }
 }
 
+/// There is one, which every agent has.
+fn check_identity(value: &Value) -> Result<(), Problem> {
+    if value.is_null() || *value == json!({"type": "service_account"}) {
+        return Ok(());
+    }
+    let message = "must be {\"type\": \"service_account\"}: this server takes no other role";
+    Err(Problem::new("execution_identity", message))
+}
+
+/// Skills of an agent.
+const SKILLS_MAX: usize = 20;
+
+/// Skills as they are shown: without a version it is whichever is the latest.
+fn skills(value: Value) -> Result<Vec<Value>, Problem> {
+    let read = |(index, skill): (usize, &Value)| {
+        let at = format!("skills[{index}]");
+        let known = ["type", "skill_id", "version"];
+        let is_known =
+            skill.as_object().is_some_and(|it| it.keys().all(|key| known.contains(&&**key)));
+        let kind = skill["type"].as_str().filter(|it| ["anthropic", "custom"].contains(it));
+        let id = skill["skill_id"].as_str().filter(|it| (1..=256).contains(&it.len()));
+        let version = match &skill["version"] {
+            Value::Null => Some("latest"),
+            version => version.as_str().filter(|it| (1..=256).contains(&it.len())),
+        };
+        match (is_known, kind, id, version) {
+            (true, Some(kind), Some(id), Some(version)) => {
+                Ok(json!({"type": kind, "skill_id": id, "version": version}))
+            }
+            _ => {
+                let message =
+                    "must be {\"type\": \"anthropic\" or \"custom\", \"skill_id\", \"version\"}";
+                Err(Problem::new(at, message))
+            }
+        }
+    };
+    list("skills", value, SKILLS_MAX)?.iter().enumerate().map(read).collect()
+}
+
 /// Rules over the whole of a spec.
 fn check(spec: &AgentSpec) -> Result<(), Problem> {
     check_metadata(&spec.metadata)?;
+    if !spec.skills.is_empty() && toolset::tool_policy(&spec.tools, "read").is_none() {
+        return Err(Problem::new("skills", "need the tool `read` in `tools`"));
+    }
     for server in &spec.mcp_servers {
         let name = server["name"].as_str().unwrap_or_default();
         let named = spec.tools.iter().any(
@@ -212,13 +272,26 @@ fn mcp_servers(value: Value) -> Result<Vec<Value>, Problem> {
     let mut names = std::collections::BTreeSet::new();
     for (index, server) in servers.iter().enumerate() {
         let at = format!("mcp_servers[{index}]");
-        let name = server["name"].as_str().filter(|name| !name.is_empty());
-        let name = name.ok_or_else(|| Problem::new(format!("{at}.name"), "is required"))?;
+        let name = server["name"].as_str().filter(|name| (1..=255).contains(&name.len()));
+        let name = name.ok_or_else(|| {
+            Problem::new(format!("{at}.name"), "is required and has 1 to 255 characters")
+        })?;
         if !names.insert(name) {
             return Err(Problem::new(format!("{at}.name"), format!("`{name}` is there twice")));
         }
         if server["type"] != "url" || !server["url"].is_string() {
             return Err(Problem::new(at, "must be {\"type\": \"url\", \"name\", \"url\"}"));
+        }
+        let known = |key: &&String| ["type", "name", "url"].contains(&key.as_str());
+        if let Some(key) = server.as_object().and_then(|it| it.keys().find(|key| !known(key))) {
+            let message = "is not a field of a server; its token is a credential of a vault";
+            return Err(Problem::new(format!("{at}.{}", clean(key)), message));
+        }
+        let url = server["url"].as_str().unwrap_or_default();
+        // What the operator named, in the sandbox.
+        let is_program = url.strip_prefix("stdio:").is_some_and(|name| !name.is_empty());
+        if !is_program && let Err(message) = check_shown_url(url) {
+            return Err(Problem::new(format!("{at}.url"), message));
         }
     }
     Ok(servers)
@@ -272,6 +345,8 @@ mod tests {
             .unwrap();
         let spec = patch(json!({"metadata": {"a": null, "c": "3"}})).apply(spec).unwrap();
         assert_eq!(serde_json::to_value(spec.metadata).unwrap(), json!({"b": "2", "c": "3"}));
+        let nothing = patch(json!({"name": "n", "model": "m", "metadata": {"a": null}}));
+        assert_eq!(nothing.create().unwrap_err().field, "metadata");
     }
 
     #[test]
@@ -279,5 +354,28 @@ mod tests {
         let server = json!([{"type": "url", "name": "s", "url": "https://example.com"}]);
         let spec = patch(json!({"name": "n", "model": "m", "mcp_servers": server})).create();
         assert_eq!(spec.unwrap_err().field, "mcp_servers");
+    }
+
+    #[test]
+    fn a_server_has_no_token_in_its_url() {
+        let check = |url: &str| {
+            let server = json!([{"type": "url", "name": "s", "url": url}]);
+            let tools = json!([{"type": "mcp_toolset", "mcp_server_name": "s"}]);
+            patch(json!({"name": "n", "model": "m", "mcp_servers": server, "tools": tools}))
+                .create()
+        };
+        for url in ["https://a.example/mcp?project=x", "https://a.example/mcp?token=", "stdio:x"] {
+            assert!(check(url).is_ok(), "{url}");
+        }
+        for url in [
+            "https://a.example/mcp?token=hush",
+            "https://a.example/mcp?a=b&Api-Key=hush",
+            "https://a.example/mcp?X-Amz-Signature=hush",
+            "https://u:hush@a.example/mcp",
+        ] {
+            let problem = check(url).unwrap_err();
+            assert_eq!(problem.field, "mcp_servers[0].url");
+            assert!(!problem.message.contains("hush"), "{}", problem.message);
+        }
     }
 }

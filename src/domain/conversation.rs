@@ -4,7 +4,10 @@
 
 use serde_json::Value;
 
-use super::{cost::Spent, event::Block};
+use super::{
+    cost::Spent,
+    event::{Block, EventBody},
+};
 use crate::id::EventId;
 
 /// One side's contribution. Roles alternate, and every tool use is followed by its one result.
@@ -26,7 +29,13 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq)]
 pub enum UserPart {
     Content(Block),
-    ToolResult { tool_use_id: EventId, content: Vec<Block>, is_error: bool },
+    /// What the operator of the session tells the model from here on.
+    System(String),
+    ToolResult {
+        tool_use_id: EventId,
+        content: Vec<Block>,
+        is_error: bool,
+    },
 }
 
 /// A call that the model wants made. Its id is the id of the event that journals it.
@@ -35,6 +44,44 @@ pub struct ToolUse {
     pub id: EventId,
     pub name: String,
     pub input: Value,
+}
+
+impl ToolUse {
+    /// What somebody who approves this call binds themselves to: its name and its input.
+    pub fn fingerprint(&self) -> String {
+        let text = format!("{}\n{}", self.name, self.input);
+        let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Who carries a call out, and how the log tells its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Executor {
+    /// This server: `agent.tool_result`.
+    Server,
+    /// The client, which has the tool: `user.custom_tool_result`.
+    Custom,
+    /// The client, whose environment it is that the tool works in: `user.tool_result`.
+    SelfHosted,
+}
+
+impl Executor {
+    /// The result of a call in its own kind of event.
+    pub fn result(self, call: EventId, content: Vec<Block>, is_error: bool) -> EventBody {
+        match self {
+            Executor::Server => {
+                let egress = Vec::new();
+                EventBody::AgentToolResult { tool_use_id: call, content, is_error, egress }
+            }
+            Executor::Custom => {
+                EventBody::UserCustomToolResult { custom_tool_use_id: call, content, is_error }
+            }
+            Executor::SelfHosted => {
+                EventBody::UserToolResult { tool_use_id: call, content, is_error }
+            }
+        }
+    }
 }
 
 /// What a model is told about a tool.
@@ -51,6 +98,40 @@ pub struct Request {
     pub system: Option<String>,
     pub messages: Vec<Message>,
     pub tools: Vec<ToolSpec>,
+}
+
+impl Request {
+    /// About how many bytes of JSON it is.
+    pub fn n_bytes(&self) -> usize {
+        let content = |blocks: &[Block]| -> usize {
+            let of = |block: &Block| match block {
+                Block::Text { text } => text.len(),
+                other => serde_json::to_string(other).map_or(0, |json| json.len()),
+            };
+            blocks.iter().map(of).sum()
+        };
+        let part = |part: &UserPart| match part {
+            UserPart::Content(block) => content(std::slice::from_ref(block)),
+            UserPart::System(text) => text.len(),
+            UserPart::ToolResult { content: blocks, .. } => content(blocks) + 64,
+        };
+        let message = |message: &Message| match message {
+            Message::User { parts } => parts.iter().map(part).sum::<usize>(),
+            Message::Assistant { content: blocks, tool_uses, answer } => match answer {
+                Some(answer) => answer.raw.to_string().len(),
+                None => {
+                    let call = |call: &ToolUse| call.input.to_string().len() + call.name.len() + 64;
+                    content(blocks) + tool_uses.iter().map(call).sum::<usize>()
+                }
+            },
+        };
+        let tool = |tool: &ToolSpec| {
+            tool.name.len() + tool.description.len() + tool.input_schema.to_string().len()
+        };
+        self.system.as_ref().map_or(0, String::len)
+            + self.messages.iter().map(|it| message(it) + 32).sum::<usize>()
+            + self.tools.iter().map(|it| tool(it) + 32).sum::<usize>()
+    }
 }
 
 /// Why a model stopped.

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use super::event::Usage;
 
@@ -37,6 +38,11 @@ impl MicroUsd {
     /// Rounded to the nearest whole cent.
     pub fn cents(self) -> i64 {
         self.0.saturating_add(PER_CENT / 2).div_euclid(PER_CENT)
+    }
+
+    /// The `MonetaryAmount` object of the Managed Agents API: whole cents, in a text.
+    pub fn to_amount(self) -> Value {
+        json!({"amount": self.cents().to_string(), "currency": "USD"})
     }
 }
 

@@ -133,6 +133,8 @@ pub struct Delivery {
     pub replay_of: Option<DeliveryId>,
     /// Replays of it that were accepted.
     pub n_replays: i64,
+    /// Whether the session that it went to is gone.
+    pub session_deleted: bool,
 }
 
 impl Delivery {
@@ -162,6 +164,7 @@ impl Delivery {
             "possible_replay_of": self.possible_replay_of,
             "replay_of": self.replay_of,
             "replays": self.n_replays,
+            "session_deleted": self.session_deleted,
         })
     }
 

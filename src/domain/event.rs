@@ -114,6 +114,9 @@ pub struct SessionError {
     pub r#type: String,
     pub message: String,
     pub retry_status: Value,
+    /// The MCP server that it is about. The turn goes on without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mcp_server_name: Option<String>,
 }
 
 impl SessionError {
@@ -123,7 +126,14 @@ impl SessionError {
             r#type: kind.to_owned(),
             message: message.into(),
             retry_status: json!({"type": "retrying"}),
+            mcp_server_name: None,
         }
+    }
+
+    /// Something about an MCP server, which is asked again the next time.
+    pub fn of_server(kind: &str, server: &str, message: impl Into<String>) -> SessionError {
+        let mcp_server_name = Some(server.to_owned());
+        SessionError { mcp_server_name, ..SessionError::retrying(kind, message) }
     }
 
     pub fn is_retrying(&self) -> bool {
@@ -136,6 +146,42 @@ impl SessionError {
             r#type: kind.to_owned(),
             message: message.into(),
             retry_status: json!({"type": "exhausted"}),
+            mcp_server_name: None,
+        }
+    }
+}
+
+/// A host that programs asked for while a call was carried out. Our extension of its result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Egress {
+    pub host: String,
+    pub port: u16,
+    pub decision: EgressDecision,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EgressDecision {
+    Allowed,
+    Refused,
+}
+
+/// What somebody said about a call that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confirmed {
+    Allow,
+    Deny,
+}
+
+impl Confirmed {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Confirmed::Allow => "allow",
+            Confirmed::Deny => "deny",
         }
     }
 }
@@ -150,14 +196,71 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         origin: Option<Origin>,
     },
+    /// Whoever stopped the turn. It is taken at once, before what waits.
+    #[serde(rename = "user.interrupt")]
+    UserInterrupt,
+    /// The answer to a call that waits for one.
+    #[serde(rename = "user.tool_confirmation")]
+    UserToolConfirmation {
+        tool_use_id: EventId,
+        result: Confirmed,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deny_message: Option<String>,
+    },
+    /// What became of a call that the client carried out; or, where nobody did, why not.
+    #[serde(rename = "user.custom_tool_result")]
+    UserCustomToolResult { custom_tool_use_id: EventId, content: Vec<Block>, is_error: bool },
+    /// As that, for a call of the agent's toolset in an environment of the client's own.
+    #[serde(rename = "user.tool_result")]
+    UserToolResult { tool_use_id: EventId, content: Vec<Block>, is_error: bool },
+    /// What the operator of the session tells the model from here on.
+    #[serde(rename = "system.message")]
+    SystemMessage { content: Vec<Block> },
     #[serde(rename = "agent.message")]
     AgentMessage { content: Vec<Block> },
     #[serde(rename = "agent.thinking")]
     AgentThinking,
+    /// What was said before is a summary from here on.
+    #[serde(rename = "agent.thread_context_compacted")]
+    ContextCompacted,
     #[serde(rename = "agent.tool_use")]
-    AgentToolUse { name: String, input: Value, evaluated_permission: String, evaluation: Value },
+    AgentToolUse {
+        name: String,
+        input: Value,
+        evaluated_permission: String,
+        /// Not there where the call was refused before any policy applied.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evaluation: Option<Value>,
+    },
+    /// A call of a tool that the client has.
+    #[serde(rename = "agent.custom_tool_use")]
+    AgentCustomToolUse { name: String, input: Value },
     #[serde(rename = "agent.tool_result")]
-    AgentToolResult { tool_use_id: EventId, content: Vec<Block>, is_error: bool },
+    AgentToolResult {
+        tool_use_id: EventId,
+        content: Vec<Block>,
+        is_error: bool,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        egress: Vec<Egress>,
+    },
+    #[serde(rename = "agent.mcp_tool_use")]
+    AgentMcpToolUse {
+        mcp_server_name: String,
+        name: String,
+        input: Value,
+        evaluated_permission: String,
+        /// Not there where the call was refused before any policy applied.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evaluation: Option<Value>,
+    },
+    #[serde(rename = "agent.mcp_tool_result")]
+    AgentMcpToolResult {
+        mcp_tool_use_id: EventId,
+        content: Vec<Block>,
+        is_error: bool,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        egress: Vec<Egress>,
+    },
     #[serde(rename = "session.status_running")]
     StatusRunning,
     #[serde(rename = "session.status_idle")]
@@ -166,8 +269,25 @@ pub enum EventBody {
     StatusRescheduled,
     #[serde(rename = "session.status_terminated")]
     StatusTerminated,
+    /// Somebody changed the session: what it is now, of what was changed.
+    #[serde(rename = "session.updated")]
+    SessionUpdated {
+        #[serde(flatten)]
+        changed: Map<String, Value>,
+    },
     #[serde(rename = "session.error")]
     SessionError { error: SessionError },
+    /// The session's one thread rests; told where the order of the API names it, at a budget.
+    #[serde(rename = "session.thread_status_idle")]
+    ThreadStatusIdle {
+        agent_name: String,
+        session_thread_id: String,
+        stop_reason: StopReason,
+        stop_details: Option<Value>,
+    },
+    /// What was used so far, as the session itself shows it.
+    #[serde(rename = "session.usage")]
+    SessionUsage { usage: Value, budget: Option<Value> },
     #[serde(rename = "span.model_request_start")]
     ModelRequestStart,
     #[serde(rename = "span.model_request_end")]
@@ -181,29 +301,77 @@ pub enum EventBody {
     },
 }
 
+/// The two kinds of event that wait in an inbox.
+pub const USER_MESSAGE: &str = "user.message";
+pub const SYSTEM_MESSAGE: &str = "system.message";
+
 impl EventBody {
     pub fn kind(&self) -> &'static str {
         match self {
-            EventBody::UserMessage { .. } => "user.message",
+            EventBody::UserMessage { .. } => USER_MESSAGE,
+            EventBody::UserInterrupt => "user.interrupt",
+            EventBody::UserToolConfirmation { .. } => "user.tool_confirmation",
+            EventBody::UserCustomToolResult { .. } => "user.custom_tool_result",
+            EventBody::UserToolResult { .. } => "user.tool_result",
+            EventBody::SystemMessage { .. } => SYSTEM_MESSAGE,
             EventBody::AgentMessage { .. } => "agent.message",
             EventBody::AgentThinking => "agent.thinking",
+            EventBody::ContextCompacted => "agent.thread_context_compacted",
             EventBody::AgentToolUse { .. } => "agent.tool_use",
             EventBody::AgentToolResult { .. } => "agent.tool_result",
+            EventBody::AgentMcpToolUse { .. } => "agent.mcp_tool_use",
+            EventBody::AgentMcpToolResult { .. } => "agent.mcp_tool_result",
+            EventBody::AgentCustomToolUse { .. } => "agent.custom_tool_use",
             EventBody::StatusRunning => "session.status_running",
             EventBody::StatusIdle { .. } => "session.status_idle",
             EventBody::StatusRescheduled => "session.status_rescheduled",
             EventBody::StatusTerminated => "session.status_terminated",
+            EventBody::SessionUpdated { .. } => "session.updated",
             EventBody::SessionError { .. } => "session.error",
+            EventBody::ThreadStatusIdle { .. } => "session.thread_status_idle",
+            EventBody::SessionUsage { .. } => "session.usage",
             EventBody::ModelRequestStart => "span.model_request_start",
             EventBody::ModelRequestEnd { .. } => "span.model_request_end",
         }
+    }
+
+    /// The call that this is the result of, what it led to, and whether that is an error.
+    pub fn as_result(&self) -> Option<(&EventId, &[Block], bool)> {
+        match self {
+            EventBody::AgentToolResult { tool_use_id: call, content, is_error, .. }
+            | EventBody::AgentMcpToolResult { mcp_tool_use_id: call, content, is_error, .. }
+            | EventBody::UserToolResult { tool_use_id: call, content, is_error }
+            | EventBody::UserCustomToolResult { custom_tool_use_id: call, content, is_error } => {
+                Some((call, content, *is_error))
+            }
+            _ => None,
+        }
+    }
+
+    /// Where programs wanted to go while the call was carried out that this is the result of.
+    pub fn egress(&self) -> &[Egress] {
+        match self {
+            EventBody::AgentToolResult { egress, .. }
+            | EventBody::AgentMcpToolResult { egress, .. } => egress,
+            _ => &[],
+        }
+    }
+
+    /// With that, where it is a result that can have it.
+    pub fn with_egress(mut self, more: Vec<Egress>) -> EventBody {
+        if let EventBody::AgentToolResult { egress, .. }
+        | EventBody::AgentMcpToolResult { egress, .. } = &mut self
+        {
+            egress.extend(more);
+        }
+        self
     }
 
     /// As stored: the fields with their type.
     pub fn to_text(&self) -> String {
         match self {
             EventBody::UserMessage { content, origin } => match &content[..] {
-                [Block::Text { text }] => message_to_text(text, origin.as_ref()),
+                [Block::Text { text }] => message_to_text(text, origin.as_ref()).0,
                 _ => json_text(self),
             },
             _ => json_text(self),
@@ -216,18 +384,21 @@ fn json_text(value: &impl Serialize) -> String {
 }
 
 /// What [`json_text`] makes of a message with one text, which is a whole payload, full of quotes, in
-/// the middle of an accept: written in one pass, with a quarter of the instructions.
-fn message_to_text(text: &str, origin: Option<&Origin>) -> String {
+/// the middle of an accept: written in one pass, with a quarter of the instructions. Also tells the byte
+/// at which the text ends.
+pub(super) fn message_to_text(text: &str, origin: Option<&Origin>) -> (String, usize) {
     let mut json = Vec::with_capacity(text.len() + text.len() / 4 + 512);
     json.extend_from_slice(br#"{"type":"user.message","content":[{"type":"text","text":"#);
     escape_into(text, &mut json);
+    // Before its quote.
+    let end = json.len() - 1;
     json.extend_from_slice(b"}]");
     if let Some(origin) = origin {
         json.extend_from_slice(br#","origin":"#);
         serde_json::to_writer(&mut json, origin).expect("an origin's fields are plain JSON");
     }
     json.push(b'}');
-    String::from_utf8(json).expect("JSON of texts is UTF-8")
+    (String::from_utf8(json).expect("JSON of texts is UTF-8"), end)
 }
 
 /// An event that has an id and no number yet.

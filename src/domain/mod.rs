@@ -23,21 +23,34 @@ macro_rules! as_text {
     )+};
 }
 
+pub mod access;
+pub mod address;
 pub mod agent;
+pub mod budget;
+pub mod callback;
 pub mod certified;
 pub mod coalesce;
 pub mod content;
 pub mod conversation;
 pub mod cost;
+pub mod credential;
 pub mod delivery;
+pub mod deployment;
+pub mod effect;
 pub mod environment;
 pub mod event;
+pub mod exposure;
 pub mod field;
+pub mod file;
+pub mod framed;
 pub mod handshake;
+pub mod indent;
 pub mod key;
 pub mod model;
 pub mod nearest;
 pub mod origin;
+pub mod redact;
+pub mod resource;
 pub mod secret;
 pub mod session;
 pub mod source;
@@ -77,11 +90,22 @@ impl ManagedBy {
 pub struct Problem {
     pub field: String,
     pub message: String,
+    /// A word for programs, where the API has one for exactly this.
+    pub code: Option<&'static str>,
 }
 
 impl Problem {
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Problem {
-        Problem { field: field.into(), message: message.into() }
+        Problem { field: field.into(), message: message.into(), code: None }
+    }
+
+    pub fn with_code(self, code: &'static str) -> Problem {
+        Problem { code: Some(code), ..self }
+    }
+
+    /// The same about a field that is within another one.
+    pub fn within(self, outer: &str) -> Problem {
+        Problem { field: format!("{outer}.{}", self.field), ..self }
     }
 }
 

@@ -22,6 +22,11 @@ pub struct ModelConfig {
 
 const EFFORTS: [&str; 5] = ["low", "medium", "high", "xhigh", "max"];
 
+/// What is shown where nobody chose: the provider is asked for nothing, and this is what it does then.
+const EFFORT_DEFAULT: &str = "high";
+
+const FIELDS: [&str; 4] = ["id", "speed", "effort", "inference_geo"];
+
 impl ModelConfig {
     pub fn named(id: &str) -> ModelConfig {
         ModelConfig {
@@ -52,6 +57,10 @@ impl ModelConfig {
         let Some(object) = object else {
             return Ok(model);
         };
+        if let Some(key) = object.keys().find(|key| !FIELDS.contains(&key.as_str())) {
+            let field = format!("model.{}", super::text::one_line(key));
+            return Err(Problem::new(field, "is not a field of a model"));
+        }
         match object.get("speed") {
             None | Some(Value::Null) => {}
             Some(Value::String(speed)) if speed == "standard" || speed == "fast" => {
@@ -69,9 +78,59 @@ impl ModelConfig {
                 Some(serde_json::json!({ "type": word }))
             }
         };
-        model.inference_geo =
-            object.get("inference_geo").and_then(Value::as_str).map(str::to_owned);
+        model.inference_geo = match object.get("inference_geo") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(geo)) if (1..=64).contains(&geo.len()) => {
+                Some(super::text::clean(geo).into_owned())
+            }
+            Some(_) => {
+                let message = "must be a text of 1 to 64 characters, or null";
+                return Err(Problem::new("model.inference_geo", message));
+            }
+        };
         Ok(model)
+    }
+
+    /// Whether a request leaves it to the model how hard it works, or to what was chosen before: it
+    /// says nothing about it, where null asks for the default.
+    pub fn leaves_effort(value: &Value) -> bool {
+        value.get("effort").is_none()
+    }
+
+    /// The model as the API shows it, with every default filled in.
+    pub fn to_json(&self) -> Value {
+        let effort = || serde_json::json!({ "type": EFFORT_DEFAULT });
+        let mut shown = serde_json::json!({
+            "id": self.id,
+            "speed": self.speed,
+            "effort": self.effort.clone().unwrap_or_else(effort),
+        });
+        if let Some(geo) = &self.inference_geo {
+            shown["inference_geo"] = geo.as_str().into();
+        }
+        shown
+    }
+}
+
+/// Models of Anthropic's that refuse a word of the operator's in the middle of a conversation: all before
+/// Claude Opus 4.8. Other providers have always taken it.
+const WITHOUT_SYSTEM_MESSAGES: [&str; 8] = [
+    "claude-1",
+    "claude-2",
+    "claude-3",
+    "claude-instant",
+    "claude-haiku-4",
+    "claude-sonnet-4",
+    "claude-opus-4",
+    "claude-mythos-preview",
+];
+
+impl ModelConfig {
+    /// Whether an operator may speak in the middle of a conversation.
+    pub fn takes_system_messages(&self) -> bool {
+        let id = self.id.strip_prefix("anthropic/").unwrap_or(&self.id);
+        let is_old = WITHOUT_SYSTEM_MESSAGES.iter().any(|old| id.starts_with(old));
+        !is_old || id.starts_with("claude-opus-4-8")
     }
 }
 
@@ -116,6 +175,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn operators_may_interrupt_the_models_of_today() {
+        let takes = |id: &str| ModelConfig::named(id).takes_system_messages();
+        for id in
+            ["claude-opus-4-8", "claude-sonnet-5-5", "anthropic/claude-opus-5", "gpt-6", REHEARSAL]
+        {
+            assert!(takes(id), "{id}");
+        }
+        for id in ["claude-opus-4-7", "claude-sonnet-4-5", "anthropic/claude-3-opus"] {
+            assert!(!takes(id), "{id}");
+        }
+    }
+
+    #[test]
     fn names_say_who_serves_them() {
         let provider = |text, openai| ModelRef::parse(text, openai).provider;
         assert_eq!(provider("rehearsal", true), Provider::Rehearsal);
@@ -133,7 +205,16 @@ mod tests {
             serde_json::to_value(model).unwrap(),
             json!({"id": "claude-x", "speed": "standard", "effort": {"type": "low"}})
         );
-        assert!(ModelConfig::parse(&json!({"id": "x", "effort": "huge"})).is_err());
+        for wrong in [
+            json!({"id": "x", "effort": "huge"}),
+            json!({"id": "x", "speed": 1}),
+            json!({"id": "x", "inference_geo": 1}),
+            json!({"id": "x", "temperature": 1}),
+        ] {
+            assert!(ModelConfig::parse(&wrong).is_err(), "{wrong}");
+        }
+        let shown = ModelConfig::named("x").to_json();
+        assert_eq!(shown, json!({"id": "x", "speed": "standard", "effort": {"type": "high"}}));
         assert!(ModelConfig::parse(&json!(null)).is_err());
         assert!(ModelConfig::parse(&json!("")).is_err());
     }

@@ -48,16 +48,31 @@ pub fn source_key(source_name: &str) -> String {
     format!("SOURCE_{source_name}_SECRET")
 }
 
+/// Where the secret is kept that messages of an agent's or a source's callback are signed with.
+pub fn callback_key(owner: &str) -> String {
+    format!("CALLBACK_{owner}_SECRET")
+}
+
+/// Where the URL of that callback is kept.
+pub fn callback_url_key(owner: &str) -> String {
+    format!("CALLBACK_{owner}_URL")
+}
+
 /// Longest secret value, in bytes. Room for a PEM chain, not for a file.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
 
 /// Names are 1 to 128 of letters, digits, `_`, `-` and `.`.
 pub fn check_name(name: &str) -> Result<(), Problem> {
     let valid = (1..=128).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+        // Such a one would be a way through the directories of a URL.
+        && !name.bytes().all(|byte| byte == b'.');
     if valid {
         Ok(())
     } else {
-        Err(Problem::new("name", "must be 1 to 128 letters, digits, `_`, `-` or `.`"))
+        Err(Problem::new(
+            "name",
+            "must be 1 to 128 letters, digits, `_`, `-` or `.`, and not dots alone",
+        ))
     }
 }

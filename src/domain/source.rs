@@ -8,7 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    ManagedBy, Problem, field::Field, handshake::Handshake, is_default, turn::TurnLimits,
+    ManagedBy, Problem,
+    access::{ALL_HOSTS, is_host},
+    callback::Callback,
+    field::Field,
+    handshake::Handshake,
+    is_default,
+    turn::TurnLimits,
     verifier::Verifier,
 };
 use crate::{
@@ -16,8 +22,14 @@ use crate::{
     id::{AgentId, EnvironmentId, Id, SessionId, SourceId},
 };
 
-/// `[a-z0-9][a-z0-9_-]{0,63}`.
+/// What stands for everybody where a source can be named.
+pub const EVERYBODY: &str = "all";
+
+/// `[a-z0-9][a-z0-9_-]{0,63}`, and not [`EVERYBODY`].
 pub fn check_name(name: &str) -> Result<(), Problem> {
+    if name == EVERYBODY {
+        return Err(Problem::new("name", "must not be `all`, which stands for all of them"));
+    }
     let bytes = name.as_bytes();
     let valid = (1..=64).contains(&bytes.len())
         && bytes
@@ -222,6 +234,28 @@ pub enum OnPossibleReplay {
     Hold,
 }
 
+/// What becomes of tools that do more than read, in sessions that have anything from a source. The
+/// strictest of their sources counts, above the policies of the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookTools {
+    /// The agent's policies say it.
+    #[default]
+    AsUsual,
+    /// Somebody is asked about every call.
+    Ask,
+    /// There are none.
+    ReadOnly,
+}
+
+impl WebhookTools {
+    pub const NAMES: [(&'static str, WebhookTools); 3] = [
+        ("as_usual", WebhookTools::AsUsual),
+        ("ask", WebhookTools::Ask),
+        ("read_only", WebhookTools::ReadOnly),
+    ];
+}
+
 /// Everything about a source that its owner decides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -298,6 +332,31 @@ pub struct SourceDefinition {
     pub turns_at_once_max: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns_per_minute_max: Option<u32>,
+    /// Where the results of its sessions are sent, in the place of the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<Callback>,
+    /// Hosts that its sessions reach where their environment is unrestricted; `*` for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_hosts: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub webhook_tools: WebhookTools,
+}
+
+/// Hosts of one source.
+pub const HOSTS_MAX: usize = 100;
+
+/// Reads the hosts that sessions of a source may reach.
+pub fn check_hosts(hosts: &[String]) -> Result<(), Problem> {
+    let is_one = |host: &String| host == ALL_HOSTS || is_host(host);
+    match hosts.iter().find(|host| !is_one(host)) {
+        Some(host) => {
+            let host = super::text::one_line(host);
+            let wanted =
+                format!("`{host}` is neither the name of a host, nor `*.<domain>`, nor `*`");
+            Err(Problem::new("allowed_hosts", wanted))
+        }
+        None => Ok(()),
+    }
 }
 
 /// More than one a second, hour after hour, is no bound on a loop.
@@ -393,6 +452,9 @@ impl Default for SourceDefinition {
             turns_per_key_per_hour_max: None,
             turns_at_once_max: None,
             turns_per_minute_max: None,
+            callback: None,
+            allowed_hosts: Vec::new(),
+            webhook_tools: WebhookTools::AsUsual,
         }
     }
 }
@@ -454,7 +516,7 @@ mod tests {
         for name in ["stripe", "a", "0-9_x", &"a".repeat(64)] {
             assert!(check_name(name).is_ok(), "{name}");
         }
-        for name in ["", "-a", "_a", "A", "a b", "a/b", "ä", &"a".repeat(65)] {
+        for name in ["", "-a", "_a", "A", "a b", "a/b", "ä", "all", &"a".repeat(65)] {
             assert!(check_name(name).is_err(), "{name}");
         }
     }

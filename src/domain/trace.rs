@@ -36,7 +36,22 @@ impl TraceContext {
 
     /// The 32 digits that a trace is looked for by.
     pub fn trace_id(self) -> String {
-        format!("{:032x}", self.trace_id)
+        let mut text = String::with_capacity(32);
+        push_hex(&mut text, &self.trace_id.to_be_bytes());
+        text
+    }
+
+    /// The `traceparent` that says it. Each accept writes one, so it goes without the machinery of
+    /// `format!`.
+    pub fn to_text(self) -> String {
+        let mut text = String::with_capacity(55);
+        text.push_str("00-");
+        push_hex(&mut text, &self.trace_id.to_be_bytes());
+        text.push('-');
+        push_hex(&mut text, &self.span_id.to_be_bytes());
+        text.push('-');
+        push_hex(&mut text, &[self.flags]);
+        text
     }
 }
 
@@ -45,10 +60,17 @@ fn new_span(now: Timestamp) -> u64 {
     u64::try_from(id::random_bits(now) & u128::from(u64::MAX)).unwrap_or(1)
 }
 
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+}
+
 impl fmt::Display for TraceContext {
-    /// The `traceparent` that says it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+        f.write_str(&self.to_text())
     }
 }
 

@@ -112,16 +112,22 @@ impl Ingest {
         Ok(answer)
     }
 
-    /// What a replay would become, without storing anything. Sessions are not looked at.
+    /// What a replay would become, and what the agent would be told, without storing anything.
+    /// Sessions are not looked at.
     pub async fn would_replay(
         &self,
         id: &DeliveryId,
         order: &Order,
-    ) -> Result<Destination, NotReplayed> {
+    ) -> Result<(Destination, Option<String>), NotReplayed> {
         let recorded = self.store.recorded(id).await?;
         let snapshot = self.registry.snapshot();
         let draft = self.draft(&snapshot, recorded, order, String::new()).await?;
-        Ok(explain::destination(draft.delivery.route))
+        let NewDelivery { route, body, .. } = draft.delivery;
+        let message = match &route {
+            Route::To(dispatch) => dispatch.message.text(&body),
+            Route::Held { .. } | Route::Filtered { .. } => None,
+        };
+        Ok((explain::destination(route), message))
     }
 
     async fn draft<'a>(
@@ -158,7 +164,7 @@ impl Ingest {
             let named = (entry.display_name(), sender);
             let facts = Facts::new(&id, named, event_type.as_deref(), &head, &payload, at);
             let (agent, version) = (order.agent.as_ref(), order.version);
-            route::release(entry, &facts, Release { first: &first, agent, version })
+            route::route(entry, &facts, Some(Release { first: &first, agent, version }))
         };
         if let (Route::To(dispatch), None, Some(_)) = (&route, &order.agent, order.version) {
             let newest = snapshot.agents.get(&dispatch.agent_id).map_or(0, |agent| agent.version);

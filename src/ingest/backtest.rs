@@ -302,7 +302,7 @@ impl Run {
         let event_type = identify::event_type(sender, &head, &payload);
         let named = (self.entry.display_name(), sender);
         let facts = Facts::new(&kept.id, named, event_type.as_deref(), &head, &payload, at);
-        let would = explain::destination(route::route(&self.entry, &facts));
+        let would = explain::destination(route::route(&self.entry, &facts, None));
         let status = status(&would);
         report.would.count(status);
         match &would {

@@ -35,6 +35,9 @@ pub struct Options {
     /// Files that strangers' requests may make the server fetch in one minute (certificates of
     /// senders), and as many for senders that proved themselves; 503 beyond.
     pub fetches_per_minute_max: u32,
+    /// Callbacks of a Bellpull through which a delivery may have come; what has come through more is
+    /// held, because it goes round.
+    pub callback_hops_max: u32,
 }
 
 impl Default for Options {
@@ -50,6 +53,7 @@ impl Default for Options {
             free_disk_bytes_min: 512 * 1024 * 1024,
             refusals_max: 10_000,
             fetches_per_minute_max: 30,
+            callback_hops_max: 3,
         }
     }
 }
@@ -203,6 +207,16 @@ impl Bounds {
             return Err(Reject::Busy("too many sessions of this source wait for work"));
         }
         Ok(())
+    }
+
+    /// Whether so many bytes more leave the disk as free as it has to be.
+    pub fn check_disk(&self, bytes: usize) -> Result<(), Reject> {
+        let free = self.free_disk_bytes.load(Ordering::Relaxed);
+        let left = free.saturating_sub(bytes.try_into().unwrap_or(u64::MAX));
+        match left < self.current.load().options.free_disk_bytes_min {
+            true => Err(Reject::Busy("the disk is nearly full")),
+            false => Ok(()),
+        }
     }
 
     /// A permit for a body that has to be read before its caller has proved itself.

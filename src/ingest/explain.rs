@@ -103,7 +103,7 @@ impl Ingest {
                 let named = (entry.display_name(), sender);
                 let kind = event_type.as_deref();
                 let facts = Facts::new(&id, named, kind, &head, &payload, at);
-                let destination = destination(route::route(entry, &facts));
+                let destination = destination(route::route(entry, &facts, None));
                 let secret = passed.secret;
                 let passed = Ok(Let { secret, identity, event_type, destination });
                 Explanation { steps: notes.into_steps(), passed, hints: Vec::new() }

@@ -46,7 +46,6 @@ pub use presets::{Demanded, Evidence, Preset, Sender, all as presets};
 pub use registry::{
     Address, Entry, Keys, Registry, Secrets, Snapshot, gauges, project_is_allowed, secret_key,
 };
-pub use render::pretty_json;
 pub use sign::{Draft, Held, Signed, sign};
 pub use trial::{Trial, shown_headers};
 
@@ -246,8 +245,9 @@ impl Ingest {
         let kind = event_type.as_deref();
         let route = {
             let facts = Facts::new(&id, named, kind, &head, &payload, received_at);
-            route::route(entry, &facts)
+            route::route(entry, &facts, None)
         };
+        let route = route::without_loops(route, &head, self.bounds.options().callback_hops_max);
         let (bytes, content_type) = payload.into_parts();
 
         let delivery = NewDelivery {
@@ -487,8 +487,9 @@ pub fn prove(
 
 /// A new id for a message, and the private part that goes with it: the nonce of its fence.
 pub fn new_message_id(at: Timestamp) -> (EventId, String) {
-    let nonce = crate::vault::hex(&crate::vault::random::<8>());
-    (EventId::new(at), format!("{{\"nonce\":\"{nonce}\"}}"))
+    // Not from the system: that would be one more call to it for each accept.
+    let nonce = crate::vault::hex(&crate::id::random_bits(at).to_be_bytes()[6..]);
+    (EventId::new(at), format!(r#"{{"nonce":"{nonce}"}}"#))
 }
 
 /// Where the certificate is that a request of this source is signed with.

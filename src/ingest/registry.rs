@@ -312,6 +312,11 @@ impl Registry {
         self.current.load_full()
     }
 
+    /// What secrets are sealed with.
+    pub fn vault(&self) -> &Arc<Vault> {
+        &self.vault
+    }
+
     /// Replaces the keys that come from configuration.
     pub async fn set_keys(&self, keys: Keys) -> anyhow::Result<()> {
         self.keys.store(Arc::new(keys));
@@ -419,12 +424,9 @@ impl Registry {
         let at = self.store.clock().now();
         let environment = Environment {
             id: EnvironmentId::new(at),
-            name: format!("project {project}"),
+            name: environment::name_of_project(project),
             description: None,
-            config: EnvironmentConfig::Local {
-                project: project.to_owned(),
-                workspace: Workspace::Shared,
-            },
+            config: EnvironmentConfig::local(project, Workspace::Shared),
             metadata: Default::default(),
             managed_by,
             created_at: at,
@@ -457,7 +459,8 @@ impl Registry {
         self.read_secrets(&mut snapshot).await?;
         let mut cursor = None;
         loop {
-            let page = self.store.agents(true, cursor, 500).await.context("read agents")?;
+            let page =
+                self.store.agents(true, (None, None), cursor, 500).await.context("read agents")?;
             snapshot.agents.extend(page.data.into_iter().map(|it| (it.id.clone(), it)));
             let Some(next) = page.next else { break };
             cursor = next.parse().ok();

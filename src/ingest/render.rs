@@ -5,43 +5,74 @@
 //! is more, a marker that says so. A template of the source's own takes the place of both. Where it
 //! came from is data beside the text; the fence is put around it only when a model request is built.
 
-use super::{Payload, wording::Written};
-use crate::domain::{
-    source::{Source, SourceKind},
-    text::first_chars,
-};
+use std::borrow::Cow;
 
-/// Beyond this depth values stay on one line: the indentation of hostile nesting would be larger
-/// than the payload by orders of magnitude.
-const INDENTED_DEPTH_MAX: usize = 64;
+use super::{Payload, wording::Written};
+use crate::{
+    domain::{
+        framed::Shows,
+        indent::indented,
+        source::{Source, SourceKind},
+        text::first_chars,
+    },
+    store::Store,
+};
 
 /// A message's text, and whether the payload holds more than it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rendered {
-    pub(super) text: String,
+    pub(super) text: Text,
     pub(super) cut: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Text {
+    Written(String),
+    /// A beginning and then the whole payload, which nobody writes out before it is read.
+    Payload {
+        lead: String,
+        shows: Shows,
+    },
 }
 
 pub(super) fn render(source: &Source, payload: &Payload) -> Rendered {
     match &source.kind {
         SourceKind::Agent(_) => {
             let json = payload.utf8().filter(|_| payload.is_json());
-            let (text, cut) = match json {
-                Some(json) => (pretty_json(json), false),
-                None => plain(payload),
+            let ((text, cut), shows) = match json {
+                Some(json) => ((Cow::from(json), false), Shows::Indented),
+                None => (plain(payload), Shows::AsItIs),
             };
-            Rendered { text, cut }
+            Rendered { text: Text::of(String::new(), &text, shows, payload), cut }
         }
         SourceKind::Named => {
             let (text, replaced) = plain(payload);
             let chars_max = source.definition.message_chars_max;
             let (shown, cut) = first_chars(&text, chars_max);
-            let mut message = format!("Webhook from {}:\n{shown}", source.name);
-            if cut {
-                message.push_str(&marker(chars_max, text.chars().count()));
+            let lead = format!("Webhook from {}:\n", source.name);
+            if !cut {
+                let text = Text::of(lead, &text, Shows::AsItIs, payload);
+                return Rendered { text, cut: replaced };
             }
-            Rendered { text: message, cut: cut || replaced }
+            let marker = marker(chars_max, text.chars().count());
+            Rendered { text: Text::Written(format!("{lead}{shown}{marker}")), cut }
         }
+    }
+}
+
+impl Text {
+    /// A beginning, and what is said of the payload. Where that is all of it, and does not become large,
+    /// its place is enough.
+    fn of(mut lead: String, said: &str, shows: Shows, payload: &Payload) -> Text {
+        let is_all = said.as_bytes() == &payload.bytes[..];
+        if is_all && !Store::is_large(shows.bytes_max(said)) {
+            return Text::Payload { lead, shows };
+        }
+        match shows {
+            Shows::AsItIs => lead.push_str(said),
+            Shows::Indented => lead.push_str(&indented(said)),
+        }
+        Text::Written(lead)
     }
 }
 
@@ -52,7 +83,7 @@ pub(super) fn cut(written: Written) -> Rendered {
     if n_shown < written.n_chars {
         text.push_str(&marker(n_shown, written.n_chars));
     }
-    Rendered { text, cut: true }
+    Rendered { text: Text::Written(text), cut: true }
 }
 
 fn marker(n_shown: usize, n_chars: usize) -> String {
@@ -60,74 +91,17 @@ fn marker(n_shown: usize, n_chars: usize) -> String {
 }
 
 /// A body as it is; what is not text is described. Tells whether the text lacks something.
-fn plain(payload: &Payload) -> (String, bool) {
+fn plain(payload: &Payload) -> (Cow<'_, str>, bool) {
     if payload.bytes.is_empty() {
-        return ("(empty body)".to_owned(), false);
+        return ("(empty body)".into(), false);
     }
     if payload.is_binary() {
         let kind = payload.content_type.as_deref().unwrap_or("unknown type");
-        return (format!("(binary body, {} bytes, {kind})", payload.bytes.len()), true);
+        return (format!("(binary body, {} bytes, {kind})", payload.bytes.len()).into(), true);
     }
-    let text = payload.text().into_owned();
+    let text = payload.text();
     let complete = text.len() == payload.bytes.len();
     (text, !complete && payload.utf8().is_none())
-}
-
-/// Indents valid JSON by two spaces. Keys, numbers and texts stay as the sender wrote them,
-/// to the letter: nothing is decoded, rounded, sorted or merged.
-pub fn pretty_json(json: &str) -> String {
-    let mut out = String::with_capacity(json.len() * 3 / 2);
-    let mut depth = 0_usize;
-    let mut rest = json.trim_matches([' ', '\t', '\r', '\n']).char_indices().peekable();
-    let json = json.trim_matches([' ', '\t', '\r', '\n']);
-    while let Some((at, char)) = rest.next() {
-        match char {
-            ' ' | '\t' | '\r' | '\n' => {}
-            '"' => {
-                let mut end = at + 1;
-                while let Some((at, char)) = rest.next() {
-                    end = at + char.len_utf8();
-                    match char {
-                        '\\' => drop(rest.next()),
-                        '"' => break,
-                        _ => {}
-                    }
-                }
-                out.push_str(&json[at..end]);
-            }
-            '{' | '[' => {
-                out.push(char);
-                depth += 1;
-                while rest.next_if(|(_, char)| matches!(char, ' ' | '\t' | '\r' | '\n')).is_some() {
-                }
-                if let Some((_, close)) = rest.next_if(|(_, char)| matches!(char, '}' | ']')) {
-                    out.push(close);
-                    depth -= 1;
-                } else {
-                    new_line(&mut out, depth);
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                new_line(&mut out, depth);
-                out.push(char);
-            }
-            ',' => {
-                out.push(',');
-                new_line(&mut out, depth);
-            }
-            ':' => out.push_str(": "),
-            other => out.push(other),
-        }
-    }
-    out
-}
-
-fn new_line(out: &mut String, depth: usize) {
-    if depth <= INDENTED_DEPTH_MAX {
-        out.push('\n');
-        out.extend(std::iter::repeat_n("  ", depth));
-    }
 }
 
 #[cfg(test)]
@@ -155,13 +129,29 @@ mod tests {
         }
     }
 
-    fn agent(body: &'static [u8]) -> Rendered {
-        let kind = SourceKind::Agent(AgentId::new(Timestamp(0)));
-        render(&source(kind), &Payload::of(None, Bytes::from_static(body)))
+    /// What the message says in the end, whether it was cut, and whether the payload was left out.
+    fn said(kind: SourceKind, body: &[u8]) -> (String, bool, bool) {
+        let payload = Payload::of(None, Bytes::copy_from_slice(body));
+        let Rendered { text, cut } = render(&source(kind), &payload);
+        match text {
+            Text::Written(text) => (text, cut, false),
+            Text::Payload { lead, shows } => {
+                let payload = payload.utf8().expect("what is shown whole is text");
+                let payload = match shows {
+                    Shows::AsItIs => payload.to_owned(),
+                    Shows::Indented => indented(payload),
+                };
+                (lead + &payload, cut, true)
+            }
+        }
     }
 
-    fn named(body: &str) -> Rendered {
-        render(&source(SourceKind::Named), &Payload::of(None, body.to_owned().into()))
+    fn agent(body: &[u8]) -> (String, bool, bool) {
+        said(SourceKind::Agent(AgentId::new(Timestamp(0))), body)
+    }
+
+    fn named(body: &str) -> (String, bool, bool) {
+        said(SourceKind::Named, body.as_bytes())
     }
 
     #[test]
@@ -169,47 +159,48 @@ mod tests {
         let body = br#" {"z":1.0,"a":[1,2,{}],"t":"a\"{,}\u0000\ud800","z":[ ],"n":1e400} "#;
         let wanted = "{\n  \"z\": 1.0,\n  \"a\": [\n    1,\n    2,\n    {}\n  ],\n  \
             \"t\": \"a\\\"{,}\\u0000\\ud800\",\n  \"z\": [],\n  \"n\": 1e400\n}";
-        assert_eq!(agent(body), Rendered { text: wanted.to_owned(), cut: false });
-    }
-
-    #[test]
-    fn pretty_printing_agrees_with_serde_on_ordinary_json() {
-        let value =
-            serde_json::json!({"b": [1, {"x": null, "y": [[], {}]}], "a": "ü\n", "c": -0.5});
-        assert_eq!(pretty_json(&value.to_string()), serde_json::to_string_pretty(&value).unwrap());
-    }
-
-    #[test]
-    fn hostile_nesting_stays_small() {
-        let body = "[".repeat(100_000) + &"]".repeat(100_000);
-        let payload = Payload::of(None, body.clone().into());
-        assert!(payload.is_json() && payload.tree().is_none());
-        assert!(pretty_json(&body).len() < 2 * body.len());
+        assert_eq!(agent(body), (wanted.to_owned(), false, true));
+        let marked = [b"\xef\xbb\xbf", &body[..]].concat();
+        assert_eq!(agent(&marked), (wanted.to_owned(), false, false), "its mark is left out");
     }
 
     #[test]
     fn other_bodies_are_as_they_are() {
-        assert_eq!(agent(b"a=1&b=2").text, "a=1&b=2");
-        assert_eq!(agent(b"").text, "(empty body)");
-        assert_eq!(agent(b"\xff\xfe\x00\x01\x02").text, "(binary body, 5 bytes, unknown type)");
-        assert_eq!(
-            agent(b"caf\xe9 au lait, s'il vous plait").text,
-            "caf\u{fffd} au lait, s'il vous plait"
-        );
-        assert!(agent(b"caf\xe9 au lait, s'il vous plait").cut);
+        for (body, text, cut, leaves_out) in [
+            (&b"a=1&b=2"[..], "a=1&b=2", false, true),
+            (b"", "(empty body)", false, false),
+            (b"\xff\xfe\x00\x01\x02", "(binary body, 5 bytes, unknown type)", true, false),
+            (
+                b"caf\xe9 au lait, s'il vous plait",
+                "caf\u{fffd} au lait, s'il vous plait",
+                true,
+                false,
+            ),
+            (b"a long text with one NUL\0", "a long text with one NUL", false, false),
+        ] {
+            assert_eq!(agent(body), (text.to_owned(), cut, leaves_out));
+        }
+    }
+
+    #[test]
+    fn what_could_become_large_is_written_out() {
+        for (n, leaves_out) in [(1_000, true), (100_000, false)] {
+            let (text, cut, left_out) = agent("a".repeat(n).as_bytes());
+            assert_eq!((text.len(), cut, left_out), (n, false, leaves_out));
+        }
+        let nested = "[".repeat(3_000) + &"]".repeat(3_000);
+        assert_eq!(agent(nested.as_bytes()), (indented(&nested), false, false));
     }
 
     #[test]
     fn a_named_source_is_cut_with_a_marker() {
-        let long = "ä".repeat(2001);
-        let rendered = named(&long);
-        assert!(rendered.cut && rendered.text.starts_with("Webhook from stripe:\nää"));
+        let (text, cut, left_out) = named(&"ä".repeat(2001));
+        assert!(cut && !left_out && text.starts_with("Webhook from stripe:\nää"));
         assert!(
-            rendered
-                .text
-                .ends_with("\n[cut: 2000 of 2001 characters; the `delivery` tool reads the rest]")
+            text.ends_with("\n[cut: 2000 of 2001 characters; the `delivery` tool reads the rest]")
         );
-        assert_eq!(named("{\"b\":1}").text, "Webhook from stripe:\n{\"b\":1}");
-        assert!(!named(&"a".repeat(2000)).cut);
+        let whole = "Webhook from stripe:\n{\"b\":1}".to_owned();
+        assert_eq!(named("{\"b\":1}"), (whole, false, true));
+        assert!(!named(&"a".repeat(2000)).1);
     }
 }

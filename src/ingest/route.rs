@@ -6,14 +6,16 @@
 use std::fmt::Write;
 
 use super::{
-    Address, Entry, Facts, new_message_id,
+    Address, Entry, Facts, Head, new_message_id,
     policy::{Decision, Policy},
     registry::AgentRef,
-    render,
+    render::{self, Text},
 };
 use crate::{
     domain::{
+        callback::{HOPS_HEADER, hops},
         event::{Block, EventBody, Origin},
+        framed::Framed,
         source::{Target, WhenBusy},
         text::{clean, first_chars},
     },
@@ -26,31 +28,6 @@ const TITLE_CHARS_MAX: usize = 120;
 /// Longer keys are refused: they are names of tickets and pull requests, not payloads.
 const KEY_CHARS_MAX: usize = 512;
 
-pub(super) fn route(entry: &Entry, facts: &Facts<'_>) -> Route {
-    let agent_id = |address: &Address| -> Option<AgentId> {
-        address.agent.as_ref().ok().map(|agent| agent.id.clone())
-    };
-    let own = &entry.address;
-    let held = |reason: String| Route::Held { agent_id: agent_id(own), reason };
-    if entry.source.paused {
-        return held("the source is paused".to_owned());
-    }
-    let policy = match &entry.policy {
-        Ok(policy) => policy,
-        Err(reason) => return held(reason.clone()),
-    };
-    let rule = match policy.decide(facts) {
-        Decision::Filtered(reason) => return Route::Filtered { agent_id: agent_id(own), reason },
-        Decision::Held(reason) => return held(reason),
-        Decision::Routed(rule) => rule,
-    };
-    let address = rule.and_then(|n| entry.rules.get(n)).unwrap_or(own);
-    match dispatch(entry, policy, rule, address, facts, None) {
-        Ok(dispatch) => Route::To(Box::new(dispatch)),
-        Err(reason) => Route::Held { agent_id: agent_id(address), reason },
-    }
-}
-
 /// What somebody who replays a delivery wants of its route.
 #[derive(Clone, Copy)]
 pub(super) struct Release<'a> {
@@ -59,28 +36,52 @@ pub(super) struct Release<'a> {
     pub(super) version: Option<i64>,
 }
 
-/// The route of a delivery that somebody wants to run: what only keeps back does not. An agent or a
-/// version that was named is asked in a session of its own: the one that there is has another.
-pub(super) fn release(entry: &Entry, facts: &Facts<'_>, release: Release<'_>) -> Route {
-    let known = |address: &Address| {
-        let agent = release.agent.or(address.agent.as_ref().ok());
-        agent.map(|agent| agent.id.clone())
+/// Where a delivery goes. Where somebody wants it to run, what only keeps back does not. An agent or a
+/// version that was named then is asked in a session of its own: the one that there is has another.
+pub(super) fn route(entry: &Entry, facts: &Facts<'_>, release: Option<Release<'_>>) -> Route {
+    let named = release.and_then(|release| release.agent);
+    let agent_id = |address: &Address| -> Option<AgentId> {
+        named.or(address.agent.as_ref().ok()).map(|agent| agent.id.clone())
     };
     let own = &entry.address;
+    let held = |reason: String| Route::Held { agent_id: agent_id(own), reason };
+    if entry.source.paused && release.is_none() {
+        return held("the source is paused".to_owned());
+    }
     let policy = match &entry.policy {
         Ok(policy) => policy,
-        Err(reason) => return Route::Held { agent_id: known(own), reason: reason.clone() },
+        Err(reason) => return held(reason.clone()),
     };
-    let rule = match policy.release(facts) {
-        Decision::Held(reason) | Decision::Filtered(reason) => {
-            return Route::Held { agent_id: known(own), reason };
-        }
+    let decision = match release {
+        None => policy.decide(facts),
+        Some(_) => policy.release(facts),
+    };
+    let rule = match decision {
+        Decision::Filtered(reason) => return Route::Filtered { agent_id: agent_id(own), reason },
+        Decision::Held(reason) => return held(reason),
         Decision::Routed(rule) => rule,
     };
     let address = rule.and_then(|n| entry.rules.get(n)).unwrap_or(own);
-    match dispatch(entry, policy, rule, address, facts, Some(release)) {
+    match dispatch(entry, policy, rule, address, facts, release) {
         Ok(dispatch) => Route::To(Box::new(dispatch)),
-        Err(reason) => Route::Held { agent_id: known(address), reason },
+        Err(reason) => Route::Held { agent_id: agent_id(address), reason },
+    }
+}
+
+/// The same, but for a delivery that came through too many callbacks: what an agent's answer rings would
+/// else ring it again, for ever.
+pub(super) fn without_loops(route: Route, head: &Head, hops_max: u32) -> Route {
+    let values = head.headers.get_all(HOPS_HEADER).iter();
+    let hops = values.map(|value| value.to_str().map_or(i64::MAX, hops)).max().unwrap_or(0);
+    match route {
+        Route::To(dispatch) if hops > i64::from(hops_max) => Route::Held {
+            agent_id: Some(dispatch.agent_id),
+            reason: format!(
+                "it came through more than {hops_max} callbacks (`limits.callback_hops_max`): an \
+                 agent's result seems to ring the agent again"
+            ),
+        },
+        route => route,
     }
 }
 
@@ -117,19 +118,16 @@ fn dispatch(
             render::cut(written.map_err(|reason| format!("the message failed: {reason}"))?)
         }
     };
-    let body = EventBody::UserMessage {
-        content: vec![Block::text(rendered.text)],
-        origin: Some(Origin {
-            source: facts.source.to_owned(),
-            source_id: entry.source.id.clone(),
-            delivery_id: facts.delivery.clone(),
-            event_type: facts.event_type.map(str::to_owned),
-            content_type: payload.content_type.clone(),
-            bytes: i64::try_from(payload.bytes.len()).unwrap_or(i64::MAX),
-            cut: rendered.cut,
-            rerun: None,
-            replay_of: release.map(|release| release.first.clone()),
-        }),
+    let origin = Origin {
+        source: facts.source.to_owned(),
+        source_id: entry.source.id.clone(),
+        delivery_id: facts.delivery.clone(),
+        event_type: facts.event_type.map(str::to_owned),
+        content_type: payload.content_type.clone(),
+        bytes: i64::try_from(payload.bytes.len()).unwrap_or(i64::MAX),
+        cut: rendered.cut,
+        rerun: None,
+        replay_of: release.map(|release| release.first.clone()),
     };
     let mut title = facts.source.to_owned();
     if let Some(event_type) = facts.event_type {
@@ -143,10 +141,21 @@ fn dispatch(
         target,
         title: first_chars(&title, TITLE_CHARS_MAX).0.to_owned(),
         event_id,
-        message: MessageBody::Inline(body.to_text()),
+        message: message(rendered.text, origin),
         private,
         pace,
     })
+}
+
+/// A message as it is stored.
+fn message(text: Text, origin: Origin) -> MessageBody {
+    match text {
+        Text::Payload { lead, shows } => MessageBody::Framed(Framed::new(&lead, &origin, shows)),
+        Text::Written(text) => {
+            let content = vec![Block::text(text)];
+            MessageBody::Inline(EventBody::UserMessage { content, origin: Some(origin) }.to_text())
+        }
+    }
 }
 
 fn target(

@@ -6,6 +6,7 @@
 //! model request; a label has a bounded number of values; no secret, no text of a payload and no
 //! name that a caller made up is a label. Left out: who may read it.
 
+mod day;
 mod histogram;
 mod labels;
 
@@ -19,7 +20,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+pub use self::day::Stretch;
 use self::{
+    day::Day,
     histogram::Histogram,
     labels::{
         KindLabel, ModelKindLabels, ModelLabel, ModelResultLabels, RequestLabels, ResultLabel,
@@ -104,12 +107,17 @@ impl Received {
 
 /// The numbers of one source, looked up once. Clones count the same.
 #[derive(Clone, Debug)]
-pub struct SourceCounters([Counter; Received::ALL.len()]);
+pub struct SourceCounters {
+    counters: [Counter; Received::ALL.len()],
+    day: Arc<Day>,
+}
 
 impl SourceCounters {
     pub fn count(&self, received: Received) {
         let at = Received::ALL.iter().position(|it| *it == received);
-        self.0[at.expect("all are listed")].inc();
+        let at = at.expect("all are listed");
+        self.counters[at].inc();
+        self.day.received(at);
     }
 }
 
@@ -161,6 +169,11 @@ pub struct Metrics {
     pruned: Family<KindLabel, Counter>,
     free_disk: Gauge,
     streams_open: Gauge,
+    outgoing: Family<ResultLabel, Counter>,
+    outgoing_attempt: Histogram,
+    outgoing_waiting: Gauge,
+    outgoing_oldest: Seconds,
+    day: Arc<Day>,
 }
 
 impl Metrics {
@@ -189,6 +202,11 @@ impl Metrics {
             pruned: Family::default(),
             free_disk: Gauge::default(),
             streams_open: Gauge::default(),
+            outgoing: Family::default(),
+            outgoing_attempt: Histogram::of_durations(ANSWER),
+            outgoing_waiting: Gauge::default(),
+            outgoing_oldest: Seconds::default(),
+            day: Arc::default(),
         };
         metrics.registry = metrics.register(started);
         Arc::new(metrics)
@@ -211,18 +229,20 @@ impl Metrics {
     }
 
     fn counters(&self, kind: &'static str, source: &str) -> SourceCounters {
-        SourceCounters(Received::ALL.map(|received| {
+        let counters = Received::ALL.map(|received| {
             self.requests.get_or_create_owned(&RequestLabels {
                 kind,
                 source: source.to_owned(),
                 result: received.as_str(),
             })
-        }))
+        });
+        SourceCounters { counters, day: self.day.clone() }
     }
 
     /// A delivery was taken, so long after the head of its request had come.
     pub fn answered(&self, after: Duration) {
         self.accept.observe(after);
+        self.day.answered(after);
     }
 
     /// A turn took a message that had waited so long.
@@ -238,6 +258,7 @@ impl Metrics {
     pub fn turn_ended(&self, end: TurnEnd, duration: Duration) {
         self.turns.get_or_create(&ResultLabel { result: end.as_str() }).inc();
         self.turn.observe(duration);
+        self.day.turn_ended(end);
     }
 
     /// A turn was put off because its model could not answer.
@@ -294,6 +315,18 @@ impl Metrics {
         self.pruned.get_or_create(&KindLabel { kind }).inc_by(n);
     }
 
+    /// An attempt to send a message came to an end: `sent`, `failed`, `dead` or `dropped`.
+    pub fn message_sent(&self, result: &'static str, took: Duration) {
+        self.outgoing.get_or_create(&ResultLabel { result }).inc();
+        self.outgoing_attempt.observe(took);
+    }
+
+    /// So many messages wait to be sent, and the oldest for so long.
+    pub fn set_outgoing(&self, n_waiting: u64, oldest: Duration) {
+        self.outgoing_waiting.set(i64::try_from(n_waiting).unwrap_or(i64::MAX));
+        self.outgoing_oldest.set(oldest.as_secs_f64());
+    }
+
     pub fn set_free_disk(&self, bytes: u64) {
         self.free_disk.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
@@ -301,6 +334,21 @@ impl Metrics {
     /// A stream is open for as long as the answer lives.
     pub fn stream_opens(&self) -> Running {
         Running::new(&self.streams_open)
+    }
+
+    /// Puts what was counted into the half hour that it is; to be called now and then.
+    pub fn keep_day(&self, now: Timestamp) {
+        self.day.keep(now);
+    }
+
+    /// The last day as this process counted it, in half hours, oldest first.
+    pub fn day(&self, now: Timestamp) -> Vec<Stretch> {
+        self.day.stretches(now)
+    }
+
+    /// Turns that this process works on.
+    pub fn n_turns_running(&self) -> i64 {
+        self.turns_running.get()
     }
 
     /// Sources that may be told apart.
@@ -358,6 +406,7 @@ impl Metrics {
         self.register_work(ours);
         self.register_models(ours);
         self.register_store(ours);
+        self.register_outbox(ours);
         registry
     }
 
@@ -429,6 +478,31 @@ impl Metrics {
             "model_unpriced_requests",
             "Requests with tokens whose model has no price",
             self.unpriced.clone(),
+        );
+    }
+
+    fn register_outbox(&self, registry: &mut Registry) {
+        registry.register(
+            "outbox_attempts",
+            "Attempts to send a message by what became of the message",
+            self.outgoing.clone(),
+        );
+        registry.register_with_unit(
+            "outbox_attempt_duration",
+            "From the claim of a message to the receiver's answer or the end of patience",
+            Unit::Seconds,
+            self.outgoing_attempt.clone(),
+        );
+        registry.register(
+            "outbox_waiting",
+            "Messages that wait to be sent, on all nodes",
+            self.outgoing_waiting.clone(),
+        );
+        registry.register_with_unit(
+            "outbox_oldest",
+            "Age of the message that has waited longest to be sent",
+            Unit::Seconds,
+            self.outgoing_oldest.clone(),
         );
     }
 

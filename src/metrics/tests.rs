@@ -26,6 +26,8 @@ fn full() -> Arc<Metrics> {
     metrics.store_failed("unavailable");
     metrics.pruned("bodies", 7);
     metrics.set_free_disk(4096);
+    metrics.message_sent("sent", second);
+    metrics.set_outgoing(3, second);
     metrics
 }
 

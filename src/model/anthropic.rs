@@ -77,8 +77,9 @@ fn cache(block: &mut Value) {
 fn messages(model: &str, messages: &[Message]) -> Vec<Value> {
     let mut out: Vec<Value> = Vec::new();
     for message in messages {
+        let mut told = Vec::new();
         let (role, content) = match message {
-            Message::User { parts } => ("user", user_content(parts)),
+            Message::User { parts } => ("user", user_content(parts, &mut told)),
             Message::Assistant { content, tool_uses, answer } => {
                 let answer = answer.as_ref().filter(|answer| answer.model == model);
                 let own = answer.and_then(|answer| own_content(&answer.raw, tool_uses));
@@ -94,15 +95,20 @@ fn messages(model: &str, messages: &[Message]) -> Vec<Value> {
             }
             _ => out.push(json!({"role": role, "content": content})),
         }
+        // It has its place after all that the user's side says, and before the answer.
+        if !told.is_empty() {
+            out.push(json!({"role": "system", "content": told}));
+        }
     }
     out
 }
 
-fn user_content(parts: &[UserPart]) -> Vec<Value> {
+fn user_content(parts: &[UserPart], told: &mut Vec<Value>) -> Vec<Value> {
     let (mut results, mut content) = (Vec::new(), Vec::new());
     for part in parts {
         match part {
             UserPart::Content(block) => content.extend(block_json(block)),
+            UserPart::System(text) => told.extend(block_json(&Block::text(text))),
             UserPart::ToolResult { tool_use_id, content, is_error } => {
                 let content: Vec<Value> = content.iter().filter_map(block_json).collect();
                 results.push(json!({"type": "tool_result", "tool_use_id": tool_use_id,
@@ -187,6 +193,12 @@ impl Fold for Answer {
                 let (Some(index), Value::Object(raw)) = (index, block) else {
                     return Err(Error::passing("the model server began a block without content"));
                 };
+                if matches!(
+                    raw.get("type").and_then(Value::as_str),
+                    Some("thinking" | "redacted_thinking")
+                ) {
+                    on_text.thinking();
+                }
                 let text = raw.get("text").and_then(Value::as_str).unwrap_or_default().to_owned();
                 self.blocks.push(OpenBlock {
                     index,

@@ -19,6 +19,9 @@ use crate::domain::{
     model::ModelConfig,
 };
 
+/// Where servers put what a model thinks.
+const REASONING: [&str; 2] = ["reasoning_content", "reasoning"];
+
 /// Calls of one answer at most: a bound for servers that count wildly.
 const CALLS_MAX: usize = 256;
 
@@ -79,10 +82,11 @@ pub(super) fn last_said(messages: &[Message]) -> usize {
 }
 
 fn user(parts: &[UserPart], messages: &mut Vec<Value>) {
-    let mut said: Vec<&Block> = Vec::new();
+    let (mut said, mut told): (Vec<&Block>, Vec<&str>) = (Vec::new(), Vec::new());
     for part in parts {
         match part {
             UserPart::Content(block) => said.push(block),
+            UserPart::System(text) => told.push(text),
             UserPart::ToolResult { tool_use_id, content, is_error } => {
                 let mut text: Vec<String> = content
                     .iter()
@@ -102,11 +106,15 @@ fn user(parts: &[UserPart], messages: &mut Vec<Value>) {
     let said: Vec<Value> = said.into_iter().filter_map(part).collect();
     let content = match said.iter().map(|it| it["text"].as_str()).collect::<Option<Vec<_>>>() {
         // The plain form is the one that every server knows.
-        Some(texts) if texts.is_empty() => return,
         Some(texts) => json!(texts.join("\n\n")),
         None => json!(said),
     };
-    messages.push(json!({"role": "user", "content": content}));
+    if !said.is_empty() {
+        messages.push(json!({"role": "user", "content": content}));
+    }
+    if !told.is_empty() {
+        messages.push(json!({"role": "system", "content": told.join("\n\n")}));
+    }
 }
 
 fn part(block: &Block) -> Option<Value> {
@@ -237,7 +245,7 @@ impl Fold for Answer {
             .into_iter()
             .flatten()
             .collect();
-        let thought = ["reasoning_content", "reasoning"].iter().any(|key| !text(key).is_empty());
+        let thought = REASONING.iter().any(|key| !text(key).is_empty());
         let mut calls = Vec::new();
         let mut raw_calls = Vec::new();
         for call in std::mem::take(&mut self.calls) {
@@ -291,6 +299,9 @@ impl Answer {
                 ("content" | "refusal", Value::String(piece)) => self.say(&key, &piece, on_text),
                 ("role", role) => drop(self.message.insert(key, role)),
                 (_, Value::String(piece)) => {
+                    if REASONING.contains(&key.as_str()) && !piece.is_empty() {
+                        on_text.thinking();
+                    }
                     append(&mut self.message, &key, &self.joiner.join(&piece));
                 }
                 (_, Value::Array(more)) => match self.message.get_mut(&key) {

@@ -28,7 +28,7 @@ use crate::{
     clock::Clock,
     domain::{
         conversation::{Completion, Request},
-        cost::Spent,
+        cost::{MicroUsd, Spent},
         event::Usage,
         model::{ModelConfig, ModelRef, Provider, REHEARSAL},
         trace::TraceContext,
@@ -38,6 +38,7 @@ use crate::{
 pub use error::{Error, Kind, Retry};
 pub use http::Carrier;
 pub use price::Price;
+pub use rehearsal::script::MARK as SCRIPT_MARK;
 pub use retry::GivenUp;
 
 /// How to reach the providers, and with how much patience.
@@ -109,6 +110,9 @@ pub enum OpenAiApi {
     Responses,
 }
 
+/// Tokens of one answer, where nobody set a limit.
+const ANSWER_TOKENS: u32 = 32_000;
+
 /// Models that an agent is given when nobody chose one.
 const ANTHROPIC_DEFAULT: &str = "claude-sonnet-5-5";
 const OPENAI_DEFAULT: &str = "gpt-6.1-sol";
@@ -148,6 +152,9 @@ impl Options {
 /// Takes pieces of text as they come: the index of the content block and the piece.
 pub trait OnText: Send {
     fn text(&mut self, index: usize, piece: &str);
+
+    /// The model thinks before it speaks; told once or more.
+    fn thinking(&mut self) {}
 }
 
 /// The models that this server can reach. Clones share everything.
@@ -191,6 +198,11 @@ impl Models {
     /// Takes over other options; requests that are under way keep theirs.
     pub fn set_options(&self, options: Options) {
         self.reach.store(Arc::new(Reach::new(options, self.carrier.as_ref())));
+    }
+
+    /// As [`Options::missing_key`], by the options as they are now.
+    pub fn missing_key(&self, model: &str) -> Option<&'static str> {
+        self.reach.load().options.missing_key(model)
     }
 
     /// Asks a model, once, as a step of a trace. Dropping the future cancels the request.
@@ -240,6 +252,25 @@ impl Models {
             Ok(completion) => Ok(Completion { spent: priced(completion.spent), ..completion }),
             Err(error) => Err(Error { spent: priced(error.spent), ..error }),
         }
+    }
+
+    /// What a request uses at most: its tokens, as many as it has bytes, and what they cost if the
+    /// model has a price.
+    pub fn bound(&self, model: &ModelConfig, request: &Request) -> (i64, Option<MicroUsd>) {
+        let reach = self.reach.load();
+        let options = &reach.options;
+        let reference = ModelRef::parse(&model.id, options.openai_is_set_up());
+        if reference.provider == Provider::Rehearsal {
+            return (0, Some(MicroUsd(0)));
+        }
+        let input = i64::try_from(request.n_bytes()).unwrap_or(i64::MAX);
+        let output = i64::from(options.max_tokens.unwrap_or(ANSWER_TOKENS));
+        let cost = price::find(&options.prices, &model.id, &reference).map(|price| {
+            let usage = Usage { input_tokens: input, output_tokens: output, ..Usage::default() };
+            let cached = Usage { input_tokens: 0, cache_creation_input_tokens: input, ..usage };
+            price.of(&usage).max(price.of(&cached))
+        });
+        (input.saturating_add(output), cost)
     }
 
     /// The pause before a failed request is made again, or why it is not. `lost` is what such

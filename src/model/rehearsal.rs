@@ -3,7 +3,10 @@
 //! It reads what a model would read, through the same request, and streams back a digest of the
 //! event: what came, the fields a person would look at first, the shape of the rest. When the
 //! message was cut it calls the `delivery` tool for the whole payload, as a model would. So a whole
-//! installation can be tried and tested before anybody pays for a token.
+//! installation can be tried and tested before anybody pays for a token. An agent whose system prompt
+//! is a [`script`] plays that.
+
+pub(crate) mod script;
 
 use std::{fmt::Write, time::Duration};
 
@@ -49,8 +52,8 @@ pub(super) async fn complete(
     on_text: &mut dyn OnText,
     clock: &Clock,
 ) -> Completion {
-    let input = Input::of(request);
-    if let Some(delivery) = input.wants_reading() {
+    let (input, step) = (Input::of(request), script::step(request));
+    if let Some(delivery) = input.wants_reading().filter(|_| step.is_none()) {
         let call = json!({"delivery_id": delivery, "start": 0, "length": READ_BYTES});
         return Completion {
             content: Vec::new(),
@@ -61,7 +64,8 @@ pub(super) async fn complete(
             raw: None,
         };
     }
-    let text = input.digest();
+    let digest = || script::Step { say: input.digest(), calls: Vec::new() };
+    let script::Step { say: text, calls } = step.unwrap_or_else(digest);
     let mut rest = text.as_str();
     while !rest.is_empty() {
         let (piece, _) = first_chars(rest, PIECE_CHARS);
@@ -70,9 +74,9 @@ pub(super) async fn complete(
         clock.sleep(PIECE_PAUSE).await;
     }
     Completion {
-        content: vec![Block::text(text)],
-        calls: Vec::new(),
-        stop: Stop::EndTurn,
+        content: if text.is_empty() { Vec::new() } else { vec![Block::text(text)] },
+        stop: if calls.is_empty() { Stop::EndTurn } else { Stop::ToolUse },
+        calls,
         thought: false,
         spent: FREE,
         raw: None,
@@ -120,7 +124,7 @@ impl Input {
                                 Some(event) => input.events.push(event),
                                 None => input.said.push(text.clone()),
                             },
-                            UserPart::Content(_) => {}
+                            UserPart::Content(_) | UserPart::System(_) => {}
                             UserPart::ToolResult { tool_use_id, content, .. } => {
                                 let asked = asked.iter().find(|(id, _)| id == tool_use_id);
                                 let event = asked.and_then(|(_, delivery)| {

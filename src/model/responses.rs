@@ -76,10 +76,11 @@ pub(super) fn body(
 }
 
 fn user(parts: &[UserPart], input: &mut Vec<Value>) {
-    let mut said = Vec::new();
+    let (mut said, mut told) = (Vec::new(), Vec::new());
     for part in parts {
         match part {
             UserPart::Content(block) => said.extend(content_part(block)),
+            UserPart::System(text) => told.extend(content_part(&Block::text(text))),
             UserPart::ToolResult { tool_use_id, content, is_error } => {
                 let mut output: Vec<Value> = content.iter().filter_map(content_part).collect();
                 if *is_error {
@@ -96,6 +97,9 @@ fn user(parts: &[UserPart], input: &mut Vec<Value>) {
     }
     if !said.is_empty() {
         input.push(json!({"type": "message", "role": "user", "content": said}));
+    }
+    if !told.is_empty() {
+        input.push(json!({"type": "message", "role": "system", "content": told}));
     }
 }
 
@@ -174,7 +178,12 @@ impl Fold for Answer {
         let mut event = parse(data)?;
         let place = event["output_index"].as_u64().unwrap_or(0);
         match event["type"].as_str().unwrap_or_default() {
-            "response.output_item.added" => self.begun = true,
+            "response.output_item.added" => {
+                self.begun = true;
+                if event["item"]["type"] == "reasoning" {
+                    on_text.thinking();
+                }
+            }
             "response.output_text.delta" | "response.refusal.delta" => {
                 let key = (place, event["content_index"].as_u64().unwrap_or(0));
                 let known = self.texts.iter().position(|(text, _)| *text == key);

@@ -1,35 +1,49 @@
 //! The built-in loop.
 
+mod calls;
+mod compact;
+mod limits;
+mod previewer;
+mod remote;
+mod settling;
+
 use std::{
+    collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
     ops::ControlFlow,
     panic::AssertUnwindSafe,
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::FutureExt;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::{sync::OnceCell, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field::display};
 
-use super::{Runtime, Stopped, host};
+use self::{
+    calls::tool_kind,
+    previewer::{AnswerIds, Previewer},
+};
+use super::{Runtime, Stopped, host, workspaces};
 use crate::{
-    agent::{self, Command, ToolKind, Transcript},
+    agent::{self, Command, Setting, Transcript},
     clock::Timestamp,
     domain::{
-        conversation::{Completion, Request, Stop, ToolSpec, ToolUse},
+        budget::Wish,
+        conversation::{Completion, Request, Stop},
         cost::Spent,
-        event::{Block, EventBody, NewEvent, SessionError, StopReason},
+        event::{Block, Event, EventBody, NewEvent, SessionError, StopReason},
         session::Session,
+        source::WebhookTools,
         trace::TraceContext,
         turn::TurnEnd,
     },
     id::{EventId, Id, SessionId, TurnId},
-    model::{self, OnText},
-    preview::Preview,
+    model,
     signal::Changes,
-    store::{Lease, Taken, TakenDelivery, TakenMessage, Urgency},
+    store::{Beside, Lease, Standing, Taken, TakenDelivery, TakenMessage, Urgency},
     tool::{self, Host},
 };
 
@@ -73,7 +87,8 @@ impl Runtime {
         self.count_taken(&taken.messages);
         tracing::debug!(messages = taken.messages.len(), resumes = taken.resumes, "a turn begins");
         self.signals.changed(&lease.session_id);
-        let session = self.store.session(&lease.session_id).await?;
+        let Standing { session, environment, log, has_more, begun, doubts } =
+            self.store.standing(&lease.session_id, READ_EVENTS).await?;
         let mut turn = Turn {
             runtime: self,
             lease,
@@ -81,8 +96,18 @@ impl Runtime {
             begun_at: taken.started_at,
             trace: taken.trace,
             started,
-            transcript: self.fold(lease).await?,
-            urgency: Urgency::None,
+            transcript: Transcript::of(&self.rest_of(log, has_more, lease).await?, &begun),
+            urgency: taken.urgency,
+            workspace: OnceCell::new(),
+            deadline: None,
+            remote: remote::Tools::default(),
+            doubts,
+            webhook_tools: WebhookTools::default(),
+            has_budget: session.budget.cost_usd.is_some(),
+        };
+        turn.ask_sources(session.source_id.as_ref()).await?;
+        let Some(place) = environment.map(|it| it.config) else {
+            return turn.fail("unknown_error", "its environment was deleted".to_owned()).await;
         };
         if taken.resumes > i64::from(self.options.resumes_max) {
             let message =
@@ -95,25 +120,42 @@ impl Runtime {
             match agent::step(&turn.transcript, kind, &self.options.limits) {
                 // What is over is over, well or badly; whatever came meanwhile is the next turn's.
                 Command::Finish(end) => return turn.finish(end, Vec::new()).await,
-                _ if turn.urgency == Urgency::Supersede => return turn.make_way().await,
-                Command::CallModel if turn.urgency == Urgency::Steer => {
+                Command::GoOn => turn.go_on().await?,
+                _ if turn.urgency >= Urgency::Supersede => return turn.make_way().await,
+                Command::CallModel | Command::Compact if turn.urgency == Urgency::Steer => {
                     turn.take_up().await?;
                     self.place_payloads(&turn.transcript, &session).await;
                 }
                 Command::AbandonRequest(start) => turn.abandon_request(start).await?,
-                Command::GoOn => turn.go_on().await?,
+                Command::CallModel | Command::Compact if !turn.remote.is_known() => {
+                    turn.learn(&session, &place).await?;
+                }
                 Command::CallModel => {
-                    if turn.call_model(&session).await?.is_break() {
+                    let setting = turn.setting(&session, &place);
+                    if turn.call_model(&session, &setting, Purpose::Answer).await?.is_break() {
                         return Ok(());
                     }
                 }
-                Command::RunTool(call) => turn.run_tool(call).await?,
-                Command::AnswerTool { call, error } => turn.answer(call, error, true).await?,
-                Command::StopAtLimit => {
-                    let n = self.options.limits.requests_max;
-                    let message = format!("the turn reached its limit of {n} model requests");
-                    return turn.fail("tool_use_limit_reached_error", message).await;
+                Command::Compact => {
+                    let setting = turn.setting(&session, &place);
+                    if turn.call_model(&session, &setting, Purpose::Summary).await?.is_break() {
+                        return Ok(());
+                    }
                 }
+                Command::RunTool { call, warn } => {
+                    if turn.run_tool(&session, &place, call, warn).await?.is_break() {
+                        return Ok(());
+                    }
+                }
+                Command::Doubt(call) => turn.doubt(call).await?,
+                Command::Await(calls) => {
+                    if turn.await_answers(calls).await?.is_break() {
+                        return Ok(());
+                    }
+                }
+                Command::AnswerTool { call, error } => turn.answer_error(call, error).await?,
+                Command::StopRepeating(call) => return turn.stop_repeating(&call).await,
+                Command::StopAtLimit => return turn.stop_at_limit().await,
             }
         }
     }
@@ -132,28 +174,45 @@ impl Runtime {
             started: self.clock.monotonic(),
             transcript,
             urgency: Urgency::None,
+            workspace: OnceCell::new(),
+            deadline: None,
+            remote: remote::Tools::default(),
+            doubts: BTreeSet::new(),
+            webhook_tools: WebhookTools::default(),
+            has_budget: false,
         };
         turn.fail("unknown_error", "a bug in this server ended the turn".to_owned()).await
     }
 
     async fn fold(&self, lease: &Lease) -> Result<Transcript, Stopped> {
-        let mut log = Vec::new();
-        loop {
-            let after =
-                log.last().map_or(0, |event: &crate::domain::event::Event| event.seq.unwrap_or(0));
+        let log = self.rest_of(Vec::new(), true, lease).await?;
+        let begun = self.store.begun(&lease.session_id).await?;
+        Ok(Transcript::of(&log, &begun))
+    }
+
+    /// All of a log of which the beginning has been read.
+    async fn rest_of(
+        &self,
+        mut log: Vec<Event>,
+        mut has_more: bool,
+        lease: &Lease,
+    ) -> Result<Vec<Event>, Stopped> {
+        while has_more {
+            let after = log.last().map_or(0, |event| event.seq.unwrap_or(0));
             let more = self.store.events_after(&lease.session_id, after, READ_EVENTS).await?;
-            if more.is_empty() {
-                return Ok(Transcript::of(&log));
-            }
+            has_more = !more.is_empty();
             log.extend(more);
         }
+        Ok(log)
     }
 
     /// The whole payload as a file, where the message shows only a part. A file that cannot be
     /// written does not stop the turn: the `delivery` tool reads the same bytes.
     async fn place_payloads(&self, transcript: &Transcript, session: &Session) {
-        let host = host::SessionHost { store: &self.store, session_id: &session.id };
-        let workspace = self.options.workspaces.join(session.id.as_str());
+        let workspace = OnceCell::new();
+        let (session_id, workspace) = (&session.id, &workspace);
+        let host = host::SessionHost { runtime: self, session_id, workspace };
+        let workspace = workspaces::own_directory(&self.options.workspaces, session_id);
         for delivery in &transcript.cut_deliveries {
             // A long session has many, and their bodies are read for one file each.
             if host::is_placed(&workspace, delivery).await {
@@ -193,13 +252,12 @@ fn listed<'a>(ids: impl ExactSizeIterator<Item = &'a str>) -> Option<String> {
     }
 }
 
-fn tool_kind(name: &str) -> ToolKind {
-    match tool::kind(name) {
-        None => ToolKind::Unknown,
-        Some(tool::Kind::ReadOnly) => ToolKind::ReadOnly,
-        Some(tool::Kind::Idempotent) => ToolKind::Idempotent,
-        Some(tool::Kind::Effect) => ToolKind::Effect,
-    }
+/// What a model is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Answer,
+    /// Of the conversation, which is too long.
+    Summary,
 }
 
 /// One turn being worked on.
@@ -215,15 +273,47 @@ struct Turn<'a> {
     transcript: Transcript,
     /// What messages that came meanwhile ask of it, as of the last look at the session.
     urgency: Urgency,
+    /// Prepared when a tool first asks for it.
+    workspace: OnceCell<Arc<tool::Workspace>>,
+    /// When what is under way has to end for the sake of a budget.
+    deadline: Option<Instant>,
+    /// What its MCP servers offer, once they were asked.
+    remote: remote::Tools,
+    /// Effects of the session of which nobody knows what became of them, as of the turn's begin and by
+    /// what it did since.
+    doubts: BTreeSet<EventId>,
+    /// What the sources leave to tools that do more than read.
+    webhook_tools: WebhookTools,
+    /// Whether the session has a budget in dollars: then each turn ends with what was used.
+    has_budget: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(mcp) = &self.runtime.mcp {
+            mcp.close(&self.lease.session_id);
+        }
+    }
 }
 
 impl Turn<'_> {
     /// Journals, then takes it into the transcript. The order is the invariant.
     async fn append(&mut self, events: Vec<NewEvent>, spent: Spent) -> Result<(), Stopped> {
+        self.append_with(events, spent, Beside::default()).await
+    }
+
+    /// As [`Turn::append`], together with what changes beside the log.
+    async fn append_with(
+        &mut self,
+        events: Vec<NewEvent>,
+        spent: Spent,
+        beside: Beside,
+    ) -> Result<(), Stopped> {
         if self.cancel.is_cancelled() {
             return Err(Stopped::Cancelled);
         }
-        self.urgency = self.runtime.store.append(self.lease, events.clone(), spent).await?;
+        let store = &self.runtime.store;
+        self.urgency = store.append_with(self.lease, events.clone(), spent, beside).await?;
         for event in events {
             self.transcript.apply(&event.id, &event.body, event.private.as_ref());
         }
@@ -251,7 +341,7 @@ impl Turn<'_> {
         self.runtime.signals.changed(&self.lease.session_id);
         self.urgency = Urgency::None;
         self.transcript = self.runtime.fold(self.lease).await?;
-        Ok(())
+        self.ask_sources(None).await
     }
 
     /// The turn ends for the sake of a message that came meanwhile, which is the next one's.
@@ -260,22 +350,41 @@ impl Turn<'_> {
         self.finish(TurnEnd::Interrupted, events).await
     }
 
-    /// Until a message asks the turn to make way. It hears of one by a signal; without, the turn sees
-    /// it with its next entry in the journal.
-    async fn superseded(&self, mut changes: Changes) {
+    /// Until a message asks the turn to make way, or somebody stops it. It hears of that by a signal:
+    /// from whoever says so, or from its worker, which looks every now and then.
+    async fn superseded(&self, mut changes: Changes) -> Urgency {
         loop {
             changes.wait().await;
-            let urgency = self.runtime.store.urgency(&self.lease.session_id).await;
-            if let Ok(Urgency::Supersede) = urgency {
-                return;
+            match self.runtime.store.urgency(&self.lease.session_id).await {
+                Ok(urgency) if urgency >= Urgency::Supersede => return urgency,
+                _ => {}
             }
         }
+    }
+
+    /// Acts, unless told to stop, or to make way, before it is done: then it is dropped.
+    async fn act_until_urgent<T>(
+        &self,
+        changes: Changes,
+        work: impl Future<Output = T>,
+    ) -> Result<Result<T, Urgency>, Stopped> {
+        let acting = async {
+            tokio::select! {
+                biased;
+                urgency = self.superseded(changes) => Err(urgency),
+                // Whoever looks at the budget next sees that it is used up.
+                () = self.time_is_up() => Err(Urgency::None),
+                result = work => Ok(result),
+            }
+        };
+        self.act(acting).await
     }
 
     /// Nobody knows what an earlier life's request used.
     async fn abandon_request(&mut self, start: EventId) -> Result<(), Stopped> {
         let end = self.request_end(start, Some(true), Spent::default());
-        self.append(vec![end], Spent::default()).await
+        let beside = Beside { asked: true, ..Beside::default() };
+        self.append_with(vec![end], Spent::default(), beside).await
     }
 
     fn request_end(&self, start: EventId, is_error: Option<bool>, spent: Spent) -> NewEvent {
@@ -293,44 +402,46 @@ impl Turn<'_> {
     }
 
     /// Breaks when the turn waits for another try.
-    async fn call_model(&mut self, session: &Session) -> Result<ControlFlow<()>, Stopped> {
+    async fn call_model(
+        &mut self,
+        session: &Session,
+        setting: &Setting,
+        purpose: Purpose,
+    ) -> Result<ControlFlow<()>, Stopped> {
         let start = self.runtime.event(EventBody::ModelRequestStart);
         let start_id = start.id.clone();
         // Registered before the look that the journal is, so that nothing happens unseen in between.
         let changes = self.runtime.signals.watch(&self.lease.session_id);
-        self.append(vec![start], Spent::default()).await?;
-        if self.urgency == Urgency::Supersede {
+        let mut request = Request {
+            system: Some(system_prompt(session)),
+            messages: self.transcript.messages.clone(),
+            tools: self.offered(setting),
+        };
+        if purpose == Purpose::Summary {
+            compact::ask_for_summary(&mut request);
+        }
+        let model = &session.agent.model;
+        let (tokens, cost) = self.runtime.models.bound(model, &request);
+        let (events, beside) = (vec![start], Beside::default());
+        let begun = self.begin(events, beside, Wish::Model { cost }, tokens, &model.id).await?;
+        if begun.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        if self.urgency >= Urgency::Supersede {
             return Ok(ControlFlow::Continue(()));
         }
 
-        let message_id = EventId::new(self.runtime.clock.now());
-        let mut previewer = Previewer {
-            runtime: self.runtime,
-            session: self.lease,
-            message_id: &message_id,
-            begun: false,
-        };
-        let request = Request {
-            system: Some(system_prompt(session)),
-            messages: self.transcript.messages.clone(),
-            tools: self.tools(),
-        };
-        let model = &session.agent.model;
+        let now = self.runtime.clock.now();
+        let ids = AnswerIds { thinking: EventId::new(now), message: EventId::new(now) };
+        let is_silent = purpose == Purpose::Summary;
+        let mut previewer = Previewer::new(self.runtime, self.lease, &ids, is_silent);
         let asked = self.runtime.clock.monotonic();
         let asking = self.runtime.models.complete(model, &request, self.trace, &mut previewer);
-        let asking = Box::pin(asking);
-        let asking = async {
-            tokio::select! {
-                biased;
-                () = self.superseded(changes) => None,
-                result = asking => Some(result),
-            }
-        };
-        let result = self.act(asking).await;
+        let result = self.act_until_urgent(changes, Box::pin(asking)).await;
         let (word, spent) = match &result {
-            Ok(Some(Ok(completion))) => ("ok", completion.spent),
-            Ok(Some(Err(error))) => (error.kind.as_str(), error.spent),
-            Ok(None) => ("superseded", Spent::default()),
+            Ok(Ok(Ok(completion))) => ("ok", completion.spent),
+            Ok(Ok(Err(error))) => (error.kind.as_str(), error.spent),
+            Ok(Err(_)) => ("superseded", Spent::default()),
             Err(_) => ("cancelled", Spent::default()),
         };
         let took = self.runtime.clock.monotonic() - asked;
@@ -344,14 +455,21 @@ impl Turn<'_> {
             "a model was asked"
         );
         match result? {
-            Some(Ok(completion)) => {
-                self.journal(start_id, message_id, &model.id, completion).await?;
+            Ok(Ok(completion)) if purpose == Purpose::Summary => {
+                self.journal_summary(start_id, completion).await?;
                 Ok(ControlFlow::Continue(()))
             }
-            Some(Err(error)) => self.journal_failure(start_id, error, took).await,
-            None => {
-                self.urgency = Urgency::Supersede;
+            Ok(Ok(completion)) => {
+                self.journal(start_id, ids, &model.id, completion, setting).await?;
                 Ok(ControlFlow::Continue(()))
+            }
+            Ok(Err(error)) => self.journal_failure(start_id, error, took).await,
+            Err(urgency) => {
+                self.urgency = urgency;
+                match urgency >= Urgency::Supersede {
+                    true => Ok(ControlFlow::Continue(())),
+                    false => self.out_of_time().await,
+                }
             }
         }
     }
@@ -361,28 +479,27 @@ impl Turn<'_> {
     async fn journal(
         &mut self,
         start_id: EventId,
-        message_id: EventId,
+        ids: AnswerIds,
         model: &str,
         completion: Completion,
+        setting: &Setting,
     ) -> Result<(), Stopped> {
         let Completion { content, calls, stop, thought, spent, raw } = completion;
         let mut events = Vec::new();
         if thought {
-            events.push(self.runtime.event(EventBody::AgentThinking));
+            events.push(NewEvent::new(ids.thinking, EventBody::AgentThinking));
         }
         if !content.is_empty() {
-            events.push(NewEvent::new(message_id, EventBody::AgentMessage { content }));
+            events.push(NewEvent::new(ids.message, EventBody::AgentMessage { content }));
         }
         let mut end = self.request_end(start_id, Some(false), spent);
         end.private = Some(json!({"stop": stop_word(stop), "model": model, "raw": raw}));
         events.push(end);
+        let mut asks = Vec::new();
         for (name, input) in calls {
-            events.push(self.runtime.event(EventBody::AgentToolUse {
-                name,
-                input: if input.is_object() { input } else { json!({}) },
-                evaluated_permission: "allow".to_owned(),
-                evaluation: json!({"type": "always_allow"}),
-            }));
+            let (event, ask) = self.new_call(setting, name, input);
+            events.push(event);
+            asks.extend(ask);
         }
         if stop == Stop::MaxTokens {
             // Half an answer is no success, and half a call must not be made.
@@ -394,7 +511,7 @@ impl Turn<'_> {
             let error = SessionError::exhausted(model::Kind::RequestFailed.as_str(), message);
             events.push(self.runtime.event(EventBody::SessionError { error }));
         }
-        self.append(events, spent).await
+        self.append_with(events, spent, Beside { asks, asked: true, ..Beside::default() }).await
     }
 
     /// No answer. The turn is put off where another try may help: the next one is begun by whoever
@@ -420,7 +537,8 @@ impl Turn<'_> {
                 }
                 let error = SessionError::exhausted(kind, message);
                 let event = self.runtime.event(EventBody::SessionError { error });
-                self.append(vec![end, event], spent).await?;
+                let beside = Beside { asked: true, ..Beside::default() };
+                self.append_with(vec![end, event], spent, beside).await?;
                 return Ok(ControlFlow::Continue(()));
             }
         };
@@ -444,35 +562,6 @@ impl Turn<'_> {
         self.runtime.clock.monotonic() - self.started
     }
 
-    /// Where anything came from a source, its payload can be read.
-    fn tools(&self) -> Vec<ToolSpec> {
-        if self.transcript.has_deliveries { tool::specs() } else { Vec::new() }
-    }
-
-    async fn run_tool(&mut self, call: ToolUse) -> Result<(), Stopped> {
-        let host =
-            host::SessionHost { store: &self.runtime.store, session_id: &self.lease.session_id };
-        let running = tool::run(&host, &call.name, &call.input);
-        match self.act(running).await? {
-            Ok(text) => self.answer(call, text, false).await,
-            Err(tool::Error::Model(message)) => self.answer(call, message, true).await,
-            Err(tool::Error::Fatal(error)) => {
-                tracing::error!(tool = call.name, error = format!("{error:#}"), "a tool broke");
-                self.answer(call, "the tool is broken on this server".to_owned(), true).await
-            }
-        }
-    }
-
-    async fn answer(&mut self, call: ToolUse, text: String, is_error: bool) -> Result<(), Stopped> {
-        let content = vec![Block::text(crate::domain::text::clean(&text))];
-        let event = self.runtime.event(EventBody::AgentToolResult {
-            tool_use_id: call.id,
-            content,
-            is_error,
-        });
-        self.append(vec![event], Spent::default()).await
-    }
-
     async fn fail(&mut self, kind: &str, message: String) -> Result<(), Stopped> {
         let mut events = self.end_what_is_open();
         let error = SessionError::exhausted(kind, message);
@@ -486,23 +575,49 @@ impl Turn<'_> {
         let start = self.transcript.open_request.clone();
         let request = start.map(|start| self.request_end(start, Some(true), Spent::default()));
         let results = self.transcript.open_tools.iter().map(|open| {
-            self.runtime.event(EventBody::AgentToolResult {
-                tool_use_id: open.call.id.clone(),
-                content: vec![Block::text(agent::INTERRUPTED)],
-                is_error: true,
-            })
+            let text = match open.begun {
+                true => agent::interrupted(&open.call.id),
+                false => agent::NOT_RUN.to_owned(),
+            };
+            let content = vec![Block::text(text)];
+            let egress = if open.begun { self.decided() } else { Vec::new() };
+            let result = self.transcript.result(open.call.id.clone(), content, true);
+            self.runtime.event(result.with_egress(egress))
         });
         request.into_iter().chain(results).collect()
+    }
+
+    /// Before anybody hears that the session rests.
+    async fn take_outputs(&self) {
+        let (runtime, session_id) = (self.runtime, &self.lease.session_id);
+        let own = workspaces::own_directory(&runtime.options.workspaces, session_id);
+        // Written by this turn, or before a server died.
+        if self.workspace.get().is_none() && !workspaces::outputs::any(&own) {
+            return;
+        }
+        let host = host::SessionHost { runtime, session_id, workspace: &self.workspace };
+        match host.workspace().await {
+            Ok(workspace) => {
+                let outputs = runtime.options.outputs;
+                workspaces::outputs::take(&runtime.store, session_id, &workspace, outputs).await;
+            }
+            Err(error) => tracing::warn!(%error, "the outputs of a session cannot be looked at"),
+        }
     }
 
     async fn finish(&mut self, end: TurnEnd, mut events: Vec<NewEvent>) -> Result<(), Stopped> {
         if self.cancel.is_cancelled() {
             return Err(Stopped::Cancelled);
         }
+        if self.has_budget && end != TurnEnd::BudgetReached {
+            let session = self.runtime.store.session(&self.lease.session_id).await?;
+            events.push(self.usage(session));
+        }
         events.push(self.runtime.event(EventBody::StatusIdle {
             stop_reason: StopReason::from(end),
             stop_details: self.transcript.refusal.clone().filter(|_| end == TurnEnd::Refusal),
         }));
+        self.take_outputs().await;
         let active = self.active();
         self.runtime.store.finish(self.lease, end, events, active).await?;
         let duration = self.runtime.clock.now().since(self.begun_at);
@@ -519,6 +634,8 @@ impl Turn<'_> {
         self.runtime.signals.changed(&self.lease.session_id);
         // Messages may have come meanwhile.
         self.runtime.signals.due();
+        // And somebody may want to hear of it.
+        self.runtime.signals.outgoing();
         Ok(())
     }
 }
@@ -548,28 +665,6 @@ fn system_prompt(session: &Session) -> String {
     match &session.agent.system {
         Some(system) => format!("{system}\n\n{DATA_NOTICE}"),
         None => DATA_NOTICE.to_owned(),
-    }
-}
-
-/// Broadcasts text as it comes.
-struct Previewer<'a> {
-    runtime: &'a Runtime,
-    session: &'a Lease,
-    message_id: &'a EventId,
-    begun: bool,
-}
-
-impl OnText for Previewer<'_> {
-    fn text(&mut self, index: usize, piece: &str) {
-        let previews = &self.runtime.previews;
-        let event_id = self.message_id.clone();
-        if !self.begun {
-            self.begun = true;
-            let start = Preview::Start { event_id: event_id.clone() };
-            previews.send(&self.session.session_id, start);
-        }
-        let text = Preview::Text { event_id, index, text: piece.to_owned() };
-        previews.send(&self.session.session_id, text);
     }
 }
 

@@ -5,17 +5,21 @@
 //! time are in the same commit. The unique constraint decides who is first, nothing else does.
 
 mod again;
+mod places;
 mod repeat;
 mod replay;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::borrow::Cow;
 
 use bytes::Bytes;
 
 pub use self::again::ReplayOf;
-use self::repeat::{failed_session, repeat};
 pub use self::replay::ReplayCheck;
 pub(super) use self::replay::prune as prune_bodies_seen;
+use self::{
+    places::{Place, Sessions},
+    repeat::repeat,
+};
 use super::{
     Error, Result, Store, Urgency,
     driver::{Tx, Value, params},
@@ -24,11 +28,13 @@ use crate::{
     clock::Timestamp,
     domain::{
         delivery::Identity,
+        event::{EventBody, plain_text},
+        framed::{Framed, Shows},
         secret::SecretName,
-        source::{Pace, WhenBusy},
+        source::Pace,
         trace::TraceContext,
     },
-    id::{AgentId, DeliveryId, EnvironmentId, EventId, Id, SessionId, SourceId, WebhookRequestId},
+    id::{AgentId, DeliveryId, EnvironmentId, EventId, SessionId, SourceId, WebhookRequestId},
 };
 
 /// A raw body, as it goes into the delivery's row.
@@ -43,8 +49,27 @@ pub enum Body {
 #[derive(Clone, Debug)]
 pub enum MessageBody {
     Inline(String),
+    /// All but the payload, which is the delivery's inline body.
+    Framed(Framed),
     /// Stored before by [`Store::put_chunks`] under the event's id.
     Chunks(i64),
+}
+
+impl MessageBody {
+    /// What is said in it about a delivery with this body; none where it is in pieces.
+    pub fn text(&self, body: &Body) -> Option<String> {
+        let message = match (self, body) {
+            (MessageBody::Inline(message), _) => Cow::from(message),
+            (MessageBody::Framed(framed), Body::Inline(bytes)) => {
+                framed.around(std::str::from_utf8(bytes).ok()?).into()
+            }
+            (MessageBody::Framed(_) | MessageBody::Chunks(_), _) => return None,
+        };
+        match serde_json::from_str(&message).ok()? {
+            EventBody::UserMessage { content, .. } => Some(plain_text(&content)),
+            _ => None,
+        }
+    }
 }
 
 /// The session that a message goes to.
@@ -161,49 +186,46 @@ impl Store {
 
 pub(super) type One = std::result::Result<Accepted, Refused>;
 
-/// Where a delivery goes once the sessions were looked at.
-enum Place {
-    Fresh(SessionId),
-    Waiting(SessionId),
-    Nowhere(Verdict, String),
-    /// It is not stored.
-    Refused(Refused),
-}
-
 /// Makes requests deliveries. Every node takes locks in one order, so that batches and workers do
-/// not wait for each other in a circle: sessions by id, deliveries by identity, bodies by their hash,
-/// keys by their text.
+/// not wait for each other in a circle: keys by their text, sessions by id, deliveries by identity,
+/// bodies by their hash.
 pub(super) fn accept_all(tx: &mut Tx<'_>, deliveries: &[NewDelivery]) -> Result<Vec<One>> {
     let deliveries = &known_by_earlier_key(tx, deliveries)?[..];
     let now = tx.now()?;
-    let mut places = find_places(tx, deliveries, now)?;
+    let (mut places, mut sessions) = places::find(tx, deliveries, now)?;
     let mut order: Vec<usize> = (0..deliveries.len()).collect();
-    order.sort_by_key(|&at| (&deliveries[at].source_id, &deliveries[at].identity.key));
+    // Alone, one writes them as they came: ids grow, and what grows goes to the end of its index.
+    if tx.has_rivals() {
+        order.sort_by_key(|&at| (&deliveries[at].source_id, &deliveries[at].identity.key));
+    }
     let stored = order.iter().copied().filter(|&at| !matches!(places[at], Place::Refused(_)));
     let stored: Vec<usize> = stored.collect();
     let rows: Vec<_> =
         stored.iter().map(|&at| delivery_row(&deliveries[at], &places[at])).collect();
     let mut is_first = vec![false; deliveries.len()];
-    for (at, is_new) in stored.into_iter().zip(tx.insert_new(INSERT_DELIVERY, &rows)?) {
+    for (at, is_new) in
+        stored.into_iter().zip(tx.insert_new(INSERT_DELIVERY, INSERTED_DELIVERY, &rows)?)
+    {
         is_first[at] = is_new;
     }
     replay::mark(tx, deliveries, &mut places, &is_first)?;
 
     // First requests before further ones: those may be for a delivery of this batch.
-    order.sort_by_key(|&at| (!is_first[at], session_key(&deliveries[at])));
+    order.sort_by_key(|&at| !is_first[at]);
     let mut answers: Vec<Option<One>> = deliveries.iter().map(|_| None).collect();
-    let (mut sessions, mut inbox) = (Vec::new(), Vec::new());
+    let (mut made, mut inbox) = (Vec::new(), Vec::new());
     for &at in &order {
         let (delivery, place) = (&deliveries[at], &places[at]);
         answers[at] = Some(if let Place::Refused(refused) = place {
             Err(*refused)
         } else if is_first[at] {
-            dispatch(tx, delivery, place, now, &mut sessions, &mut inbox)?
+            dispatch(tx, delivery, place, now, &mut sessions, &mut made, &mut inbox)?
         } else {
-            repeat(tx, delivery, now, &mut inbox)?
+            repeat(tx, delivery, &sessions, now, &mut inbox)?
         });
     }
-    tx.insert(INSERT_SESSION, &sessions)?;
+    sessions.forget_unused(tx)?;
+    tx.insert(INSERT_SESSION, &made)?;
     tx.insert(INSERT_INBOX, &inbox)?;
     let answers: Option<Vec<_>> = answers.into_iter().collect();
     let answers = answers.ok_or(Error::Bug("an accept without an answer"))?;
@@ -217,19 +239,21 @@ const INSERT_DELIVERY: &str = "insert into deliveries (id, source_id, dedupe_key
     {rows:ttttittttttttititbit} \
     on conflict (source_id, dedupe_key) do nothing";
 
+const INSERTED_DELIVERY: &str = "select 1 from deliveries where id = $1";
+
 const INSERT_SESSION: &str = "insert into sessions (id, agent_id, agent_version, environment_id, \
     source_id, title, metadata, status, created_at, updated_at, next_at, ripe_by, inbox_given) \
     {rows:ttitttttiiiii}";
 
 const INSERT_INBOX: &str = "insert into inbox (session_id, position, event_id, body, n_chunks, \
-    private, delivery_id, received_at) {rows:tittitti}";
+    payload_at, indented, private, delivery_id, received_at) {rows:tittiiitti}";
 
 /// A delivery whose earlier key is known goes by that key, and so is a duplicate.
 fn known_by_earlier_key<'a>(
     tx: &mut Tx<'_>,
     deliveries: &'a [NewDelivery],
-) -> Result<std::borrow::Cow<'a, [NewDelivery]>> {
-    let mut out = std::borrow::Cow::Borrowed(deliveries);
+) -> Result<Cow<'a, [NewDelivery]>> {
+    let mut out = Cow::Borrowed(deliveries);
     for (at, delivery) in deliveries.iter().enumerate() {
         if let Some(before) = &delivery.identity_before {
             let sql = "select 1 from deliveries where source_id = $1 and dedupe_key = $2";
@@ -239,154 +263,6 @@ fn known_by_earlier_key<'a>(
         }
     }
     Ok(out)
-}
-
-/// A session that may get a message. Its row is locked.
-struct Seen {
-    agent_id: String,
-    archived: bool,
-    terminated: bool,
-    at_work: bool,
-    n_waiting: i64,
-}
-
-/// Looks at the targets, after having locked their sessions. Nothing is changed.
-fn find_places(tx: &mut Tx<'_>, deliveries: &[NewDelivery], now: Timestamp) -> Result<Vec<Place>> {
-    let mut wanted = Vec::with_capacity(deliveries.len());
-    let mut sessions = BTreeMap::new();
-    for delivery in deliveries {
-        let target = match &delivery.route {
-            Route::To(dispatch) => target_session(tx, delivery, &dispatch.target)?,
-            Route::Held { .. } | Route::Filtered { .. } => None,
-        };
-        sessions.extend(target.clone().map(|id| (id, None)));
-        if delivery.rerun_failed {
-            sessions.extend(failed_session(tx, delivery)?.map(|id| (id, None)));
-        }
-        wanted.push(target);
-    }
-    for (id, seen) in &mut sessions {
-        *seen = look_at(tx, id)?;
-    }
-    let places = deliveries.iter().zip(wanted);
-    places.map(|(delivery, wanted)| find_place(tx, delivery, wanted, &sessions, now)).collect()
-}
-
-/// The session that exists for a target already, or should.
-fn target_session(
-    tx: &mut Tx<'_>,
-    delivery: &NewDelivery,
-    target: &RouteTarget,
-) -> Result<Option<SessionId>> {
-    match target {
-        RouteTarget::New(_) => Ok(None),
-        RouteTarget::Session(id) => Ok(Some(id.clone())),
-        RouteTarget::Key { key, .. } => key_session(tx, &delivery.source_id, key),
-    }
-}
-
-fn look_at(tx: &mut Tx<'_>, id: &SessionId) -> Result<Option<Seen>> {
-    let sql = "select agent_id, status, archived_at, inbox_given - inbox_taken, \
-               coalesce(turn_id, lease_owner) from sessions where id = $1 {wait}";
-    let Some(mut row) = tx.first(sql, &params![id])? else { return Ok(None) };
-    Ok(Some(Seen {
-        agent_id: row.text(0)?,
-        terminated: row.text(1)? == "terminated",
-        archived: row.int_or_null(2)?.is_some(),
-        n_waiting: row.int(3)?,
-        at_work: row.text_or_null(4)?.is_some(),
-    }))
-}
-
-/// A target that cannot take the message never refuses the delivery: it is held with the reason.
-fn find_place(
-    tx: &mut Tx<'_>,
-    delivery: &NewDelivery,
-    wanted: Option<SessionId>,
-    sessions: &BTreeMap<SessionId, Option<Seen>>,
-    now: Timestamp,
-) -> Result<Place> {
-    if let Some(replay) = &delivery.replay_of
-        && again::is_erased(tx, replay)?
-    {
-        return Ok(Place::Refused(Refused::Erased));
-    }
-    let dispatch = match &delivery.route {
-        Route::Held { reason, .. } => return Ok(Place::Nowhere(Verdict::Held, reason.clone())),
-        Route::Filtered { reason, .. } => {
-            return Ok(Place::Nowhere(Verdict::Filtered, reason.clone()));
-        }
-        Route::To(dispatch) => dispatch,
-    };
-    let wanted = match (wanted, &dispatch.target) {
-        (Some(wanted), _) => wanted,
-        (None, RouteTarget::New(fresh) | RouteTarget::Session(fresh)) => {
-            return Ok(Place::Fresh(fresh.clone()));
-        }
-        (None, RouteTarget::Key { fresh, .. }) => return Ok(Place::Fresh(fresh.clone())),
-    };
-    let Some(Some(seen)) = sessions.get(&wanted) else {
-        return Ok(held(format!("the target session {wanted} does not exist")));
-    };
-    if seen.archived {
-        return Ok(held(format!("the target session {wanted} is archived")));
-    }
-    if seen.terminated {
-        return Ok(held(format!("the target session {wanted} is terminated")));
-    }
-    if seen.agent_id != dispatch.agent_id.as_str() {
-        return Ok(held(format!("the target session {wanted} belongs to another agent")));
-    }
-    if seen.at_work && dispatch.pace.when_busy == WhenBusy::Skip {
-        let reason = "the session was at work, and the source skips what comes meanwhile";
-        return Ok(Place::Nowhere(Verdict::Filtered, reason.to_owned()));
-    }
-    if let Some(max) = dispatch.pace.turns_per_hour_max
-        && has_begun(tx, &wanted, max, now)?
-    {
-        return Ok(held(format!(
-            "the session {wanted} began {max} turns within the hour before, and the source allows \
-             no more: is it the agent's own doing that comes back?"
-        )));
-    }
-    // What is known already needs no room.
-    if seen.n_waiting >= delivery.waiting_max && !is_known(tx, delivery)? {
-        return Ok(Place::Refused(Refused::SessionFull));
-    }
-    Ok(Place::Waiting(wanted))
-}
-
-/// Whether a session, whose row is locked, began so many turns within the last hour.
-fn has_begun(tx: &mut Tx<'_>, session: &SessionId, n: u32, now: Timestamp) -> Result<bool> {
-    let sql =
-        "select started_at from turns where session_id = $1 order by id desc limit 1 offset $2";
-    let oldest = tx.first(sql, &params![session, i64::from(n) - 1])?;
-    let started = oldest.map(|mut row| row.time(0)).transpose()?;
-    Ok(started.is_some_and(|started| started > now.minus(Duration::from_secs(3600))))
-}
-
-fn is_known(tx: &mut Tx<'_>, delivery: &NewDelivery) -> Result<bool> {
-    let sql = "select 1 from deliveries where source_id = $1 and dedupe_key = $2";
-    Ok(tx.first(sql, &params![&delivery.source_id, &delivery.identity.key])?.is_some())
-}
-
-fn held(reason: String) -> Place {
-    Place::Nowhere(Verdict::Held, reason)
-}
-
-fn session_key(delivery: &NewDelivery) -> Option<(&SourceId, &str)> {
-    match &delivery.route {
-        Route::To(dispatch) => match &dispatch.target {
-            RouteTarget::Key { key, .. } => Some((&delivery.source_id, key)),
-            RouteTarget::New(_) | RouteTarget::Session(_) => None,
-        },
-        Route::Held { .. } | Route::Filtered { .. } => None,
-    }
-}
-
-fn key_session(tx: &mut Tx<'_>, source: &SourceId, key: &str) -> Result<Option<SessionId>> {
-    let sql = "select session_id from session_keys where source_id = $1 and key = $2";
-    tx.first(sql, &params![source, key])?.map(|mut row| row.id(0)).transpose()
 }
 
 fn delivery_row<'a>(delivery: &'a NewDelivery, place: &'a Place) -> Vec<Value<'a>> {
@@ -417,7 +293,7 @@ fn delivery_row<'a>(delivery: &'a NewDelivery, place: &'a Place) -> Vec<Value<'a
         session_id,
         delivery.event_type.as_ref(),
         &delivery.request_id,
-        delivery.trace.to_string(),
+        delivery.trace.to_text(),
         delivery.received_at,
         delivery.content_type.as_ref(),
         i64::try_from(delivery.body_bytes).unwrap_or(i64::MAX),
@@ -435,7 +311,8 @@ fn dispatch<'a>(
     delivery: &'a NewDelivery,
     place: &'a Place,
     now: Timestamp,
-    sessions: &mut Vec<Vec<Value<'a>>>,
+    sessions: &mut Sessions<'_>,
+    made: &mut Vec<Vec<Value<'a>>>,
     inbox: &mut Vec<Vec<Value<'a>>>,
 ) -> Result<One> {
     let accepted = |verdict, agent_id: Option<&AgentId>, session_id| Accepted {
@@ -459,24 +336,22 @@ fn dispatch<'a>(
         Place::Nowhere(verdict, _) => return Ok(Ok(accepted(*verdict, agent_id, None))),
         Place::Refused(_) => return Err(Error::Bug("a refused delivery was dispatched")),
         Place::Waiting(id) => (id.clone(), join(tx, delivery, dispatch.pace, id, now)?),
-        Place::Fresh(id) => match settle_key(tx, delivery, dispatch, id)? {
-            // Somebody else's delivery made the session of this key a moment before.
-            Some(other) => {
-                let position = join(tx, delivery, dispatch.pace, &other, now)?;
-                let sql = "update deliveries set session_id = $2 where id = $1";
-                tx.execute(sql, &params![&delivery.id, &other])?;
-                (other, position)
-            }
-            None => {
-                let row = session_row(delivery, dispatch, id, now);
-                match &dispatch.target {
-                    // A later delivery of this batch may have the same key: it must find the row.
-                    RouteTarget::Key { .. } => tx.insert(INSERT_SESSION, &[row])?,
-                    RouteTarget::New(_) | RouteTarget::Session(_) => sessions.push(row),
+        // An earlier delivery of this batch has the same key.
+        Place::Fresh(id) if sessions.is_made(id) => {
+            (id.clone(), join(tx, delivery, dispatch.pace, id, now)?)
+        }
+        Place::Fresh(id) => {
+            let row = session_row(delivery, dispatch, id, now);
+            match &dispatch.target {
+                // A later delivery of this batch may have the same key: it must find the row.
+                RouteTarget::Key { .. } => {
+                    tx.insert(INSERT_SESSION, &[row])?;
+                    sessions.made(id);
                 }
-                (id.clone(), Some(1))
+                RouteTarget::New(_) | RouteTarget::Session(_) => made.push(row),
             }
-        },
+            (id.clone(), Some(1))
+        }
     };
     let Some(position) = position else {
         // Others of this batch took the last places.
@@ -498,25 +373,9 @@ fn join(
     take_position(tx, session, pace, now, delivery.received_at, delivery.waiting_max)
 }
 
-/// Gives a fresh session its key. `Some` when another session has it by now.
-fn settle_key(
-    tx: &mut Tx<'_>,
-    delivery: &NewDelivery,
-    dispatch: &Dispatch,
-    fresh: &SessionId,
-) -> Result<Option<SessionId>> {
-    let RouteTarget::Key { key, .. } = &dispatch.target else { return Ok(None) };
-    let n = tx.execute(
-        "insert into session_keys (source_id, key, session_id) values ($1, $2, $3) \
-         on conflict (source_id, key) do nothing",
-        &params![&delivery.source_id, key, fresh],
-    )?;
-    if n == 1 { Ok(None) } else { key_session(tx, &delivery.source_id, key) }
-}
-
 /// Takes the next place in a session's inbox and makes the session due, unless a worker has it: that
-/// worker sees the message when it finishes; or unless its turn waits for another try: then the
-/// message waits with it. With a debounce it is due once it is quiet, or when the first message has
+/// worker sees the message when it finishes; or unless its turn waits for another try, or for somebody
+/// to allow a call: then the message waits with it, but for one that the turn has to make way for. With a debounce it is due once it is quiet, or when the first message has
 /// waited long enough; one that must not wait takes those that do along. `None` when as many wait as
 /// may.
 pub(super) fn take_position(
@@ -554,6 +413,7 @@ macro_rules! take_position {
 const TAKE_POSITION: &str = take_position!(
     "ripe_by = null, \
      next_at = case when lease_owner is not null or status = 'rescheduling' then next_at \
+     when status = 'idle' and turn_id is not null and $5 < 2 then next_at \
      when next_at is null or next_at > $2 then $2 else next_at end"
 );
 
@@ -607,9 +467,10 @@ fn inbox_row<'a>(
     dispatch: &'a Dispatch,
     delivery_id: &'a DeliveryId,
 ) -> Vec<Value<'a>> {
-    let (body, n_chunks) = match &dispatch.message {
-        MessageBody::Inline(body) => (body.as_str(), 0),
-        MessageBody::Chunks(n) => ("", *n),
+    let (body, n_chunks, framed) = match &dispatch.message {
+        MessageBody::Inline(body) => (body.as_str(), 0, None),
+        MessageBody::Framed(framed) => (framed.text.as_str(), 0, Some(framed)),
+        MessageBody::Chunks(n) => ("", *n, None),
     };
     params![
         session.to_string(),
@@ -617,6 +478,8 @@ fn inbox_row<'a>(
         &dispatch.event_id,
         body,
         n_chunks,
+        framed.map(|framed| i64::try_from(framed.at).unwrap_or(i64::MAX)),
+        framed.is_some_and(|framed| framed.shows == Shows::Indented),
         &dispatch.private,
         delivery_id,
         delivery.received_at,

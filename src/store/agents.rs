@@ -1,7 +1,7 @@
 //! Agents and their versions.
 
 use super::{
-    Change, Error, Page, Result, Store, audit,
+    Change, Error, Page, Result, Store, audit, deployments,
     driver::{Row, Tx, params},
     limits, sources,
 };
@@ -17,7 +17,9 @@ use crate::{
 };
 
 const COLUMNS: &str = "a.id, v.version, v.spec, a.paused, a.managed_by, a.created_at, \
-    v.created_at, a.archived_at, l.at_once_max, l.per_minute_max from agents a \
+    v.created_at, a.archived_at, l.at_once_max, l.per_minute_max, \
+    (select c.definition from callbacks c where c.owner = a.id), \
+    (select c.off_since from callbacks c where c.owner = a.id) from agents a \
     left join turn_limits l on l.owner = a.id join agent_versions v on v.agent_id = a.id";
 
 impl Store {
@@ -132,7 +134,8 @@ impl Store {
         .await
     }
 
-    /// Permanent: read-only from now on, and its endpoint lets nobody in. Its sessions go on.
+    /// Permanent: read-only from now on, and its endpoint lets nobody in. Its sessions go on, its
+    /// deployments are archived too.
     pub async fn archive_agent(&self, id: &AgentId, change: Change) -> Result<Agent> {
         let (id, at) = (id.clone(), self.clock.now());
         self.configure(move |tx| {
@@ -142,6 +145,7 @@ impl Store {
                 tx.execute(sql, &params![&id, at])?;
                 limits::put(tx, id.as_str(), TurnLimits::default())?;
                 sources::retire_of_agent(tx, &id, at)?;
+                deployments::archive_of_agent(tx, &id, at)?;
                 audit::note(tx, &change, at)?;
             }
             latest(tx, &id)
@@ -186,25 +190,29 @@ impl Store {
             .await
     }
 
-    /// Newest versions, newest agent first.
+    /// Newest versions, newest agent first; of those that were created between two moments, both
+    /// included.
     pub async fn agents(
         &self,
         include_archived: bool,
+        (first, last): (Option<Timestamp>, Option<Timestamp>),
         cursor: Option<AgentId>,
         limit: usize,
     ) -> Result<Page<Agent>> {
         self.driver
             .read(move |tx| {
                 let archived = if include_archived { "" } else { "and a.archived_at is null" };
-                let before = if cursor.is_some() { "and a.id < $2" } else { "" };
+                let before = if cursor.is_some() { "and a.id < $4" } else { "" };
                 let sql = format!(
-                    "select {COLUMNS} and v.version = a.version where 1 = 1 {archived} {before} \
+                    "select {COLUMNS} and v.version = a.version \
+                     where a.created_at >= $2 and a.created_at <= $3 {archived} {before} \
                      order by a.id desc limit $1"
                 );
-                let n = limit as i64 + 1;
+                let (n, first) = (limit as i64 + 1, first.map_or(0, |at| at.0));
+                let last = last.map_or(i64::MAX, |at| at.0);
                 let rows = match &cursor {
-                    Some(cursor) => tx.query(&sql, &params![n, cursor])?,
-                    None => tx.query(&sql, &params![n])?,
+                    Some(cursor) => tx.query(&sql, &params![n, first, last, cursor])?,
+                    None => tx.query(&sql, &params![n, first, last])?,
                 };
                 let agents = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
                 Ok(Page::from_rows(agents, limit, |agent| agent.id.to_string()))
@@ -287,5 +295,9 @@ fn from_row(mut row: Row) -> Result<Agent> {
         updated_at: row.time(6)?,
         archived_at: row.time_or_null(7)?,
         limits: limits::from_row(&mut row, 8)?,
+        callback: match row.json_or_null(10)? {
+            Some(callback) => Some((callback, row.time_or_null(11)?)),
+            None => None,
+        },
     })
 }

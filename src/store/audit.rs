@@ -3,6 +3,7 @@
 use super::{
     Page, Result, Store,
     driver::{Tx, params},
+    select::Select,
 };
 use crate::{
     clock::Timestamp,
@@ -33,17 +34,20 @@ pub struct AuditEntry {
 impl Store {
     /// What was changed, newest first.
     pub async fn audit(&self, cursor: Option<AuditId>, limit: usize) -> Result<Page<AuditEntry>> {
+        self.audit_of(AuditFilter { cursor, limit, ..AuditFilter::default() }).await
+    }
+
+    /// As [`Store::audit`], of one actor or one kind of change.
+    pub async fn audit_of(&self, filter: AuditFilter) -> Result<Page<AuditEntry>> {
         self.driver
             .read(move |tx| {
                 let columns = "select id, at, actor, action, target, details from audit";
-                let (order, n) = ("order by id desc limit $1", limit as i64 + 1);
-                let rows = match &cursor {
-                    Some(cursor) => {
-                        tx.query(&format!("{columns} where id < $2 {order}"), &params![n, cursor])?
-                    }
-                    None => tx.query(&format!("{columns} {order}"), &params![n])?,
-                };
-                let entries = rows.into_iter().map(|mut row| {
+                let mut select = Select::new(format!("{columns} where 1 = 1"), []);
+                select.and_some("actor =", filter.actor.as_ref());
+                select.and_some("action =", filter.action.as_ref());
+                select.and_some("id <", filter.cursor.as_ref());
+                let (sql, values) = select.page("id desc", filter.limit);
+                let entries = tx.query(&sql, &values)?.into_iter().map(|mut row| {
                     Ok(AuditEntry {
                         id: row.id(0)?,
                         at: row.time(1)?,
@@ -54,10 +58,39 @@ impl Store {
                     })
                 });
                 let entries = entries.collect::<Result<Vec<_>>>()?;
-                Ok(Page::from_rows(entries, limit, |entry| entry.id.to_string()))
+                Ok(Page::from_rows(entries, filter.limit, |entry| entry.id.to_string()))
             })
             .await
     }
+
+    /// Everybody who changed something, and every kind of change, for choosing one of them. The first
+    /// [`WORDS_MAX`] of each.
+    pub async fn audit_words(&self) -> Result<(Vec<String>, Vec<String>)> {
+        self.driver.read(|tx| Ok((words(tx, "actor")?, words(tx, "action")?))).await
+    }
+}
+
+/// Which entries of the audit log a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    pub actor: Option<String>,
+    pub action: Option<String>,
+    pub cursor: Option<AuditId>,
+    pub limit: usize,
+}
+
+const WORDS_MAX: i64 = 100;
+
+/// The values of a column, each found by one look at its index, however many rows have it. The column
+/// is no word from outside.
+fn words(tx: &mut Tx<'_>, column: &'static str) -> Result<Vec<String>> {
+    let sql = format!(
+        "with recursive found (word) as (select min({column}) from audit union all \
+         select (select min({column}) from audit where {column} > found.word) from found \
+         where found.word is not null) \
+         select word from found where word is not null limit $1"
+    );
+    tx.query(&sql, &params![WORDS_MAX])?.into_iter().map(|mut row| row.text(0)).collect()
 }
 
 /// Notes a change of the configuration, and lets every node read it again.

@@ -27,6 +27,9 @@ const SWEEP_MAX: i64 = 500;
 const INSERT: &str = "insert into chunks (owner, n, data, written_at) values ($1, $2, $3, $4)";
 
 impl Store {
+    /// Size of a piece, but for the last.
+    pub const PIECE_BYTES: usize = CHUNK_BYTES;
+
     /// Whether something of this size must be stored in pieces.
     pub fn is_large(bytes: usize) -> bool {
         bytes > CHUNK_BYTES
@@ -46,6 +49,25 @@ impl Store {
         Ok(n)
     }
 
+    /// Stores one piece of a large value, of at most [`Store::PIECE_BYTES`].
+    pub async fn put_piece(&self, owner: &str, n: i64, piece: Bytes) -> Result<()> {
+        let (owner, at) = (owner.to_owned(), self.clock.now());
+        let write = move |tx: &mut Tx<'_>| tx.execute(INSERT, &params![owner, n, piece, at]);
+        self.driver.transaction(Lane::Work, write).await.map(drop)
+    }
+
+    /// One piece of a large value; [`Error::NotFound`] when it is gone.
+    pub async fn piece(&self, owner: &str, n: i64) -> Result<Bytes> {
+        let owner = owner.to_owned();
+        self.driver
+            .read(move |tx| {
+                let sql = "select data from chunks where owner = $1 and n = $2";
+                let mut row = tx.first(sql, &params![owner, n])?.ok_or(Error::NotFound)?;
+                Ok(row.bytes_or_null(0)?.unwrap_or_default())
+            })
+            .await
+    }
+
     /// Removes pieces that were left by an accept that never happened; answers how many owners.
     pub async fn sweep_orphans(&self) -> Result<u64> {
         let before = self.clock.now().minus(ORPHAN_AGE);
@@ -53,6 +75,7 @@ impl Store {
             .transaction(Lane::Work, move |tx| {
                 let owners = tx.query(
                     "select owner from chunks c where n = 0 and written_at < $1 \
+                     and not exists (select 1 from files f where f.content = c.owner) \
                      and not exists (select 1 from deliveries d where d.id = c.owner) \
                      and not exists \
                      (select 1 from events e where e.id = c.owner and e.n_chunks > 0) \

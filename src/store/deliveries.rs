@@ -9,6 +9,7 @@ use super::{
     activity::marks,
     audit, chunks,
     driver::{Lane, Row, Tx, Value, params},
+    select::Select,
 };
 use crate::{
     clock::Timestamp,
@@ -16,7 +17,7 @@ use crate::{
         delivery::{Delivery, Identity, Outcome, Status},
         secret::SecretName,
     },
-    id::{DeliveryId, Id, RefusalId, SessionId, SourceId, WebhookRequestId},
+    id::{DeliveryId, Id, RefusalId, SessionId, SourceId, TurnId, WebhookRequestId},
 };
 
 #[derive(Clone, Debug, Default)]
@@ -38,6 +39,24 @@ pub struct DeliveryFilter {
     pub cursor: Option<DeliveryId>,
     pub limit: usize,
 }
+
+impl DeliveryFilter {
+    /// Whether an index leads to what is wanted, and past what is not.
+    fn has_index(&self) -> bool {
+        let is_plain = self.event_type.is_none() && !self.originals && !self.unreplayed;
+        let has_own = match (self.status, self.outcome) {
+            (None, None) => true,
+            (Some(Status::Held), None) | (None, Some(Outcome::Failed | Outcome::InDoubt)) => {
+                self.source_id.is_none()
+            }
+            _ => false,
+        };
+        self.session_id.is_some() || self.replay_of.is_some() || (is_plain && has_own)
+    }
+}
+
+/// Deliveries that are looked at for one page, some ten milliseconds' worth.
+const LOOK_MAX: usize = 10_000;
 
 /// A raw body with what is needed to serve or render it.
 #[derive(Clone, Debug)]
@@ -68,17 +87,25 @@ const COLUMNS: &str = "d.id, d.source_id, r.name, d.status, d.outcome, d.reason,
     d.session_id, d.turn_id, d.event_type, d.dedupe_key, d.identity_field, d.identity_weak, \
     d.request_id, d.n_attempts, d.received_at, d.content_type, d.body_bytes, d.headers, d.erased_at, \
     d.traceparent, d.secret, d.possible_replay_of, d.replay_of, \
-    (select count(*) from deliveries p where p.replay_of = d.id and p.status = 'accepted') \
+    (select count(*) from deliveries p where p.replay_of = d.id and p.status = 'accepted'), \
+    case when d.session_id is not null and not exists \
+    (select 1 from sessions s where s.id = d.session_id) then 1 else 0 end \
     from deliveries d join sources r on r.id = d.source_id";
 
 impl Store {
+    /// A page may have fewer than the limit, even none, and another one behind it all the same: where
+    /// no index leads to what is wanted, a page is what so many deliveries have of it.
     pub async fn deliveries(&self, filter: DeliveryFilter) -> Result<Page<Delivery>> {
         self.driver
             .read(move |tx| {
-                let (sql, values) = list_sql(&filter);
+                let end = if filter.has_index() { None } else { end_of_look(tx, &filter)? };
+                let (sql, values) = list_sql(&filter, end.as_ref());
                 let rows = tx.query(&sql, &values)?;
                 let deliveries = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
-                Ok(Page::from_rows(deliveries, filter.limit, |delivery| delivery.id.to_string()))
+                let mut page =
+                    Page::from_rows(deliveries, filter.limit, |delivery| delivery.id.to_string());
+                page.next = page.next.or(end.map(|id| id.to_string()));
+                Ok(page)
             })
             .await
     }
@@ -277,7 +304,8 @@ fn erase_waiting(tx: &mut Tx<'_>, session: &SessionId, id: &DeliveryId) -> Resul
     let Some(mut row) = waiting else { return Ok(()) };
     // The message keeps its place, so that counting stays simple; only its text goes.
     tx.execute(
-        "update inbox set body = $3, n_chunks = 0 where session_id = $1 and position = $2",
+        "update inbox set body = $3, n_chunks = 0, payload_at = null \
+         where session_id = $1 and position = $2",
         &params![
             session,
             row.int(0)?,
@@ -287,57 +315,86 @@ fn erase_waiting(tx: &mut Tx<'_>, session: &SessionId, id: &DeliveryId) -> Resul
     chunks::remove(tx, &row.text(1)?)
 }
 
-fn list_sql(filter: &DeliveryFilter) -> (String, Vec<Value<'static>>) {
-    let mut sql = format!("select {COLUMNS} where 1 = 1");
-    let mut values = Vec::new();
+/// The last delivery that is looked at for a page, if there are more behind it.
+fn end_of_look(tx: &mut Tx<'_>, filter: &DeliveryFilter) -> Result<Option<DeliveryId>> {
+    let mut select = Select::new("select d.id from deliveries d where 1 = 1", []);
+    let order = range(filter, &mut select);
+    let (sql, values) = select.into_parts();
+    // Of ids alone, which are in the index.
+    let sql = format!("{sql} order by d.id{order} limit 1 offset {}", LOOK_MAX - 1);
+    tx.first(&sql, &values)?.map(|mut row| row.id(0)).transpose()
+}
+
+fn list_sql<'a>(
+    filter: &'a DeliveryFilter,
+    end: Option<&'a DeliveryId>,
+) -> (String, Vec<Value<'a>>) {
+    let mut select = Select::new("", []);
     // Constants of a closed list stand in the text: only so they lead to the indexes that are theirs.
     if let Some(status) = filter.status {
-        sql.push_str(&format!(" and d.status = '{}'", status.as_str()));
+        select.and_text(&format!("d.status = '{}'", status.as_str()));
     }
     if let Some(outcome) = filter.outcome {
-        sql.push_str(&format!(" and d.outcome = '{}'", outcome.as_str()));
+        select.and_text(&format!("d.outcome = '{}'", outcome.as_str()));
     }
     if filter.originals {
-        sql.push_str(" and d.replay_of is null");
+        select.and_text("d.replay_of is null");
     }
     if filter.unreplayed {
-        sql.push_str(
-            " and not exists (select 1 from deliveries p \
+        select.and_text(
+            "not exists (select 1 from deliveries p \
              where p.replay_of = d.id and p.status = 'accepted')",
         );
     }
-    let mut and = |text: &str, value: Value<'static>| {
-        values.push(value);
-        sql.push_str(&format!(" and {text} ${}", values.len()));
+    let order = range(filter, &mut select);
+    select.and_some("d.event_type =", filter.event_type.as_ref());
+    select.and_some("d.replay_of =", filter.replay_of.as_ref());
+    select.and_some(if filter.oldest_first { "d.id <=" } else { "d.id >=" }, end);
+    let n_rows = select.mark(filter.limit as i64 + 1);
+    let limit = format!("order by d.id{order} limit {n_rows}");
+    let session = filter.session_id.as_ref().map(|session| select.mark(session));
+    let (sql, values) = select.into_parts();
+    let Some(session) = session else {
+        return (format!("select {COLUMNS} where 1 = 1{sql} {limit}"), values);
     };
-    if let Some(source) = &filter.source_id {
-        and("d.source_id =", source.to_string().into());
-    }
-    if let Some(session) = &filter.session_id {
-        and("d.session_id =", session.to_string().into());
-    }
-    if let Some(event_type) = &filter.event_type {
-        and("d.event_type =", event_type.clone().into());
-    }
-    if let Some(of) = &filter.replay_of {
-        and("d.replay_of =", of.to_string().into());
-    }
+    // What was taken is found by its index, what waits by the inbox; a page of each has the page of both.
+    let sql = format!(
+        "select {COLUMNS} where d.id in (select id from (select d.id from deliveries d \
+         where d.session_id = {session} and d.outcome <> 'pending'{sql} {limit}) taken \
+         union all select id from (select d.id from inbox i join deliveries d on d.id = i.delivery_id \
+         where i.session_id = {session} and d.outcome = 'pending'{sql} {limit}) waiting) {limit}"
+    );
+    (sql, values)
+}
+
+/// What the ids are between, and from which source; tells the order.
+fn range<'a>(filter: &'a DeliveryFilter, select: &mut Select<'a>) -> &'static str {
+    select.and_some("d.source_id =", filter.source_id.as_ref());
     // Ids sort by the time of arrival, and are what the indexes have.
     let (first, last) = filter.received;
-    if let Some(first) = first {
-        and("d.id >=", DeliveryId::floor(first).to_string().into());
-    }
-    if let Some(last) = last {
-        let after = DeliveryId::floor(last.plus(Duration::from_millis(1)));
-        and("d.id <", after.to_string().into());
-    }
-    let (before, order) = if filter.oldest_first { (">", "") } else { ("<", " desc") };
-    if let Some(cursor) = &filter.cursor {
-        and(&format!("d.id {before}"), cursor.to_string().into());
-    }
-    values.push((filter.limit as i64 + 1).into());
-    sql.push_str(&format!(" order by d.id{order} limit ${}", values.len()));
-    (sql, values)
+    select.and_some("d.id >=", first.map(|first| DeliveryId::floor(first).to_string()));
+    let after = |last: Timestamp| last.plus(Duration::from_millis(1));
+    select.and_some("d.id <", last.map(|last| DeliveryId::floor(after(last)).to_string()));
+    let (before, order) = if filter.oldest_first { ("d.id >", "") } else { ("d.id <", " desc") };
+    select.and_some(before, filter.cursor.as_ref());
+    order
+}
+
+/// What became of those of a session's deliveries, or of one turn's, that are one of two things: their
+/// rows are locked in the order in which accepts lock them.
+pub(super) fn settle(
+    tx: &mut Tx<'_>,
+    session: &SessionId,
+    turn: Option<&TurnId>,
+    from: [Outcome; 2],
+    to: Outcome,
+) -> Result<()> {
+    // What waits for its turn is not in the index that leads to the others.
+    let sql = "update deliveries set outcome = $5 where id in (select id from deliveries \
+               where session_id = $1 and outcome <> 'pending' and outcome in ($3, $4) \
+               and turn_id = coalesce($2, turn_id) order by source_id, dedupe_key {wait})";
+    let [from, or] = from.map(Outcome::as_str);
+    tx.execute(sql, &params![session, turn, from, or, to.as_str()]).map(drop)
 }
 
 fn from_row(mut row: Row) -> Result<Delivery> {
@@ -368,5 +425,6 @@ fn from_row(mut row: Row) -> Result<Delivery> {
         possible_replay_of: row.id_or_null(22)?,
         replay_of: row.id_or_null(23)?,
         n_replays: row.int(24)?,
+        session_deleted: row.flag(25)?,
     })
 }

@@ -6,11 +6,15 @@ use super::{
     Error, Page, Result, Store,
     chunks::CHUNK_BYTES,
     driver::{Row, Tx, Value, params},
-    queue::read_body,
+    queue::{FRAME, SYSTEM_BEGINS, read_body, unframed},
+    select::Select,
 };
 use crate::{
     clock::Timestamp,
-    domain::{Problem, event::Event},
+    domain::{
+        Problem,
+        event::{Event, SYSTEM_MESSAGE, USER_MESSAGE},
+    },
     id::SessionId,
 };
 
@@ -35,6 +39,10 @@ pub struct EventFilter {
 pub struct LogEnd {
     pub last_seq: i64,
     pub last_position: i64,
+    /// The position up to which the inbox was taken into the log.
+    pub last_taken: i64,
+    /// Whether there will be no more of either.
+    pub terminated: bool,
 }
 
 /// Where a page ended: at a number of the log (`7`), or at a position of the inbox (`7w3`, with the
@@ -113,20 +121,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Event>> {
         let session = session.clone();
-        self.driver
-            .read(move |tx| {
-                let filter = EventFilter { limit, ..EventFilter::default() };
-                let limit = affordable(tx, &session, Cursor::Log(seq), &filter)?;
-                tx.query(
-                    "select seq, id, body, n_chunks, private, processed_at from events \
-                     where session_id = $1 and seq > $2 order by seq limit $3",
-                    &params![&session, seq, limit as i64],
-                )?
-                .into_iter()
-                .map(|row| read_event(tx, row))
-                .collect()
-            })
-            .await
+        self.driver.read(move |tx| Ok(after(tx, &session, seq, limit)?.0)).await
     }
 
     /// Where the log and the inbox end now. What a stream asks before it reads anything.
@@ -134,9 +129,13 @@ impl Store {
         let session = session.clone();
         self.driver
             .read(move |tx| {
-                let sql = "select next_seq - 1, inbox_given from sessions where id = $1";
+                let sql = "select next_seq - 1, inbox_given, inbox_taken, archived_at, status \
+                           from sessions where id = $1";
                 let mut row = tx.first(sql, &params![&session])?.ok_or(Error::NotFound)?;
-                Ok(LogEnd { last_seq: row.int(0)?, last_position: row.int(1)? })
+                let (last_seq, last_position) = (row.int(0)?, row.int(1)?);
+                let last_taken = row.int(2)?;
+                let terminated = row.int_or_null(3)?.is_some() || row.text(4)? == "terminated";
+                Ok(LogEnd { last_seq, last_position, last_taken, terminated })
             })
             .await
     }
@@ -192,6 +191,25 @@ fn exists(tx: &mut Tx<'_>, session: &SessionId) -> Result<()> {
 /// Bytes of events that are read at once: a log of large payloads must not fill the memory.
 const READ_BYTES_MAX: i64 = 32 * 1024 * 1024;
 
+/// The log after a number, and whether there may be more of it.
+pub(super) fn after(
+    tx: &mut Tx<'_>,
+    session: &SessionId,
+    seq: i64,
+    limit: usize,
+) -> Result<(Vec<Event>, bool)> {
+    let filter = EventFilter { limit, ..EventFilter::default() };
+    let n = affordable(tx, session, Cursor::Log(seq), &filter)?;
+    let rows = tx.query(
+        "select seq, id, body, n_chunks, private, processed_at from events \
+         where session_id = $1 and seq > $2 order by seq limit $3",
+        &params![session, seq, n as i64],
+    )?;
+    let has_more = rows.len() == n;
+    let events = rows.into_iter().map(|row| read_event(tx, row)).collect::<Result<_>>()?;
+    Ok((events, has_more))
+}
+
 /// How many of the next events fit into one reading: all that were asked for, unless they are large.
 fn affordable(
     tx: &mut Tx<'_>,
@@ -227,35 +245,20 @@ fn page_of_log(
     cursor: Cursor,
     filter: &EventFilter,
 ) -> Result<Vec<Event>> {
-    let mut sql = "select seq, id, body, n_chunks, private, processed_at from events \
-                   where session_id = $1"
-        .to_owned();
-    let mut values: Vec<Value> = params![session].into();
-    let mut and = |text: &str, value| {
-        values.push(value);
-        sql.push_str(&format!(" and {text} ${}", values.len()));
-    };
+    let sql = "select seq, id, body, n_chunks, private, processed_at from events \
+               where session_id = $1";
+    let mut select = Select::new(sql, params![session]);
     match cursor {
-        Cursor::Log(seq) if filter.newest_first => and("seq <", seq.into()),
+        Cursor::Log(seq) if filter.newest_first => select.and("seq <", seq),
         Cursor::Waiting { .. } if filter.newest_first => {}
-        Cursor::Log(seq) | Cursor::Waiting { seq, .. } => and("seq >", seq.into()),
+        Cursor::Log(seq) | Cursor::Waiting { seq, .. } => select.and("seq >", seq),
         Cursor::Start => {}
     }
-    if let Some(after) = filter.after {
-        and("processed_at >=", after.into());
-    }
-    if let Some(before) = filter.before {
-        and("processed_at <=", before.into());
-    }
-    if !filter.types.is_empty() {
-        let first = values.len() + 1;
-        values.extend(filter.types.iter().map(Value::from));
-        let marks: Vec<String> = (first..=values.len()).map(|n| format!("${n}")).collect();
-        sql.push_str(&format!(" and type in ({})", marks.join(", ")));
-    }
-    let order = if filter.newest_first { "desc" } else { "asc" };
-    values.push((filter.limit as i64 + 1).into());
-    sql.push_str(&format!(" order by seq {order} limit ${}", values.len()));
+    select.and_some("processed_at >=", filter.after);
+    select.and_some("processed_at <=", filter.before);
+    select.and_among("type", &filter.types);
+    let order = if filter.newest_first { "seq desc" } else { "seq asc" };
+    let (sql, values) = select.page(order, filter.limit);
     tx.query(&sql, &values)?.into_iter().map(|row| read_event(tx, row)).collect()
 }
 
@@ -266,23 +269,38 @@ fn page_of_inbox(
     filter: &EventFilter,
     limit: usize,
 ) -> Result<Vec<(i64, Event)>> {
-    let wanted = filter.types.is_empty() || filter.types.iter().any(|it| it == "user.message");
-    if !wanted || filter.after.is_some() || filter.before.is_some() {
+    let wants = |kind| filter.types.is_empty() || filter.types.iter().any(|it| it == kind);
+    let kind_mark = match (wants(USER_MESSAGE), wants(SYSTEM_MESSAGE)) {
+        (true, true) => None,
+        (true, false) => Some("<>"),
+        (false, true) => Some("="),
+        (false, false) => return Ok(Vec::new()),
+    };
+    if filter.after.is_some() || filter.before.is_some() {
         return Ok(Vec::new());
     }
     let (mark, order, start) =
         if filter.newest_first { ("<", "desc", i64::MAX) } else { (">", "asc", 0) };
     let from = if let Cursor::Waiting { position, .. } = cursor { position } else { start };
+    let mut values: Vec<Value> = params![session, from, limit as i64].into();
+    let of_kind = kind_mark.map(|mark| {
+        values.push(SYSTEM_BEGINS.into());
+        format!("and substr(i.body, 1, {}) {mark} $4", SYSTEM_BEGINS.len())
+    });
+    let of_kind = of_kind.unwrap_or_default();
     let sql = format!(
-        "select position, event_id, body, n_chunks, private from inbox \
-         where session_id = $1 and position {mark} $2 order by position {order} limit $3"
+        "select i.position, i.event_id, i.body, i.n_chunks, i.private, {FRAME} from inbox i \
+         left join deliveries d on d.id = i.delivery_id \
+         where i.session_id = $1 and i.position {mark} $2 {of_kind} \
+         order by i.position {order} limit $3"
     );
-    tx.query(&sql, &params![session, from, limit as i64])?
+    tx.query(&sql, &values)?
         .into_iter()
         .map(|mut row| {
             let position = row.int(0)?;
             let id = row.id(1)?;
-            let body = read_body(tx, &id, row.text(2)?, row.int(3)?)?;
+            let text = unframed(row.text(2)?, &mut row, 5)?;
+            let body = read_body(tx, &id, text, row.int(3)?)?;
             let private = row.json_or_null(4)?;
             Ok((position, Event { id, seq: None, body, private, processed_at: None }))
         })

@@ -10,13 +10,20 @@ use super::{
 };
 
 /// Grows with every change of the files in `schema/`.
-const VERSION: i64 = 7;
+const VERSION: i64 = 11;
 
-const SCHEMA: [&str; 4] = [
+const SCHEMA: [&str; 11] = [
     include_str!("schema/1_meta.sql"),
     include_str!("schema/2_agents.sql"),
     include_str!("schema/3_sessions.sql"),
     include_str!("schema/4_deliveries.sql"),
+    include_str!("schema/5_outbox.sql"),
+    include_str!("schema/6_work.sql"),
+    include_str!("schema/7_vaults.sql"),
+    include_str!("schema/8_schedule.sql"),
+    include_str!("schema/9_files.sql"),
+    include_str!("schema/10_gone.sql"),
+    include_str!("schema/11_said.sql"),
 ];
 
 pub(super) async fn migrate(driver: &Driver) -> Result<()> {

@@ -9,46 +9,74 @@
 mod accept;
 mod activity;
 mod agents;
+mod answers;
 mod audit;
 mod backup;
 mod batches;
+mod budgets;
+mod callbacks;
 mod chunks;
 mod deliveries;
+mod deployments;
 mod driver;
+mod effects;
 mod environments;
 mod error;
 mod events;
+mod files;
 mod hints;
 mod keys;
 mod limits;
 mod migrate;
 mod occupancy;
+mod outbox;
+mod pins;
 mod prune;
 mod queue;
+mod resources;
 mod secrets;
+mod select;
 mod sessions;
 mod slices;
 mod sources;
+mod standing;
+mod usage;
+mod vaults;
 mod windows;
 
 pub use accept::{
     Accepted, Body, Dispatch, MessageBody, NewDelivery, Refused, ReplayCheck, ReplayOf, Route,
     RouteTarget, Verdict,
 };
-pub use activity::{LastDelivery, LastSession};
-pub use audit::{AuditEntry, Change};
+pub use activity::{LastDelivery, LastSession, OpenCall};
+pub use answers::{Said, Tried};
+pub use audit::{AuditEntry, AuditFilter, Change};
 pub use backup::{BackupReport, backup, rehearse};
+pub use budgets::{ALL as BUDGETS_OF_ALL, Begun, Reserve};
 pub use deliveries::{Attempt, DeliveryFilter, Refusal, StoredBody};
+pub use deployments::{
+    DeploymentFilter, DeploymentPatch, DueDeployment, NextTime, Passed, RunFilter,
+};
 pub use driver::{Hands, Location};
+pub use effects::{EffectFilter, Settlement};
 pub use error::{Error, Result};
 pub use events::{EventFilter, LogEnd};
+pub use files::{FileFilter, NewFile, StoredFile};
 pub use hints::Hint;
 pub use keys::ApiKey;
+pub use outbox::{Attempted, ClaimedMessage, Outgoing, OutgoingFilter, OutgoingStatus};
+pub use pins::PinnedBy;
 pub use prune::Pruned;
-pub use queue::{Claimed, Lease, Taken, TakenDelivery, TakenMessage, Urgency};
-pub use secrets::{SealedSecret, SecretInfo};
-pub use sessions::{NewMessage, NewSession, SessionFilter};
+pub use queue::{
+    Beside, Claimed, EffectEnd, Found, Lease, NewAsk, NewEffect, Taken, TakenDelivery,
+    TakenMessage, Urgency, Wanted,
+};
+pub use secrets::{Sealed, SealedSecret, SecretInfo};
+pub use sessions::{NewMessage, NewSession, SessionFilter, SessionPage, SessionPlace};
 pub use slices::{Kept, KeptBody, Recorded, is_whole_slice};
+pub use standing::Standing;
+pub use usage::{BudgetState, Spender};
+pub use vaults::SealedCredential;
 
 use std::{
     path::Path,
@@ -90,11 +118,13 @@ pub struct Retention {
     pub bodies_days: u32,
     /// Days that deliveries, and with them their identities, are kept.
     pub identities_days: u32,
+    /// Days that messages of the outbox are kept which were sent or given up.
+    pub outbox_days: u32,
 }
 
 impl Default for Retention {
     fn default() -> Retention {
-        Retention { bodies_days: 7, identities_days: 30 }
+        Retention { bodies_days: 7, identities_days: 30, outbox_days: 30 }
     }
 }
 

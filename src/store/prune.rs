@@ -6,8 +6,10 @@
 use super::{
     Result, Retention, Store,
     accept::prune_bodies_seen,
+    answers::prune_said,
     chunks,
     driver::{Lane, Tx, params},
+    outbox,
 };
 use crate::{
     clock::Timestamp,
@@ -31,11 +33,20 @@ pub struct Pruned {
     pub deliveries: u64,
     /// Bodies that are no longer compared with.
     pub seen: u64,
+    /// Messages of the outbox.
+    pub outgoing: u64,
+    /// Slices of what a crash left of deleted sessions.
+    pub gone: u64,
+    /// Requests that nobody repeats any more.
+    pub said: u64,
 }
 
 impl Pruned {
     pub fn is_full(&self) -> bool {
-        [self.bodies, self.deliveries, self.seen].iter().any(|n| *n >= SLICE.unsigned_abs())
+        self.gone > 0
+            || [self.bodies, self.deliveries, self.seen, self.outgoing, self.said]
+                .iter()
+                .any(|n| *n >= SLICE.unsigned_abs())
     }
 }
 
@@ -55,12 +66,22 @@ impl Store {
             .driver
             .transaction(Lane::Work, move |tx| prune_bodies_seen(tx, now, SLICE))
             .await?;
-        if self.is_sqlite() && (bodies > 0 || deliveries > 0 || seen > 0) {
+        let outbox_days = retention.outbox_days;
+        let outgoing = self
+            .driver
+            .transaction(Lane::Work, move |tx| outbox::prune(tx, outbox_days, now))
+            .await?;
+        let gone = u64::from(self.clear_gone(None).await?);
+        let said =
+            self.driver.transaction(Lane::Work, move |tx| prune_said(tx, now, SLICE)).await?;
+        if self.is_sqlite()
+            && (gone > 0 || bodies > 0 || deliveries > 0 || seen > 0 || outgoing > 0)
+        {
             self.driver
                 .transaction(Lane::Work, |tx| tx.query("pragma incremental_vacuum(200)", &[]))
                 .await?;
         }
-        Ok(Pruned { bodies, deliveries, seen })
+        Ok(Pruned { bodies, deliveries, seen, outgoing, gone, said })
     }
 }
 

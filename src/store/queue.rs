@@ -4,23 +4,31 @@
 //! last. Every later write names the epoch in its `where`; when it matches no row, the lease is
 //! somebody else's and the write changed nothing. [`Lease`] is the proof that a method asks for.
 
+mod beside;
 mod claim;
+mod park;
 mod urgency;
 
 use std::time::Duration;
 
+pub use beside::{Beside, EffectEnd, Found, NewAsk, NewEffect, Wanted};
+pub(super) use beside::{begun, has_doubts};
 pub use urgency::Urgency;
 
 use super::{
-    Error, Result, Store, chunks,
+    Error, Result, Store, budgets, chunks, deliveries,
     driver::{Lane, Row, Tx, Value, params},
     occupancy,
+    outbox::{self, Occasion},
 };
 use crate::{
     clock::Timestamp,
     domain::{
+        budget::Used,
         cost::Spent,
-        event::{EventBody, NewEvent, Usage},
+        delivery::Outcome,
+        event::{EventBody, NewEvent, SYSTEM_MESSAGE, USER_MESSAGE, Usage},
+        framed::{Framed, Shows},
         source::DEBOUNCE_SECONDS_MAX,
         trace::TraceContext,
         turn::TurnEnd,
@@ -62,6 +70,8 @@ pub struct Taken {
     pub deliveries: Vec<TakenDelivery>,
     /// The trace of the first of them, or one of the turn's own.
     pub trace: TraceContext,
+    /// What was asked of it before it was taken up.
+    pub urgency: Urgency,
 }
 
 /// A message that a turn took.
@@ -85,7 +95,7 @@ impl Store {
     pub async fn renew(&self, lease: &Lease, by: Duration) -> Result<()> {
         let lease = lease.clone();
         self.driver
-            .transaction(Lane::Work, move |tx| {
+            .step(move |tx| {
                 let until = tx.now()?.plus(by);
                 let sql = "update sessions set lease_until = $4, next_at = $4 \
                            where id = $1 and epoch = $2 and lease_owner = $3";
@@ -147,10 +157,12 @@ impl Store {
     ) -> Result<Taken> {
         let (lease, at) = (lease.clone(), self.clock.now());
         self.driver
-            .transaction(Lane::Work, move |tx| {
+            .step(move |tx| {
                 let mut held = hold(tx, &lease)?;
+                // Whatever the worker before had under way.
+                budgets::release(tx, &lease.session_id)?;
                 if let Some(turn_id) = held.turn_id.clone() {
-                    return resume(tx, &lease, turn_id, held.next_seq);
+                    return resume(tx, &lease, turn_id, &held);
                 }
                 held.turn_id = Some(fresh.clone());
                 let mut rows = vec![event_row(&held, 0, &opening, at)];
@@ -161,11 +173,12 @@ impl Store {
                 tx.execute(
                     "insert into turns (id, session_id, status, traceparent, started_at) \
                      values ($1, $2, 'running', $3, $4)",
-                    &params![&fresh, &lease.session_id, trace.to_string(), at],
+                    &params![&fresh, &lease.session_id, trace.to_text(), at],
                 )?;
                 write(tx, &held, rows, "running", at)?;
                 let (turn_id, started_at) = (fresh, at);
-                Ok(Taken { turn_id, resumes: 0, started_at, messages, deliveries, trace })
+                let urgency = if held.interrupt.is_some() { held.urgency } else { Urgency::None };
+                Ok(Taken { turn_id, resumes: 0, started_at, messages, deliveries, trace, urgency })
             })
             .await
     }
@@ -178,11 +191,25 @@ impl Store {
         events: Vec<NewEvent>,
         spent: impl Into<Spent>,
     ) -> Result<Urgency> {
-        let (lease, at, spent) = (lease.clone(), self.clock.now(), spent.into());
+        self.append_with(lease, events, spent.into(), Beside::default()).await
+    }
+
+    /// As [`Store::append`], together with what changes beside the log.
+    pub async fn append_with(
+        &self,
+        lease: &Lease,
+        events: Vec<NewEvent>,
+        spent: Spent,
+        beside: Beside,
+    ) -> Result<Urgency> {
+        let (lease, at) = (lease.clone(), self.clock.now());
         self.driver
             .transaction(Lane::Work, move |tx| {
                 let held = hold(tx, &lease)?;
                 append_rows(tx, &held, &events, at, "running")?;
+                let used = beside.used(&spent);
+                budgets::settle(tx, &held.session_id, held.turn_id.as_ref(), &used)?;
+                beside.apply(tx, &held, at)?;
                 count(tx, &lease, &spent, Duration::ZERO)?;
                 Ok(held.urgency)
             })
@@ -212,6 +239,9 @@ impl Store {
                 )?;
                 append_rows(tx, &held, &events, at, "rescheduling")?;
                 count(tx, &lease, &spent, active)?;
+                let used = Used { ms: whole_ms(active), ..budgets::of_request(&spent) };
+                budgets::settle(tx, &lease.session_id, Some(&turn_id), &used)?;
+                budgets::release(tx, &lease.session_id)?;
                 // Coming back was agreed on, so it does not count as a resumption.
                 tx.execute(
                     "update turns set resumes = -1, resumed_seq = $2 where id = $1",
@@ -224,7 +254,8 @@ impl Store {
 
     /// Ends the turn: last events, the deliveries' outcome, the session idle and the lease gone. Due
     /// again at once when messages came meanwhile: decided by the row that is locked here, not by a
-    /// look at the inbox, which on PostgreSQL could be an old one.
+    /// look at the inbox, which on PostgreSQL could be an old one. Nobody will tell any more what
+    /// became of effects that were begun: they are in doubt, and so are the deliveries.
     pub async fn finish(
         &self,
         lease: &Lease,
@@ -237,28 +268,52 @@ impl Store {
             .transaction(Lane::Work, move |tx| {
                 let held = hold(tx, &lease)?;
                 let turn_id = held.turn_id.clone().ok_or(Error::Bug("a finish without a turn"))?;
-                append_rows(tx, &held, &events, at, "idle")?;
+                let mut all = Vec::with_capacity(events.len() + 1);
+                // Whoever stopped it, also where it had ended by itself.
+                all.extend(
+                    held.interrupt.clone().map(|id| NewEvent::new(id, EventBody::UserInterrupt)),
+                );
+                all.extend(events);
+                append_rows(tx, &held, &all, at, "idle")?;
                 count(tx, &lease, &Spent::default(), active)?;
-                tx.execute(
-                    "update turns set status = 'done', stop_reason = $2, ended_at = $3 where id = $1",
-                    &params![&turn_id, end.as_str(), at],
-                )?;
-                tx.execute(
-                    "update deliveries set outcome = $3 where session_id = $1 and turn_id = $2 \
-                     and outcome in ('running', 'waiting')",
-                    &params![&lease.session_id, &turn_id, end.outcome().as_str()],
-                )?;
-                let now = tx.now()?;
-                tx.execute(
-                    "update sessions set turn_id = null, lease_owner = null, lease_until = null, \
-                     next_at = case when inbox_taken < inbox_given then cast($2 as bigint) end \
-                     where id = $1",
-                    &params![&lease.session_id, now],
-                )?;
-                occupancy::leave(tx, &lease.session_id)
+                let used = Used { ms: whole_ms(active), turns: 1, ..Used::default() };
+                budgets::settle(tx, &lease.session_id, Some(&turn_id), &used)?;
+                close_turn(tx, &lease.session_id, &turn_id, end, at)
             })
             .await
     }
+}
+
+/// Ends a turn of which everything is in the log and counted, and with it the lease.
+pub(super) fn close_turn(
+    tx: &mut Tx<'_>,
+    session: &SessionId,
+    turn: &TurnId,
+    end: TurnEnd,
+    at: Timestamp,
+) -> Result<()> {
+    budgets::release(tx, session)?;
+    budgets::forget(tx, turn, at)?;
+    beside::close(tx, turn, session, at)?;
+    let outcome = match has_doubts(tx, turn)? {
+        true => Outcome::InDoubt,
+        false => end.outcome(),
+    };
+    tx.execute(
+        "update turns set status = 'done', stop_reason = $2, ended_at = $3 where id = $1",
+        &params![turn, end.as_str(), at],
+    )?;
+    deliveries::settle(tx, session, Some(turn), [Outcome::Running, Outcome::Waiting], outcome)?;
+    let now = tx.now()?;
+    tx.execute(
+        "update sessions set turn_id = null, lease_owner = null, lease_until = null, \
+         urgency = 0, interrupt_id = null, \
+         next_at = case when inbox_taken < inbox_given then cast($2 as bigint) end \
+         where id = $1",
+        &params![session, now],
+    )?;
+    outbox::write(tx, session, turn, &Occasion::Ended(end), at)?;
+    occupancy::leave(tx, session)
 }
 
 fn fenced(n_rows: u64) -> Result<()> {
@@ -266,16 +321,18 @@ fn fenced(n_rows: u64) -> Result<()> {
 }
 
 /// A session row that this transaction holds under a valid lease.
-struct Held {
-    session_id: SessionId,
+pub(super) struct Held {
+    pub(super) session_id: SessionId,
     next_seq: i64,
-    turn_id: Option<TurnId>,
-    urgency: Urgency,
+    pub(super) turn_id: Option<TurnId>,
+    pub(super) urgency: Urgency,
+    /// Whoever stops the turn.
+    interrupt: Option<EventId>,
 }
 
 /// Locks the session's row and proves the lease. The first statement of every write to a log.
-fn hold(tx: &mut Tx<'_>, lease: &Lease) -> Result<Held> {
-    let sql = "select next_seq, turn_id, urgency from sessions \
+pub(super) fn hold(tx: &mut Tx<'_>, lease: &Lease) -> Result<Held> {
+    let sql = "select next_seq, turn_id, urgency, interrupt_id from sessions \
                where id = $1 and epoch = $2 and lease_owner = $3 {wait}";
     let row = tx.first(sql, &params![&lease.session_id, lease.epoch, &lease.owner])?;
     let mut row = row.ok_or(Error::Fenced)?;
@@ -284,21 +341,36 @@ fn hold(tx: &mut Tx<'_>, lease: &Lease) -> Result<Held> {
         next_seq: row.int(0)?,
         turn_id: row.id_or_null(1)?,
         urgency: Urgency::of(row.int(2)?),
+        interrupt: row.id_or_null(3)?,
+    })
+}
+
+/// Locks the row of a session for what is written about the session itself, outside of any turn: the
+/// lock keeps whoever has the lease from writing meanwhile.
+pub(super) fn hold_session(tx: &mut Tx<'_>, session: &SessionId) -> Result<Held> {
+    let sql = "select next_seq, urgency, interrupt_id from sessions where id = $1 {wait}";
+    let mut row = tx.first(sql, &params![session])?.ok_or(Error::NotFound)?;
+    Ok(Held {
+        session_id: session.clone(),
+        next_seq: row.int(0)?,
+        turn_id: None,
+        urgency: Urgency::of(row.int(1)?),
+        interrupt: row.id_or_null(2)?,
     })
 }
 
 /// Takes an unfinished turn up, and counts a resumption that found the log where the last one found
 /// it.
-fn resume(tx: &mut Tx<'_>, lease: &Lease, turn_id: TurnId, next_seq: i64) -> Result<Taken> {
+fn resume(tx: &mut Tx<'_>, lease: &Lease, turn_id: TurnId, held: &Held) -> Result<Taken> {
     let row = tx.first(
         "update turns set resumes = case when resumed_seq = $2 then resumes + 1 else 1 end, \
          resumed_seq = $2 where id = $1 returning resumes, started_at, traceparent",
-        &params![&turn_id, next_seq],
+        &params![&turn_id, held.next_seq],
     )?;
     let mut row = row.ok_or(Error::Bug("an unfinished turn without a row"))?;
     let mut deliveries = tx.query(
         "select id, request_id, traceparent from deliveries \
-         where session_id = $1 and turn_id = $2 order by id",
+         where session_id = $1 and turn_id = $2 and outcome <> 'pending' order by id",
         &params![&lease.session_id, &turn_id],
     )?;
     Ok(Taken {
@@ -311,6 +383,7 @@ fn resume(tx: &mut Tx<'_>, lease: &Lease, turn_id: TurnId, next_seq: i64) -> Res
             .filter_map(|row| taken(row, 0).transpose())
             .collect::<Result<_>>()?,
         trace: trace(&row.text(2)?)?,
+        urgency: held.urgency,
     })
 }
 
@@ -336,23 +409,31 @@ fn take<'a>(
     rows: &mut Vec<Vec<Value<'a>>>,
 ) -> Result<Vec<TakenMessage>> {
     let waiting = tx.query(
-        "select i.position, i.event_id, i.body, i.n_chunks, i.private, i.received_at, d.id, \
-         d.request_id, d.traceparent from inbox i left join deliveries d on d.id = i.delivery_id \
-         where i.session_id = $1 order by i.position limit $2",
+        &format!(
+            "select i.position, i.event_id, i.body, i.n_chunks, i.private, i.received_at, d.id, \
+             d.request_id, d.traceparent, {FRAME} from inbox i \
+             left join deliveries d on d.id = i.delivery_id \
+             where i.session_id = $1 order by i.position limit $2"
+        ),
         &params![&held.session_id, TAKE_MAX],
     )?;
-    let (mut messages, mut last) = (Vec::with_capacity(waiting.len()), 0);
+    let (mut messages, mut n_taken, mut last) = (Vec::with_capacity(waiting.len()), 0_i64, 0);
     for mut row in waiting {
         last = row.int(0)?;
         let (received_at, delivery) = (row.time(5)?, taken(&mut row, 6)?);
-        messages.push(TakenMessage { received_at, delivery });
+        let body = unframed(row.text(2)?, &mut row, 9)?;
+        let kind = kind_of_waiting(&body);
+        if kind == USER_MESSAGE {
+            messages.push(TakenMessage { received_at, delivery });
+        }
+        n_taken += 1;
         rows.push(
             params![
                 &held.session_id,
                 held.next_seq + rows.len() as i64,
                 row.text(1)?,
-                "user.message",
-                row.text(2)?,
+                kind,
+                body,
                 row.int(3)?,
                 row.text_or_null(4)?,
                 turn,
@@ -362,8 +443,10 @@ fn take<'a>(
         );
     }
     tx.execute(
-        "update deliveries set outcome = 'running', turn_id = $3 where outcome = 'pending' \
-         and id in (select delivery_id from inbox where session_id = $1 and position <= $2)",
+        "update deliveries set outcome = 'running', turn_id = $3 where id in (select d.id \
+         from inbox i join deliveries d on d.id = i.delivery_id \
+         where i.session_id = $1 and i.position <= $2 and d.outcome = 'pending' \
+         order by d.source_id, d.dedupe_key {wait})",
         &params![&held.session_id, last, turn],
     )?;
     tx.execute(
@@ -372,13 +455,20 @@ fn take<'a>(
     )?;
     tx.execute(
         "update sessions set turn_id = $2, inbox_taken = inbox_taken + $3, ripe_by = null, \
-         urgency = 0 where id = $1",
-        &params![&held.session_id, turn, messages.len() as i64],
+         urgency = case when interrupt_id is null then 0 else urgency end where id = $1",
+        &params![&held.session_id, turn, n_taken],
     )?;
     Ok(messages)
 }
 
-fn append_rows(
+/// How the body of an operator's word in the inbox begins; nothing else of that size is in there.
+pub(super) const SYSTEM_BEGINS: &str = r#"{"type":"system.message""#;
+
+fn kind_of_waiting(body: &str) -> &'static str {
+    if body.starts_with(SYSTEM_BEGINS) { SYSTEM_MESSAGE } else { USER_MESSAGE }
+}
+
+pub(super) fn append_rows(
     tx: &mut Tx<'_>,
     held: &Held,
     events: &[NewEvent],
@@ -396,6 +486,9 @@ fn write(
     status: &str,
     at: Timestamp,
 ) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
     tx.insert(
         "insert into events (session_id, seq, id, type, body, n_chunks, private, turn_id, \
          processed_at) {rows:titttitti}",
@@ -429,7 +522,7 @@ fn count(tx: &mut Tx<'_>, lease: &Lease, spent: &Spent, active: Duration) -> Res
         return Ok(());
     }
     let n_unpriced = i64::from(*usage != Usage::default() && cost.is_none());
-    let active_ms = i64::try_from(active.as_millis()).unwrap_or(0);
+    let active_ms = whole_ms(active);
     tx.execute(
         "update sessions set input_tokens = input_tokens + $2, output_tokens = output_tokens + $3, \
          cache_creation_tokens = cache_creation_tokens + $4, \
@@ -448,6 +541,30 @@ fn count(tx: &mut Tx<'_>, lease: &Lease, spent: &Spent, active: Duration) -> Res
         ],
     )?;
     Ok(())
+}
+
+fn whole_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(0)
+}
+
+/// What of an inbox row `i` and of its delivery `d` makes a message whole that shows its payload.
+pub(super) const FRAME: &str =
+    "i.payload_at, i.indented, case when i.payload_at is not null then d.body end";
+
+/// The JSON of a message that waits, with its payload in its place; `at` is the first column of
+/// [`FRAME`].
+pub(super) fn unframed(text: String, row: &mut Row, at: usize) -> Result<String> {
+    let Some(place) = row.int_or_null(at)? else { return Ok(text) };
+    let shows = if row.flag(at + 1)? { Shows::Indented } else { Shows::AsItIs };
+    let place = usize::try_from(place).map_err(Error::corrupt)?;
+    let payload = row.bytes_or_null(at + 2)?;
+    let payload = payload.ok_or(Error::Bug("a message whose payload is gone"))?;
+    whole(&Framed { text, at: place, shows }, &payload)
+}
+
+/// A message with its payload in its place.
+pub(super) fn whole(framed: &Framed, payload: &[u8]) -> Result<String> {
+    Ok(framed.around(std::str::from_utf8(payload).map_err(Error::corrupt)?))
 }
 
 /// The JSON of an event's body, put together when it was stored in pieces.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::{
     Change, Error, Result, Store, audit,
-    driver::{Tx, params},
+    driver::{Row, Tx, params},
+    vaults,
 };
 use crate::clock::Timestamp;
 
@@ -29,6 +30,23 @@ pub struct SecretInfo {
     pub created_at: Timestamp,
     /// Until when the value before this one is valid too.
     pub previous_until: Option<Timestamp>,
+}
+
+/// What a sealed value is of: part of what it is sealed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sealed {
+    Secret,
+    Credential,
+}
+
+impl Sealed {
+    /// As the vault's places name it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Sealed::Secret => "secret",
+            Sealed::Credential => "credential",
+        }
+    }
 }
 
 /// Values of one secret that are valid at once.
@@ -66,12 +84,12 @@ impl Store {
         .await
     }
 
-    /// Replaces how every version of every secret, and the canary, are wrapped; values stay. All in
-    /// one transaction: there is no moment at which some need the old key and some the new. Answers
+    /// Replaces how every version of every secret, every credential and the canary are wrapped; values
+    /// stay. All in one transaction: there is no moment at which some need the old key and some the new. Answers
     /// how many were rewrapped.
     pub async fn rewrap_secrets(
         &self,
-        rewrap: impl Fn(&str, i64, &[u8]) -> Result<Option<Bytes>> + Send + 'static,
+        rewrap: impl Fn(Sealed, &str, i64, &[u8]) -> Result<Option<Bytes>> + Send + 'static,
         canary: impl FnOnce(&str) -> Result<Option<String>> + Send + 'static,
         change: Change,
     ) -> Result<u64> {
@@ -81,7 +99,7 @@ impl Store {
             for mut row in tx.query("select name, version, sealed from secrets", &[])? {
                 let (name, version) = (row.text(0)?, row.int(1)?);
                 let sealed = row.bytes_or_null(2)?.unwrap_or_default();
-                if let Some(sealed) = rewrap(&name, version, &sealed)? {
+                if let Some(sealed) = rewrap(Sealed::Secret, &name, version, &sealed)? {
                     tx.execute(
                         "update secrets set sealed = $3 where name = $1 and version = $2",
                         &params![name, version, sealed],
@@ -89,6 +107,9 @@ impl Store {
                     n += 1;
                 }
             }
+            n += vaults::rewrap(tx, |id, version, sealed| {
+                rewrap(Sealed::Credential, id, version, sealed)
+            })?;
             let known = tx.first("select value from meta where name = 'vault_canary'", &[])?;
             if let Some(mut row) = known
                 && let Some(fresh) = canary(&row.text(0)?)?
@@ -107,25 +128,40 @@ impl Store {
         let now = self.clock.now();
         self.driver
             .read(move |tx| {
-                let rows = tx.query(
-                    "select name, version, sealed, created_at, expires_at from secrets \
-                     where expires_at is null or expires_at > $1 order by name, version desc",
-                    &params![now],
-                )?;
-                rows.into_iter()
-                    .map(|mut row| {
-                        Ok(SealedSecret {
-                            name: row.text(0)?,
-                            version: row.int(1)?,
-                            sealed: row.bytes_or_null(2)?.unwrap_or_default(),
-                            created_at: row.time(3)?,
-                            expires_at: row.time_or_null(4)?,
-                        })
-                    })
-                    .collect()
+                let sql = format!(
+                    "select {COLUMNS} where expires_at is null or expires_at > $1 \
+                     order by name, version desc"
+                );
+                tx.query(&sql, &params![now])?.into_iter().map(from_row).collect()
             })
             .await
     }
+
+    /// The live versions of one secret, newest first.
+    pub async fn secret_versions(&self, name: &str) -> Result<Vec<SealedSecret>> {
+        let (name, now) = (name.to_owned(), self.clock.now());
+        self.driver
+            .read(move |tx| {
+                let sql = format!(
+                    "select {COLUMNS} where name = $2 and (expires_at is null or expires_at > $1) \
+                     order by version desc"
+                );
+                tx.query(&sql, &params![now, &name])?.into_iter().map(from_row).collect()
+            })
+            .await
+    }
+}
+
+const COLUMNS: &str = "name, version, sealed, created_at, expires_at from secrets";
+
+fn from_row(mut row: Row) -> Result<SealedSecret> {
+    Ok(SealedSecret {
+        name: row.text(0)?,
+        version: row.int(1)?,
+        sealed: row.bytes_or_null(2)?.unwrap_or_default(),
+        created_at: row.time(3)?,
+        expires_at: row.time_or_null(4)?,
+    })
 }
 
 /// A new version, beside the one before for `overlap`.

@@ -1,22 +1,34 @@
 //! Sessions: made, looked at, listed, and given messages by people and programs.
 
-use std::collections::HashMap;
+mod change;
+mod gone;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    str::FromStr,
+};
 
 use super::{
-    Error, Page, Result, Store,
+    Error, Result, Said, Store,
     accept::take_position,
+    budgets,
     driver::{Lane, Row, Tx, Value, params},
+    environments, resources,
+    select::Select,
 };
 use crate::{
     clock::Timestamp,
     domain::{
         Metadata,
+        budget::{Budget, Budgets},
         cost::{Cost, MicroUsd},
         event::{Event, EventBody, Usage},
+        resource::FileMount,
         session::{Session, Status},
         source::Pace,
     },
-    id::{AgentId, DeliveryId, EnvironmentId, EventId, SessionId, SourceId},
+    id::{AgentId, DeliveryId, DeploymentId, EnvironmentId, EventId, Id, SessionId, SourceId},
 };
 
 #[derive(Clone, Debug)]
@@ -27,9 +39,16 @@ pub struct NewSession {
     /// The whole spec that this session runs with, when it is not the agent's version as it is.
     pub overrides: Option<String>,
     pub environment_id: EnvironmentId,
+    pub deployment_id: Option<DeploymentId>,
     pub title: Option<String>,
     pub metadata: Metadata,
     pub messages: Vec<NewMessage>,
+    /// What is mounted into it.
+    pub resources: Vec<FileMount>,
+    /// What it may use.
+    pub budget: Budget,
+    /// Vaults whose credentials it may use, the first one first.
+    pub vault_ids: Vec<String>,
 }
 
 /// A message typed by a person or sent by a program through the API.
@@ -44,48 +63,97 @@ pub struct NewMessage {
 pub struct SessionFilter {
     pub agent_id: Option<AgentId>,
     pub agent_version: Option<i64>,
+    pub deployment_id: Option<DeploymentId>,
     pub statuses: Vec<Status>,
+    pub source_id: Option<SourceId>,
+    /// Text that the title has: as it is, or in letters of either case as far as the database knows
+    /// their cases, which is ASCII on SQLite. A page is then what some thousands of
+    /// sessions have of it, and may be short.
+    pub title_has: Option<String>,
     pub include_archived: bool,
     pub created_after: Option<Timestamp>,
     pub created_before: Option<Timestamp>,
     pub oldest_first: bool,
-    pub cursor: Option<SessionId>,
+    pub cursor: Option<SessionPlace>,
     pub limit: usize,
+}
+
+/// Where a page of sessions begins or ends, in the order of the list: the sessions after one (its id
+/// alone), or with a word before it from one on, before one, or up to one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionPlace {
+    id: SessionId,
+    is_backward: bool,
+    /// Whether the session itself belongs to the page.
+    is_inclusive: bool,
+}
+
+const PLACES: [(&str, bool, bool); 3] =
+    [("from:", false, true), ("before:", true, false), ("upto:", true, true)];
+
+impl SessionPlace {
+    fn other_way(&self, is_backward: bool) -> SessionPlace {
+        let is_inclusive = !self.is_inclusive;
+        SessionPlace { id: self.id.clone(), is_backward, is_inclusive }
+    }
+}
+
+impl From<SessionId> for SessionPlace {
+    /// The sessions after this one.
+    fn from(id: SessionId) -> SessionPlace {
+        SessionPlace { id, is_backward: false, is_inclusive: false }
+    }
+}
+
+impl fmt::Display for SessionPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = (self.is_backward, self.is_inclusive);
+        let word = PLACES.iter().find(|(_, backward, inclusive)| way == (*backward, *inclusive));
+        write!(f, "{}{}", word.map_or("", |(word, ..)| word), self.id)
+    }
+}
+
+impl FromStr for SessionPlace {
+    type Err = crate::id::Invalid;
+
+    fn from_str(text: &str) -> std::result::Result<SessionPlace, Self::Err> {
+        for (word, is_backward, is_inclusive) in PLACES {
+            if let Some(id) = text.strip_prefix(word) {
+                return Ok(SessionPlace { id: id.parse()?, is_backward, is_inclusive });
+            }
+        }
+        text.parse().map(|id: SessionId| id.into())
+    }
+}
+
+/// A page of sessions, and where those before and after it are.
+#[derive(Clone, Debug)]
+pub struct SessionPage {
+    pub data: Vec<Session>,
+    pub next: Option<String>,
+    pub prev: Option<String>,
 }
 
 const COLUMNS: &str = "s.id, s.agent_id, s.agent_version, coalesce(s.overrides, v.spec), \
     s.environment_id, nullif(s.source_id, ''), r.name, s.title, s.metadata, s.status, s.created_at, \
     s.updated_at, s.archived_at, s.inbox_given - s.inbox_taken, s.next_seq, s.turn_id, \
     s.input_tokens, s.output_tokens, s.cache_creation_tokens, s.cache_read_tokens, s.active_ms, \
-    s.cost_micros, s.unpriced_requests \
+    s.cost_micros, s.unpriced_requests, \
+    (select b.limits from budgets b where b.owner = s.id), s.deployment_id, s.vault_ids, \
+    s.inbox_taken \
     from sessions s \
     join agent_versions v on v.agent_id = s.agent_id and v.version = s.agent_version \
     left join sources r on r.id = s.source_id";
 
 impl Store {
-    /// Makes a session; with messages it is running from the start, and due.
+    /// Makes a session; with messages it is running from the start, and due. [`Error::Invalid`] when
+    /// its environment is archived, [`Error::NotFound`] when it is gone.
     pub async fn create_session(&self, session: NewSession) -> Result<Session> {
         let at = self.clock.now();
         self.driver
             .transaction(Lane::Work, move |tx| {
-                let status = if session.messages.is_empty() { "idle" } else { "running" };
-                tx.execute(
-                    "insert into sessions (id, agent_id, agent_version, overrides, environment_id, \
-                     title, metadata, status, created_at, updated_at) \
-                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)",
-                    &params![
-                        &session.id,
-                        &session.agent_id,
-                        session.agent_version,
-                        session.overrides.as_ref(),
-                        &session.environment_id,
-                        session.title.as_ref(),
-                        super::to_json(&session.metadata),
-                        status,
-                        at,
-                    ],
-                )?;
-                add_messages(tx, &session.id, &session.messages, at)?;
+                environments::hold(tx, &session.environment_id)?;
+                insert(tx, &session, at)?;
                 read(tx, &session.id)
             })
             .await
@@ -99,54 +167,21 @@ impl Store {
         messages: Vec<NewMessage>,
         waiting_max: i64,
     ) -> Result<Vec<Event>> {
-        let (session, at) = (session.clone(), self.clock.now());
-        self.driver
-            .transaction(Lane::Work, move |tx| {
-                let sql = "select status, archived_at, inbox_given - inbox_taken from sessions \
-                           where id = $1 {wait}";
-                let mut row = tx.first(sql, &params![&session])?.ok_or(Error::NotFound)?;
-                if row.int_or_null(1)?.is_some() || row.text(0)? == "terminated" {
-                    return Err(Error::Conflict(
-                        "the session is archived or terminated".to_owned(),
-                    ));
-                }
-                if row.int(2)? + messages.len() as i64 > waiting_max {
-                    return Err(Error::Full(format!(
-                        "of a session's messages {waiting_max} may wait \
-                         (`limits.waiting_messages_max`); send this when the agent has taken some"
-                    )));
-                }
-                add_messages(tx, &session, &messages, at)?;
-                Ok(messages
-                    .into_iter()
-                    .map(|message| Event {
-                        id: message.event_id,
-                        seq: None,
-                        body: message.body,
-                        private: None,
-                        processed_at: None,
-                    })
-                    .collect())
-            })
-            .await
+        let said = messages.into_iter().map(Said::Message).collect();
+        self.say(session, said, waiting_max, String::new()).await
     }
 
-    /// Read-only from now on. [`Error::Conflict`] while there is work: a turn, or a message that was
-    /// promised one.
-    pub async fn archive_session(&self, id: &SessionId) -> Result<Session> {
-        let (id, at) = (id.clone(), self.clock.now());
+    /// Those of at most some hundreds that there are.
+    pub async fn known_sessions(&self, ids: Vec<SessionId>) -> Result<HashSet<SessionId>> {
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
         self.driver
-            .transaction(Lane::Work, move |tx| {
-                let sql = "select archived_at, status, next_at from sessions where id = $1 {wait}";
-                let mut row = tx.first(sql, &params![&id])?.ok_or(Error::NotFound)?;
-                if row.int_or_null(0)?.is_none() {
-                    if row.text(1)? == Status::Running.as_str() || row.int_or_null(2)?.is_some() {
-                        return Err(Error::Conflict("cannot archive while running".to_owned()));
-                    }
-                    let sql = "update sessions set archived_at = $2, updated_at = $2 where id = $1";
-                    tx.execute(sql, &params![&id, at])?;
-                }
-                read(tx, &id)
+            .read(move |tx| {
+                let ids: Vec<Value> = ids.iter().map(Value::from).collect();
+                let marks = super::activity::marks(ids.len());
+                let sql = format!("select id from sessions where id in ({marks})");
+                tx.query(&sql, &ids)?.into_iter().map(|mut row| row.id(0)).collect()
             })
             .await
     }
@@ -172,7 +207,11 @@ impl Store {
                         &params![&session, &delivery],
                     )?,
                     None => tx.first(
-                        "select id from deliveries where session_id = $1 order by id desc limit 1",
+                        "select id from (select id from (select id from deliveries \
+                         where session_id = $1 and outcome <> 'pending' \
+                         order by id desc limit 1) taken \
+                         union all select max(delivery_id) from inbox where session_id = $1) newest \
+                         where id is not null order by id desc limit 1",
                         &params![&session],
                     )?,
                 };
@@ -181,13 +220,19 @@ impl Store {
             .await
     }
 
-    pub async fn sessions(&self, filter: SessionFilter) -> Result<Page<Session>> {
+    pub async fn sessions(&self, filter: SessionFilter) -> Result<SessionPage> {
         self.driver
             .read(move |tx| {
-                let (sql, values) = list_sql(&filter);
+                let end = match filter.title_has.is_some() || filter.source_id.is_some() {
+                    true => end_of_look(tx, &filter)?,
+                    false => None,
+                };
+                let (sql, values) = list_sql(&filter, end.as_ref());
                 let rows = tx.query(&sql, &values)?;
-                let sessions = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
-                Ok(Page::from_rows(sessions, filter.limit, |session| session.id.to_string()))
+                let found = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
+                let mut page = page(&filter, resources::of(tx, found)?);
+                page.next = page.next.or(end.map(|id| id.to_string()));
+                Ok(page)
             })
             .await
     }
@@ -210,30 +255,80 @@ impl Store {
     }
 }
 
-fn list_sql(filter: &SessionFilter) -> (String, Vec<Value<'_>>) {
-    let mut sql = format!("select {COLUMNS} where 1 = 1");
-    let mut values = Vec::new();
-    let mut and = |text: &str, value| {
-        values.push(value);
-        sql.push_str(&format!(" and {text} ${}", values.len()));
+/// Of the sessions found in the direction in which they were looked for, and one more if there is.
+fn page(filter: &SessionFilter, mut found: Vec<Session>) -> SessionPage {
+    let (cursor, has_more) = (filter.cursor.as_ref(), found.len() > filter.limit);
+    found.truncate(filter.limit);
+    let is_backward = cursor.is_some_and(|cursor| cursor.is_backward);
+    if is_backward {
+        found.reverse();
+    }
+    let (first, last) = (found.first(), found.last());
+    // Beyond the place that the page was asked for by, there was something.
+    let turned = |is_backward| cursor.map(|cursor| cursor.other_way(is_backward));
+    let before = |session: &Session| SessionPlace {
+        id: session.id.clone(),
+        is_backward: true,
+        is_inclusive: false,
     };
-    if let Some(agent) = &filter.agent_id {
-        and("s.agent_id =", agent.into());
+    let after = |session: &Session| session.id.clone().into();
+    let (prev, next) = if is_backward {
+        (first.filter(|_| has_more).map(before), last.map(after).or_else(|| turned(false)))
+    } else {
+        let prev = cursor.and_then(|_| first.map(before).or_else(|| turned(true)));
+        (prev, last.filter(|_| has_more).map(after))
+    };
+    let text = |place: Option<SessionPlace>| place.map(|place| place.to_string());
+    SessionPage { data: found, next: text(next), prev: text(prev) }
+}
+
+/// Sessions that are looked at for one page where no index leads to what is wanted.
+const LOOK_MAX: usize = 5_000;
+
+/// The last session that is looked at, if there are more behind it. Such lists are newest first.
+fn end_of_look(tx: &mut Tx<'_>, filter: &SessionFilter) -> Result<Option<SessionId>> {
+    let mut select = Select::new("select s.id from sessions s where 1 = 1", []);
+    select.and_some("s.agent_id =", filter.agent_id.as_ref());
+    select.and_some("s.id <", filter.cursor.as_ref().map(|cursor| &cursor.id));
+    let (sql, values) = select.into_parts();
+    let sql = format!("{sql} order by s.id desc limit 1 offset {}", LOOK_MAX - 1);
+    tx.first(&sql, &values)?.map(|mut row| row.id(0)).transpose()
+}
+
+/// For `like`, whose signs stand for themselves here.
+fn pattern(text: &str) -> String {
+    format!("%{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))
+}
+
+fn list_sql<'a>(filter: &'a SessionFilter, end: Option<&'a SessionId>) -> (String, Vec<Value<'a>>) {
+    let mut select = Select::new(format!("select {COLUMNS} where 1 = 1"), []);
+    select.and_some("s.id >=", end);
+    select.and_some("s.source_id =", filter.source_id.as_ref());
+    if let Some(text) = &filter.title_has {
+        let (given, lower) = (pattern(text), pattern(&text.to_lowercase()));
+        let (given, lower) = (select.mark(given), select.mark(lower));
+        select.and_text(&format!(
+            "(s.title like {given} escape '\\' or lower(s.title) like {lower} escape '\\')"
+        ));
     }
-    if let Some(version) = filter.agent_version {
-        and("s.agent_version =", version.into());
-    }
-    if let Some(after) = filter.created_after {
-        and("s.created_at >=", after.into());
-    }
-    if let Some(before) = filter.created_before {
-        and("s.created_at <=", before.into());
-    }
+    select.and_some("s.agent_id =", filter.agent_id.as_ref());
+    select.and_some("s.agent_version =", filter.agent_version);
+    select.and_some("s.deployment_id =", filter.deployment_id.as_ref());
+    select.and_some("s.created_at >=", filter.created_after);
+    select.and_some("s.created_at <=", filter.created_before);
+    let is_backward = filter.cursor.as_ref().is_some_and(|cursor| cursor.is_backward);
+    let is_ascending = filter.oldest_first != is_backward;
     if let Some(cursor) = &filter.cursor {
-        and(if filter.oldest_first { "s.id >" } else { "s.id <" }, cursor.into());
+        let mark = match (is_ascending, cursor.is_inclusive) {
+            (true, false) => "s.id >",
+            (true, true) => "s.id >=",
+            (false, false) => "s.id <",
+            (false, true) => "s.id <=",
+        };
+        select.and(mark, &cursor.id);
     }
     if !filter.include_archived {
-        sql.push_str(" and s.archived_at is null");
+        select.and_text("s.archived_at is null");
     }
     if !filter.statuses.is_empty() {
         // A closed list of constants in one order: nothing from outside becomes part of the text.
@@ -242,15 +337,40 @@ fn list_sql(filter: &SessionFilter) -> (String, Vec<Value<'_>>) {
             .filter(|status| filter.statuses.contains(status))
             .map(|status| format!("'{}'", status.as_str()))
             .collect();
-        sql.push_str(&format!(" and s.status in ({})", words.join(", ")));
+        select.and_text(&format!("s.status in ({})", words.join(", ")));
     }
-    let order = if filter.oldest_first { "asc" } else { "desc" };
-    values.push((filter.limit as i64 + 1).into());
-    sql.push_str(&format!(" order by s.id {order} limit ${}", values.len()));
-    (sql, values)
+    select.page(if is_ascending { "s.id asc" } else { "s.id desc" }, filter.limit)
 }
 
-fn add_messages(
+/// Makes a session; with messages it is running from the start, and due.
+pub(super) fn insert(tx: &mut Tx<'_>, session: &NewSession, at: Timestamp) -> Result<()> {
+    let status = if session.messages.is_empty() { "idle" } else { "running" };
+    let vault_ids = Some(&session.vault_ids).filter(|ids| !ids.is_empty());
+    tx.execute(
+        "insert into sessions (id, agent_id, agent_version, overrides, environment_id, title, \
+         metadata, status, created_at, updated_at, deployment_id, vault_ids) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11)",
+        &params![
+            &session.id,
+            &session.agent_id,
+            session.agent_version,
+            session.overrides.as_ref(),
+            &session.environment_id,
+            session.title.as_ref(),
+            super::to_json(&session.metadata),
+            status,
+            at,
+            session.deployment_id.as_ref(),
+            vault_ids.map(super::to_json),
+        ],
+    )?;
+    let limits = Budgets { session: session.budget, ..Budgets::default() };
+    budgets::keep(tx, session.id.as_str(), &limits)?;
+    resources::mount_all(tx, &session.id, &session.resources, at)?;
+    add_messages(tx, &session.id, &session.messages, at)
+}
+
+pub(super) fn add_messages(
     tx: &mut Tx<'_>,
     session: &SessionId,
     messages: &[NewMessage],
@@ -272,9 +392,10 @@ fn add_messages(
     Ok(())
 }
 
-fn read(tx: &mut Tx<'_>, id: &SessionId) -> Result<Session> {
+pub(super) fn read(tx: &mut Tx<'_>, id: &SessionId) -> Result<Session> {
     let row = tx.first(&format!("select {COLUMNS} where s.id = $1"), &params![id])?;
-    row.ok_or(Error::NotFound).and_then(from_row)
+    let session = row.ok_or(Error::NotFound).and_then(from_row)?;
+    resources::of(tx, vec![session])?.pop().ok_or(Error::NotFound)
 }
 
 fn from_row(mut row: Row) -> Result<Session> {
@@ -304,5 +425,21 @@ fn from_row(mut row: Row) -> Result<Session> {
         },
         active_ms: row.int(20)?,
         cost: Cost { known: MicroUsd(row.int(21)?), n_unpriced: row.int(22)? },
+        budget: row
+            .json_or_null(23)?
+            .map(serde_json::from_value::<Budgets>)
+            .transpose()
+            .map_err(Error::corrupt)?
+            .unwrap_or_default()
+            .session,
+        deployment_id: row.id_or_null(24)?,
+        resources: Vec::new(),
+        vault_ids: row
+            .json_or_null(25)?
+            .map(serde_json::from_value)
+            .transpose()
+            .map_err(Error::corrupt)?
+            .unwrap_or_default(),
+        has_begun: row.int(26)? > 0,
     })
 }

@@ -97,7 +97,7 @@ impl Store {
             .await
     }
 
-    /// How many deliveries of a source lie between two, replays too, counted no further than `n_max`.
+    /// How many of them lie between two, counted no further than `n_max`.
     pub async fn count_deliveries(
         &self,
         source: &SourceId,
@@ -109,7 +109,8 @@ impl Store {
         self.driver
             .read(move |tx| {
                 let sql = "select count(*) from (select 1 from deliveries \
-                           where source_id = $1 and id > $2 and id < $3 limit $4) found";
+                           where source_id = $1 and id > $2 and id < $3 and replay_of is null \
+                           limit $4) found";
                 let row = tx.first(sql, &params![&source, &after, &before, n_max])?;
                 row.ok_or(Error::Bug("a count without a row"))?.int(0)
             })

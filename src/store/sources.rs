@@ -1,7 +1,7 @@
 //! Sources. A row is never removed: it is retired, and the same name back is the same source.
 
 use super::{
-    Change, Error, Result, Store, audit,
+    Change, Error, Result, Store, audit, callbacks,
     driver::{Row, Tx, params},
     limits,
 };
@@ -29,6 +29,12 @@ impl Store {
             .await
     }
 
+    /// One of them, by its id.
+    pub async fn source(&self, id: &SourceId) -> Result<Source> {
+        let id = id.clone();
+        self.driver.read(move |tx| read(tx, &id)).await
+    }
+
     /// Makes a named source or changes the one that has the name (a retired one comes back).
     /// [`Error::Conflict`] when the config file manages it and the change does not come from there.
     pub async fn put_source(&self, source: Source, change: Change) -> Result<Source> {
@@ -54,6 +60,8 @@ impl Store {
                 ],
             )?;
             limits::put(tx, existing.id.as_str(), source.definition.turn_limits())?;
+            let callback = source.definition.callback.as_ref();
+            callbacks::put(tx, existing.id.as_str(), callback, at)?;
             audit::note(tx, &change, at)?;
             read(tx, &existing.id)
         })
@@ -134,7 +142,8 @@ pub(super) fn insert(tx: &mut Tx<'_>, source: &Source) -> Result<()> {
             source.created_at,
         ],
     )?;
-    limits::put(tx, source.id.as_str(), source.definition.turn_limits())
+    limits::put(tx, source.id.as_str(), source.definition.turn_limits())?;
+    callbacks::put(tx, source.id.as_str(), source.definition.callback.as_ref(), source.created_at)
 }
 
 /// An archived agent's own source lets nobody in.

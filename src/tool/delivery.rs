@@ -51,8 +51,7 @@ pub fn spec() -> ToolSpec {
 }
 
 pub async fn run(host: &impl Host, input: &Value) -> Result<String, Error> {
-    let input: Input = serde_json::from_value(input.clone())
-        .map_err(|error| Error::Model(format!("the input does not fit: {error}")))?;
+    let input: Input = super::input(input)?;
     let id: Option<DeliveryId> = input
         .delivery_id
         .as_deref()
@@ -154,6 +153,18 @@ mod tests {
     impl Host for OnePayload {
         fn session_id(&self) -> &SessionId {
             &self.0
+        }
+
+        fn options(&self) -> &super::super::Options {
+            unreachable!("only the bounds of files are options")
+        }
+
+        async fn page(&self, _: &str) -> Result<super::super::web_fetch::Page, Error> {
+            unreachable!("payloads are not on the web")
+        }
+
+        async fn workspace(&self) -> Result<std::sync::Arc<super::super::Workspace>, Error> {
+            unreachable!("payloads are not read from files")
         }
 
         async fn delivery(&self, wanted: Option<DeliveryId>) -> Result<DeliveredPayload, Error> {

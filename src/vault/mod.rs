@@ -239,6 +239,13 @@ pub fn generate_token(prefix: &str) -> SecretString {
     format!("{prefix}{text}").into()
 }
 
+/// A new signing secret as Standard Webhooks has it: 32 random bytes in base64 behind `whsec_`.
+pub fn generate_signing_secret() -> SecretString {
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    fill(&SystemRandom::new(), &mut *bytes);
+    format!("whsec_{}", STANDARD.encode(*bytes)).into()
+}
+
 /// SHA-256, the form in which API keys are kept and secrets are compared.
 pub fn hash(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];

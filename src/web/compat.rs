@@ -5,11 +5,7 @@
 //! agent's tools. `secret_key` names the secret that senders must know. It belongs to the agent's
 //! source: changing it makes no version of the agent.
 
-use axum::{
-    Json, Router,
-    extract::State,
-    routing::{get, post},
-};
+use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
 use super::{
@@ -17,32 +13,55 @@ use super::{
     auth::Actor,
     error::{Error, Result},
     input::{At, Fields, text, turns},
-    managed::agents,
+    managed::{agents, callbacks},
     query::{Query, page},
+    routes::{Routes, answers, lists},
 };
 use crate::{
-    domain::{
-        Problem,
-        agent::{Agent, AgentPatch},
-        secret,
-        turn::TurnLimitsChange,
-    },
+    domain::{Problem, agent::Agent, secret, turn::TurnLimitsChange},
     id::{AgentId, Id},
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/api/agents", get(list).post(create))
-        .route("/api/agents/{id}", get(retrieve).patch(update).delete(archive))
-        .route("/api/agents/{id}/pause", post(pause))
-        .route("/api/agents/{id}/resume", post(resume))
-        .route("/api/agents/{id}/limits", post(limits))
+pub(super) fn routes() -> Routes {
+    const LIST: &[&str] = &["include_archived", "created_at", "limit", "page"];
+    let shows = |says| answers("WebhookAgent", says);
+    Routes::of("agents and webhooks")
+        .get("/api/agents", list, lists("WebhookAgent", LIST, "Lists agents with their webhooks."))
+        .post(
+            "/api/agents",
+            create,
+            shows("Makes an agent with a webhook.").takes("WebhookAgentCreate").or(&[409]),
+        )
+        .get("/api/agents/{id}", retrieve, shows("Shows an agent with its webhook."))
+        .patch(
+            "/api/agents/{id}",
+            update,
+            shows("Changes an agent: a field left out stays.")
+                .optional("WebhookAgentUpdate")
+                .or(&[409]),
+        )
+        .delete("/api/agents/{id}", archive, shows("Archives an agent.").or(&[409]))
+        .post(
+            "/api/agents/{id}/pause",
+            pause,
+            shows("Lets its sessions wait; what comes in is still taken.").or(&[409]),
+        )
+        .post("/api/agents/{id}/resume", resume, shows("Lets its sessions go on.").or(&[409]))
+        .post(
+            "/api/agents/{id}/limits",
+            limits,
+            shows("Says how many turns it may have; null is any number.")
+                .optional("TurnLimits")
+                .or(&[409]),
+        )
 }
 
 async fn create(State(app): State<App>, actor: Actor, fields: Fields) -> Result<Json<Value>> {
-    let (patch, secret_key) = read(fields)?;
-    let agent = agents::make(&app, &actor, patch, secret_key.flatten()).await?;
-    Ok(Json(show(&app, &agent)))
+    let (fields, secret_key) = read(fields)?;
+    let (agent, made) = agents::make(&app, &actor, fields, secret_key.flatten()).await?;
+    let mut shown = show(&app, &agent);
+    callbacks::show_made(&mut shown, made);
+    Ok(Json(shown))
 }
 
 async fn update(
@@ -51,16 +70,18 @@ async fn update(
     At(id): At<AgentId>,
     fields: Fields,
 ) -> Result<Json<Value>> {
-    let (patch, secret_key) = read(fields)?;
-    let agent = agents::change(&app, &actor, &id, patch, secret_key).await?;
-    Ok(Json(show(&app, &agent)))
+    let (fields, secret_key) = read(fields)?;
+    let (agent, made) = agents::change(&app, &actor, &id, fields, secret_key).await?;
+    let mut shown = show(&app, &agent);
+    callbacks::show_made(&mut shown, made);
+    Ok(Json(shown))
 }
 
 /// A name for the agent's secret: not given, back to the default, or this one.
 type SecretKey = Option<Option<String>>;
 
 /// Takes the webhook's part out of what a body says about an agent.
-fn read(mut fields: Fields) -> Result<(AgentPatch, SecretKey)> {
+fn read(mut fields: Fields) -> Result<(Fields, SecretKey)> {
     let direct = webhook(&mut fields, "webhook")?;
     let mut secret_key = direct.clone();
     if let Some(config) = fields.value("config") {
@@ -73,7 +94,7 @@ fn read(mut fields: Fields) -> Result<(AgentPatch, SecretKey)> {
         }
         secret_key = direct.or(nested);
     }
-    Ok((agents::patch(fields)?, secret_key))
+    Ok((fields, secret_key))
 }
 
 fn webhook(fields: &mut Fields, at: &str) -> Result<SecretKey, Problem> {

@@ -136,6 +136,14 @@ impl Error {
         }
     }
 
+    /// Whether it is the caller who can do something about it, with another request.
+    pub(super) fn is_of_caller(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::InvalidRequest | Kind::Conflict | Kind::TooLarge | Kind::RateLimit
+        )
+    }
+
     /// What the caller is told.
     pub(super) fn message(&self) -> &str {
         &self.message
@@ -200,7 +208,7 @@ impl IntoResponse for Error {
 
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Error {
-        Error::invalid(problem.to_string())
+        Error { code: problem.code, ..Error::invalid(problem.to_string()) }
     }
 }
 

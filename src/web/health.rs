@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use axum::{Router, extract::State, routing::get};
+use axum::extract::State;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     App,
-    error::{Error, Kind, Result},
+    error::{self, Error, Kind},
+    routes::{Access, Routes, Success, succeeds},
 };
 
 /// How long an answer of the store stands for the next ones.
@@ -20,15 +21,24 @@ const PROBE_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Ready(Mutex<Option<(Instant, Result<(), String>)>>);
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/healthz", get(async || "ok")).route("/readyz", get(readyz))
+pub(super) fn routes() -> Routes {
+    let says = |says| succeeds(Success::Text, says);
+    Routes::with("server", Access::Open)
+        .get("/healthz", async || "ok", says("Says that the process lives."))
+        .get("/readyz", readyz, says("Says whether deliveries can be taken: the store commits."))
 }
 
 /// Ready means that the store can commit. However many ask, it is asked once in a while.
-async fn readyz(State(app): State<App>) -> Result<&'static str> {
+async fn readyz(State(app): State<App>) -> error::Result<&'static str> {
+    let outcome = ready(&app).await;
+    outcome.map(|()| "ready").map_err(|detail| Error::failed(Kind::Unavailable, detail))
+}
+
+/// Why the store cannot commit, if it cannot.
+pub(super) async fn ready(app: &App) -> Result<(), String> {
     let mut last = app.ready.0.lock().await;
     let now = app.store.clock().monotonic();
-    let outcome = match &*last {
+    match &*last {
         Some((at, outcome)) if now.duration_since(*at) < READY_FOR => outcome.clone(),
         _ => {
             let outcome = match tokio::time::timeout(PROBE_MAX, app.store.probe()).await {
@@ -38,6 +48,5 @@ async fn readyz(State(app): State<App>) -> Result<&'static str> {
             *last = Some((app.store.clock().monotonic(), outcome.clone()));
             outcome
         }
-    };
-    outcome.map(|()| "ready").map_err(|detail| Error::failed(Kind::Unavailable, detail))
+    }
 }

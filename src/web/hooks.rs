@@ -5,26 +5,32 @@
 //! like one that does not. What the answers say is a public contract.
 
 use axum::{
-    Router,
     body::Body,
     extract::{Path, Request, State, rejection::PathRejection},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::any,
 };
 use serde::Serialize;
 
-use super::{App, error::Error, frame, intake};
+use super::{
+    App,
+    error::Error,
+    frame, intake,
+    routes::{Access, Routes, Success, succeeds},
+};
 use crate::{
     id::{Id, WebhookRequestId},
     ingest::{Answer, Demanded, Endpoint, Greeting, Head, Reject, Taken},
     store::Verdict,
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/api/agents/{id}/webhook", any(agent))
-        .route("/api/webhook/{source}", any(source))
+pub(super) fn routes() -> Routes {
+    const AGENT: &str = "Rings an agent: the payload starts or continues a session.";
+    const SOURCE: &str = "Takes a delivery of a source. GET is for handshakes of senders.";
+    let doc = |says| succeeds(Success::Receipt, says).anything().or(&[405]);
+    Routes::with("webhooks", Access::Sender)
+        .any(&[Method::POST], "/api/agents/{id}/webhook", agent, doc(AGENT))
+        .any(&[Method::POST, Method::GET], "/api/webhook/{source}", source, doc(SOURCE))
 }
 
 /// Whether a path is that of a webhook, whose requests have ids of their own kind.

@@ -69,6 +69,11 @@ impl Fields {
         self.map.shift_remove(key)
     }
 
+    /// Whether a field is there, null included.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+
     /// A field that is there and not null.
     pub(super) fn value(&mut self, key: &str) -> Option<Value> {
         self.take(key).filter(|value| !value.is_null())
@@ -76,6 +81,18 @@ impl Fields {
 
     pub(super) fn text(&mut self, key: &str, chars_max: usize) -> Result<Option<String>, Problem> {
         self.value(key).map(|value| text(key, &value, chars_max)).transpose()
+    }
+
+    /// A text of a change: nothing where the field is left out, and nothing in its place where it is
+    /// null.
+    pub(super) fn clearable(
+        &mut self,
+        key: &str,
+        chars_max: usize,
+    ) -> Result<Option<Option<String>>, Problem> {
+        let Some(given) = self.take(key) else { return Ok(None) };
+        let given = Some(given).filter(|it| !it.is_null());
+        given.map(|given| text(key, &given, chars_max)).transpose().map(Some)
     }
 
     /// A text that must be there and not be empty.
@@ -130,18 +147,35 @@ impl Fields {
         Ok(metadata)
     }
 
-    /// A field that this server has no use for: fine when it asks for nothing.
-    pub(super) fn unsupported(&mut self, key: &str) -> Result<(), Problem> {
-        let asks = |value: &Value| match value {
-            Value::Null => false,
-            Value::Array(list) => !list.is_empty(),
-            Value::Object(map) => !map.is_empty(),
-            Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+    /// A change of metadata: a text upserts, null deletes. Nothing where the field is not there.
+    pub(super) fn metadata_patch(&mut self) -> Result<BTreeMap<String, Option<String>>, Problem> {
+        let wrong = || Problem::new("metadata", "must be an object of texts and nulls");
+        let map = match self.value("metadata") {
+            None => return Ok(BTreeMap::new()),
+            Some(Value::Object(map)) => map,
+            Some(_) => return Err(wrong()),
         };
-        if self.take(key).as_ref().is_some_and(asks) {
-            return Err(Problem::new(key, "is not supported by this server"));
-        }
-        Ok(())
+        let pairs = map.into_iter().map(|(key, value)| match value {
+            Value::Null => Ok((clean(&key).into_owned(), None)),
+            Value::String(value) => {
+                Ok((clean(&key).into_owned(), Some(clean(&value).into_owned())))
+            }
+            _ => Err(wrong()),
+        });
+        pairs.collect()
+    }
+
+    /// Texts in a list, each of 1 to so many characters.
+    pub(super) fn texts(&mut self, key: &str, chars_max: usize) -> Result<Vec<String>, Problem> {
+        let read = |(n, value): (usize, Value)| {
+            let at = format!("{key}[{n}]");
+            let text = text(&at, &value, chars_max)?;
+            if text.is_empty() {
+                return Err(Problem::new(at, "must not be empty"));
+            }
+            Ok(text)
+        };
+        self.list(key)?.into_iter().enumerate().map(read).collect()
     }
 
     /// Everything that was not taken, for a type that refuses what it does not know.
@@ -204,5 +238,22 @@ impl<T: std::str::FromStr> FromRequestParts<App> for At<T> {
         let text = path.ok().map(|Path(text)| text).filter(|text| !text.contains('\0'));
         let id = text.and_then(|text| text.parse().ok());
         id.map(At).ok_or_else(|| Error::not_found("there is nothing with this id"))
+    }
+}
+
+/// The ids of a thing and of one within it, in a path.
+pub(super) struct Within<A, B>(pub(super) A, pub(super) B);
+
+impl<A: std::str::FromStr, B: std::str::FromStr> FromRequestParts<App> for Within<A, B> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Within<A, B>> {
+        let path = Path::<(String, String)>::from_request_parts(parts, app).await;
+        let texts = path.ok().map(|Path(texts)| texts);
+        let texts = texts.filter(|(a, b)| !a.contains('\0') && !b.contains('\0'));
+        let ids = texts.and_then(|(a, b)| a.parse().ok().zip(b.parse().ok()));
+        let (outer, inner) =
+            ids.ok_or_else(|| Error::not_found("there is nothing with this id"))?;
+        Ok(Within(outer, inner))
     }
 }

@@ -7,15 +7,17 @@
 use std::{collections::HashMap, time::Duration};
 
 use axum::{
-    Router,
     extract::State,
     http::{HeaderMap, Method, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use tokio::sync::Mutex;
 
-use super::{App, auth, error::Result};
+use super::{
+    App, auth,
+    error::Result,
+    routes::{Access, Routes, Success, succeeds},
+};
 use crate::{clock::Timestamp, id::SourceId, metrics::Waiting, store};
 
 /// How long one look at the database stands for further scrapes.
@@ -32,8 +34,9 @@ type Found = Option<HashMap<SourceId, Timestamp>>;
 #[derive(Debug, Default)]
 pub(super) struct Oldest(Mutex<Option<(Timestamp, Found)>>);
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/metrics", get(metrics))
+pub(super) fn routes() -> Routes {
+    const SAYS: &str = "Tells what was counted, as OpenMetrics; open if `metrics.public` says so.";
+    Routes::with("server", Access::Key).get("/metrics", metrics, succeeds(Success::Text, SAYS))
 }
 
 async fn metrics(State(app): State<App>, headers: HeaderMap) -> Result<Response> {

@@ -15,7 +15,10 @@ mod input;
 mod intake;
 mod managed;
 mod metrics;
+mod openapi;
 mod query;
+mod routes;
+mod status;
 mod stream;
 mod ui;
 
@@ -28,11 +31,20 @@ use axum::{
     middleware,
     response::{IntoResponse, Response},
 };
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::error::Error;
-use crate::{id::SessionId, ingest::Ingest, preview::Previews, signal::Signals, store::Store};
+pub use self::status::{Sandbox, SandboxStanding};
+use self::{error::Error, routes::Routes};
+use crate::{
+    domain::{cost::MicroUsd, credential::Validation},
+    id::{CredentialId, SessionId, VaultId},
+    ingest::Ingest,
+    preview::Previews,
+    signal::Signals,
+    store::{self, Store},
+};
 
 /// How the server is reached and what it may show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,12 +55,36 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Directories in which projects may lie.
     pub project_roots: Vec<PathBuf>,
+    /// Hosts near by that callbacks may go to.
+    pub callback_hosts: Vec<String>,
+    /// Models of which it is known what they cost, as the operator names them.
+    pub priced_models: Vec<String>,
+    /// Dollars that everything together may cost in a day.
+    pub day_cost_max: Option<MicroUsd>,
     /// Whether `/metrics` needs no key.
     pub metrics_public: bool,
     /// Silence on a stream after which a comment is sent, so that no proxy ends it.
     pub heartbeat: Duration,
     /// Streams of events that are open at once on this server; 503 beyond.
     pub streams_max: usize,
+    pub files: Files,
+}
+
+/// How large files may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// Bytes of one file.
+    pub bytes_max: usize,
+    /// Bytes of all files together.
+    pub total_bytes_max: usize,
+    /// Seconds that one has to arrive.
+    pub upload_seconds_max: u64,
+}
+
+impl Default for Files {
+    fn default() -> Files {
+        Files { bytes_max: 500 << 20, total_bytes_max: 20 << 30, upload_seconds_max: 1800 }
+    }
 }
 
 impl Options {
@@ -59,11 +95,38 @@ impl Options {
             public_url: None,
             listen,
             project_roots: Vec::new(),
+            callback_hosts: Vec::new(),
+            priced_models: Vec::new(),
+            day_cost_max: None,
             metrics_public: false,
             heartbeat: Duration::from_secs(10),
             streams_max: Options::STREAMS_MAX,
+            files: Files::default(),
         }
     }
+}
+
+/// What is told of this server on its settings page. Nothing in here is a secret.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    pub settings: Vec<Setting>,
+    /// Providers of models: name, whether they can be asked, and why.
+    pub providers: Vec<(&'static str, bool, String)>,
+}
+
+/// One setting, as it counts now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The key in the file, or the name of a variable that has none.
+    pub key: String,
+    /// The variable that sets it.
+    pub variable: Option<String>,
+    /// Nothing where nothing is set; of a secret only that it is.
+    pub value: Option<String>,
+    pub origin: &'static str,
+    /// Whether a change takes effect at the next start only, and whether one waits for that.
+    pub needs_restart: bool,
+    pub waits: bool,
 }
 
 /// What the handlers work with. Clones are the same server.
@@ -77,7 +140,12 @@ pub struct Parts {
     pub ingest: Arc<Ingest>,
     pub signals: Signals,
     pub previews: Previews,
+    /// Tries credentials, where this server can.
+    pub probe: Option<Arc<dyn Probe>>,
+    /// Where programs run that agents ask for, if anybody looked.
+    pub sandbox: Option<Sandbox>,
     options: ArcSwap<Options>,
+    facts: ArcSwap<Facts>,
     /// Ends the streams when the server stops.
     pub shutdown: CancellationToken,
     ready: health::Ready,
@@ -86,6 +154,19 @@ pub struct Parts {
     oldest: metrics::Oldest,
     /// Who is signed in to the pages.
     visitors: ui::Visitors,
+}
+
+/// What is found out for us elsewhere: it tries credentials at the servers that they are for, and knows
+/// which keys there are.
+pub trait Probe: Send + Sync + std::fmt::Debug {
+    fn validate(
+        &self,
+        vault: VaultId,
+        credential: CredentialId,
+    ) -> BoxFuture<'static, store::Result<Validation>>;
+
+    /// The variable of the key that a model needs and this server has not.
+    fn missing_key(&self, model: &str) -> Option<&'static str>;
 }
 
 impl std::ops::Deref for App {
@@ -114,13 +195,32 @@ impl App {
             ingest,
             signals,
             previews,
+            probe: None,
+            sandbox: None,
             options,
+            facts: ArcSwap::from_pointee(Facts::default()),
             shutdown,
             ready,
             streams,
             oldest,
             visitors,
         }))
+    }
+
+    /// With a way to try credentials; before anybody has a clone.
+    pub fn with_probe(mut self, probe: Arc<dyn Probe>) -> App {
+        if let Some(parts) = Arc::get_mut(&mut self.0) {
+            parts.probe = Some(probe);
+        }
+        self
+    }
+
+    /// With what was found out about the sandbox; before anybody has a clone.
+    pub fn with_sandbox(mut self, sandbox: Sandbox) -> App {
+        if let Some(parts) = Arc::get_mut(&mut self.0) {
+            parts.sandbox = Some(sandbox);
+        }
+        self
     }
 
     pub fn options(&self) -> Arc<Options> {
@@ -130,6 +230,15 @@ impl App {
     /// Takes changed options over; requests that are under way keep the old ones.
     pub fn set_options(&self, options: Options) {
         self.options.store(Arc::new(options));
+    }
+
+    /// What is told of this server.
+    pub fn facts(&self) -> Arc<Facts> {
+        self.facts.load_full()
+    }
+
+    pub fn set_facts(&self, facts: Facts) {
+        self.facts.store(Arc::new(facts));
     }
 
     /// The URL of a path of this server, as somebody outside reaches it.
@@ -157,17 +266,22 @@ impl App {
     }
 }
 
+/// What needs no key of the API, or asks for one by itself.
+fn open_routes() -> Routes {
+    hooks::routes().merge(openapi::routes()).merge(health::routes()).merge(metrics::routes())
+}
+
+fn keyed_routes() -> Routes {
+    managed::routes().merge(compat::routes()).merge(status::routes())
+}
+
 /// The whole of HTTP, as a service.
 pub fn router(app: App) -> Router {
-    let api = Router::new()
-        .merge(managed::routes())
-        .merge(compat::routes())
-        .layer(middleware::from_fn_with_state(app.clone(), auth::require));
-    Router::new()
-        .merge(health::routes())
-        .merge(metrics::routes())
-        .merge(hooks::routes())
-        .merge(api)
+    let keyed = keyed_routes().into_router();
+    let keyed = keyed.layer(middleware::from_fn_with_state(app.clone(), auth::require));
+    open_routes()
+        .into_router()
+        .merge(keyed)
         .merge(ui::routes(&app))
         .fallback(nowhere)
         .layer(CatchPanicLayer::custom(error::panicked))

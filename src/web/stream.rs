@@ -9,8 +9,12 @@
 //! after `Last-Event-ID` when the client sends it. A message that waits in the inbox has no number
 //! yet: it is shown once without, and again with one when the agent takes it. What waits already when
 //! a stream opens is shown only then.
+//!
+//! It ends when the session is deleted or terminated, with the event that says so. On a session that
+//! is terminated already that event is all that is shown: clients leave at it, and would wait for ever.
 
 mod frame;
+mod inbox;
 
 use std::{
     collections::VecDeque,
@@ -31,7 +35,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::time::{Duration, Instant};
 
-use self::frame::Deltas;
+use self::{frame::Deltas, inbox::Inbox};
 use super::{
     App, auth,
     error::{Error, Kind, Result},
@@ -118,10 +122,15 @@ pub(super) async fn follow(
     // Registered before the look, so that nothing happens unseen in between.
     let (changes, previews) = (app.signals.watch(&id), app.previews.listen(&id));
     let end = app.store.end_of_log(&id).await.map_err(Error::missing("session"))?;
+    let after = match (last_event_id(headers)?, end.terminated) {
+        (Some(seq), _) => seq.min(end.last_seq),
+        (None, true) => end.last_seq - 1,
+        (None, false) => end.last_seq,
+    };
     let now = app.store.clock().monotonic();
     let stream = Following {
-        last_seq: last_event_id(headers)?.map_or(end.last_seq, |seq| seq.min(end.last_seq)),
-        last_position: end.last_position,
+        last_seq: after,
+        inbox: Inbox::new(&end),
         session: id,
         changes,
         previews,
@@ -173,9 +182,9 @@ struct Following {
     changes: Changes,
     previews: Listener,
     deltas: Deltas,
-    /// The last number of the log that was shown, and the last position of the inbox.
+    /// The last number of the log that was shown.
     last_seq: i64,
-    last_position: i64,
+    inbox: Inbox,
     ready: VecDeque<Bytes>,
     look_at: Instant,
     beat_at: Instant,
@@ -232,7 +241,8 @@ impl Following {
         match self.read().await {
             Ok(()) => {}
             Err(store::Error::NotFound) => {
-                self.ready.push_back(frame::deleted(&self.session));
+                let now = self.app.store.clock().now();
+                self.ready.push_back(frame::deleted(now));
                 self.ended = true;
             }
             // The rows are still there when the database is back.
@@ -248,32 +258,35 @@ impl Following {
     }
 
     async fn read(&mut self) -> store::Result<()> {
-        let end = self.app.store.end_of_log(&self.session).await?;
-        // First, so that a message is shown waiting before it is shown taken.
-        if end.last_position > self.last_position {
-            let waiting = self.app.store.waiting_after(&self.session, self.last_position).await?;
-            for (position, event) in &waiting {
-                self.ready.push_back(frame::event(event));
-                self.last_position = *position;
-            }
-            if waiting.is_empty() {
-                // Taken already: the log has them.
-                self.last_position = end.last_position;
-            }
+        let (app, session) = (self.app.clone(), self.session.clone());
+        let store = &app.store;
+        let mut end = store.end_of_log(&session).await?;
+        let last_position = end.last_position;
+        let (mut waiting, mut events) = (Vec::new(), Vec::new());
+        if last_position > self.inbox.shown() {
+            waiting = store.waiting_after(&session, self.inbox.shown()).await?;
+            // What was taken before the look at what waits is in the log up to here.
+            end = store.end_of_log(&session).await?;
         }
         if end.last_seq > self.last_seq {
-            let store = &self.app.store;
-            let events = store.events_after(&self.session, self.last_seq, EVENTS_MAX).await?;
-            for event in &events {
-                self.deltas.finished(&event.id);
-                self.ready.push_back(frame::event(event));
-                self.last_seq = event.seq.unwrap_or(self.last_seq);
-            }
-            if !events.is_empty() && self.last_seq < end.last_seq {
-                self.look_at = self.app.store.clock().monotonic();
-            }
+            events = store.events_after(&session, self.last_seq, EVENTS_MAX).await?;
         }
-        if self.last_position < end.last_position {
+        let read_to = events.last().and_then(|event| event.seq).unwrap_or(self.last_seq);
+        let is_whole = read_to >= end.last_seq;
+        self.ready.extend(self.inbox.arrived(&waiting, &events, is_whole));
+        if is_whole && waiting.is_empty() {
+            self.inbox.skip_to(last_position);
+        }
+        for event in &events {
+            self.deltas.shown(event);
+            self.ready.push_back(frame::event(event));
+        }
+        self.last_seq = read_to;
+        if end.terminated && is_whole {
+            self.ended = true;
+        }
+        let more = !is_whole && !events.is_empty() || self.inbox.shown() < last_position;
+        if more {
             self.look_at = self.app.store.clock().monotonic();
         }
         Ok(())

@@ -41,6 +41,25 @@ fn write(directory: &Path, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+#[test]
+fn few_open_files_are_warned_about() {
+    let binary = command().get_program().to_owned();
+    let script = "ulimit -n 1024; exec \"$0\" check --json --listen 127.0.0.1:0 --data-dir \"$1\"";
+    let data = tempfile::tempdir().unwrap();
+    let mut shell = std::process::Command::new("sh");
+    let shell = shell.args(["-c", script]).arg(binary).arg(data.path()).env_remove("HOME");
+    let said = String::from_utf8(shell.output().unwrap().stdout).unwrap();
+    let report: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
+    let findings = report["findings"].as_array().unwrap();
+    let files = findings.iter().find(|it| it["what"] == "open files").unwrap();
+    assert_eq!(files["ok"], true, "a warning is no failure: {files}");
+    let message = files["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("1024 at most\nwarning: ") && message.contains("LimitNOFILE"),
+        "{message}"
+    );
+}
+
 #[tokio::test]
 async fn everything_that_is_wrong_beside_a_database_is_named_at_once() {
     let directory = tempfile::tempdir().unwrap();
@@ -63,6 +82,9 @@ async fn everything_that_is_wrong_beside_a_database_is_named_at_once() {
         model = "claude-opus-4-5"
         [agents.max]
         model = "openai/gpt-6.1-sol"
+        [environments.gone]
+        type = "local"
+        project = "/nowhere/either"
         [webhooks.projectless]
         project = "/nowhere/at/all"
         [webhooks.agentless]
@@ -78,6 +100,7 @@ async fn everything_that_is_wrong_beside_a_database_is_named_at_once() {
     assert!(!good);
     let keys = ["limits.body_bytes_max", "limits.free_disk", "wroker", "webhooks.strange.preset"];
     wrong(&found, "configuration", &keys);
+    wrong(&found, "environments", &["`gone`: its project `/nowhere/either` is not a directory"]);
     wrong(&found, "address", &[&listen]);
     wrong(&found, "vault key", &["does not open this database's secrets"]);
     let named = ["`lucy`", "`ANTHROPIC_API_KEY`", "`max`", "`OPENAI_API_KEY`"];

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::support::process::{Process, run, until};
+use crate::support::process::{Process, command, run, until};
 
 const KEY: &str = "box-key-0123456789abcdef";
 
@@ -228,6 +228,25 @@ async fn the_demo_ends_with_every_transcript_complete() {
     assert!(out.contains("duplicate") && out.matches("Rehearsal: no AI").count() == 3, "{out}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_demo_of_work_a_failing_test_is_mended() {
+    let words = ["demo", "--agent-work", "--once", "--listen", "127.0.0.1:0"];
+    let demo = tokio::task::spawn_blocking(move || run(&words));
+    let (code, out, error) =
+        tokio::time::timeout(Duration::from_secs(60), demo).await.unwrap().unwrap();
+    assert_eq!(code, 0, "{out}\n{error}");
+    let at = |text: &str| out.find(text).unwrap_or_else(|| panic!("no `{text}` in {out}"));
+    // The transcript tells the bytes of what a command said.
+    let failed = "total.sh 2 3 5: expected 10, got -10\n[exit status 1]".len();
+    let passed = "all tests passed".len();
+    let said = |n_bytes: usize| format!("bash sh test.sh → {n_bytes} B");
+    assert!(at(&said(failed)) < at(&said(passed)), "{out}");
+    assert!(
+        at("- for line in \"$@\"; do sum=$((sum - line))") < at("sum=$((sum + line))"),
+        "{out}"
+    );
+}
+
 #[tokio::test]
 async fn only_the_newest_refusals_are_kept() {
     let directory = tempfile::tempdir().unwrap();
@@ -333,4 +352,35 @@ async fn a_storm_of_alerts_is_a_handful_of_turns_whatever_happens_to_the_server(
     assert_eq!(n("user.message"), 500);
     let turns = n("session.status_idle");
     assert!((1..=6).contains(&turns), "{turns} turns");
+}
+
+/// A child that is killed with the test.
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn it_has_all_the_open_files_that_it_may_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = "ulimit -Sn 256; exec \"$0\" serve --listen 127.0.0.1:0 --data-dir \"$1\"";
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", script]).arg(command().get_program()).arg(directory.path().join("data"));
+    let log = directory.path().join("log");
+    let server = Child(shell.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap());
+    let said = until("it is there", async || {
+        let said = std::fs::read_to_string(&log).unwrap();
+        said.contains("bellpull is listening").then_some(said)
+    })
+    .await;
+    assert!(said.contains("the limit of open files was raised"), "{said}");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.0.id())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let columns: Vec<&str> = files.split_whitespace().collect();
+    assert_eq!(columns[3], columns[4], "{files}");
+    assert_ne!(columns[3], "256", "{files}");
 }

@@ -33,10 +33,13 @@ const MODULES: &[(&str, Allowed)] = &[
     ("agent", Allowed::Base(&[])),
     ("model", Allowed::Base(&[])),
     ("tool", Allowed::Base(&[])),
-    ("runtime", Allowed::Base(&["agent", "model", "tool", "store", "vault", "signal", "preview"])),
+    (
+        "runtime",
+        Allowed::Base(&["agent", "model", "tool", "store", "vault", "signal", "preview", "fetch"]),
+    ),
     ("worker", Allowed::Base(&["runtime", "store", "signal", "vault"])),
     ("schedule", Allowed::Base(&["runtime", "store", "signal", "vault"])),
-    ("outbox", Allowed::Base(&["runtime", "store", "signal", "vault"])),
+    ("outbox", Allowed::Base(&["runtime", "store", "signal", "vault", "fetch"])),
     (
         "web",
         Allowed::Base(&[
@@ -47,6 +50,7 @@ const MODULES: &[(&str, Allowed)] = &[
             "preview",
             "metrics",
             "schedule::cron",
+            "schedule::words",
         ]),
     ),
     ("cli", Allowed::Base(&[])),
@@ -64,10 +68,20 @@ enum Allowed {
 }
 
 /// Longer functions than [`FUNCTION_LINES_MAX`]: `path: function`, and why it is one function.
-const LONG_FUNCTIONS: &[(&str, &str)] = &[(
-    "tests/it/store/differential.rs: run",
-    "one flat match with an arm for each operation; splitting it would scatter the list",
-)];
+const LONG_FUNCTIONS: &[(&str, &str)] = &[
+    (
+        "tests/it/store/differential.rs: run",
+        "one flat match with an arm for each operation; splitting it would scatter the list",
+    ),
+    (
+        "src/agent/transcript.rs: apply",
+        "one flat match with an arm for each kind of event; splitting it would scatter the fold",
+    ),
+    (
+        "src/config/tests.rs: every_key_of_every_section_has_a_variable",
+        "one table with a line for each variable; splitting it would scatter the list",
+    ),
+];
 
 const FUNCTION_LINES_MAX: usize = 90;
 const FILE_LINES_MAX: usize = 700;

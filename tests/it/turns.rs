@@ -32,7 +32,10 @@ use bellpull::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::process::until;
+use crate::support::{
+    model_server::{ModelServer, Reply},
+    process::until,
+};
 
 const LEASE: Duration = Duration::from_secs(3600);
 const AT_ONCE: Duration = Duration::ZERO;
@@ -58,23 +61,45 @@ impl World {
     }
 
     async fn at(clock: Clock) -> World {
+        World::with(clock, "rehearsal", model::Options::default()).await
+    }
+
+    /// Whose agent asks this server.
+    async fn asking(models: &ModelServer) -> World {
+        let options = model::Options {
+            anthropic_api_key: Some("sk-scripted".into()),
+            anthropic_base_url: Some(models.url.clone()),
+            ..model::Options::default()
+        };
+        World::with(Clock::system(), "claude-scripted", options).await
+    }
+
+    /// One reader: what is read follows the order in which it was asked.
+    async fn with(clock: Clock, model: &str, options: model::Options) -> World {
         let directory = tempfile::tempdir().unwrap();
         let location = Location::Sqlite(directory.path().join("bellpull.db"));
-        let store = Store::open(&location, &store::Options::default(), clock).await.unwrap();
+        let one = store::Options { readers: 1, ..store::Options::default() };
+        let store = Store::open(&location, &one, clock).await.unwrap();
         let at = store.clock().now();
         let (agent, environment) = (AgentId::new(at), EnvironmentId::new(at));
-        let spec = AgentSpec::new("concierge", "rehearsal");
+        let spec = AgentSpec::new("concierge", model);
         let own = Source::of_agent(&agent, ManagedBy::Api, None, at);
         store.create_agent(agent.clone(), spec, ManagedBy::Api, own, change()).await.unwrap();
         store.create_environment(new_environment(&environment, at), change()).await.unwrap();
         let source = store.put_source(new_source(at), change()).await.unwrap().id;
         let (signals, _told) = Signals::new();
+        let models = Models::new(options, Clock::system());
         let options = runtime::Options {
             workspaces: directory.path().join("workspaces"),
             resumes_max: 3,
             limits: agent::Limits::default(),
+            approval_seconds_max: 3600,
+            tools: bellpull::tool::Options::default(),
+            projects: Default::default(),
+            pages: Default::default(),
+            budgets: Default::default(),
+            outputs: Default::default(),
         };
-        let models = Models::new(model::Options::default(), Clock::system());
         let runtime =
             Runtime::new(store.clone(), signals.clone(), Previews::default(), models, options);
         World { directory, store, signals, runtime, agent, environment, source }
@@ -375,7 +400,7 @@ async fn a_turn_that_is_given_up_leaves_no_call_without_a_result() {
         name: "delivery".to_owned(),
         input: serde_json::json!({}),
         evaluated_permission: "allow".to_owned(),
-        evaluation: serde_json::json!({}),
+        evaluation: None,
     });
     let id = call.id.clone();
     world.cut_off_after(vec![call]).await;
@@ -388,12 +413,12 @@ async fn a_turn_that_is_given_up_leaves_no_call_without_a_result() {
     assert_eq!(types[types.len() - 3..], ends);
     let log = world.log(&session).await;
     let result = log.iter().find_map(|event| match &event.body {
-        EventBody::AgentToolResult { tool_use_id, content, is_error } => {
+        EventBody::AgentToolResult { tool_use_id, content, is_error, .. } => {
             Some((tool_use_id, content, *is_error))
         }
         _ => None,
     });
-    let content = vec![Block::text(agent::INTERRUPTED)];
+    let content = vec![Block::text(agent::NOT_RUN)];
     assert_eq!(result, Some((&id, &content, true)));
 }
 
@@ -495,6 +520,40 @@ async fn a_message_that_supersedes_ends_the_turn_and_begins_the_next() {
     world.work().await;
     let delivery = world.store.delivery(&newer.delivery_id).await.unwrap();
     assert_eq!(delivery.outcome, Some(Outcome::Succeeded));
+}
+
+#[tokio::test]
+async fn a_turn_that_is_over_ends_as_it_went_whatever_came_meanwhile() {
+    let refused = Reply::status(400, "invalid_request_error", "no such thing");
+    for (reply, outcome) in
+        [(Reply::text(&["Done."]), Outcome::Succeeded), (refused, Outcome::Failed)]
+    {
+        let (gate, reply) = reply.held();
+        let models = ModelServer::start([reply, Reply::text(&["Next."])]).await;
+        let world = World::asking(&models).await;
+        let first = world.deliver("first", "first", world.fresh()).await;
+        let session = first.session_id.unwrap();
+        let claimed = world.claim(LEASE).await;
+        let cancel = CancellationToken::new();
+        let newer = async {
+            let asked = async || (models.requests().len() == 1).then_some(());
+            until("the model is asked", asked).await;
+            // Behind the look with which the turn began to listen, as there is one reader. No bell
+            // rings for what comes now: the turn hears of it as it writes its end down.
+            world.store.urgency(&session).await.unwrap();
+            let there = RouteTarget::Session(session.clone());
+            let newer = world.deliver_at(when_busy(WhenBusy::Supersede), "newer", "n", there).await;
+            gate.open();
+            newer
+        };
+        let (driven, newer) = tokio::join!(world.runtime.drive(&claimed.lease, &cancel), newer);
+        driven.unwrap();
+        let became =
+            async |delivery: &DeliveryId| world.store.delivery(delivery).await.unwrap().outcome;
+        assert_eq!(became(&first.delivery_id).await, Some(outcome));
+        world.work().await;
+        assert_eq!(became(&newer.delivery_id).await, Some(Outcome::Succeeded));
+    }
 }
 
 #[tokio::test]

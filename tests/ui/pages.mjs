@@ -127,8 +127,7 @@ await story('a delivery appears by itself and leads to its session', async () =>
   await dialog.getByRole('button', { name: 'Close' }).click();
   await dialog.waitFor({ state: 'hidden' });
   assert.ok(!(await page.content()).includes(token), 'and gone with the dialog');
-  await page.locator('.bells').getByText('just now').waitFor();
-  await page.getByRole('row', { name: /default/ }).getByRole('link').first().click();
+  await page.getByRole('row', { name: /default/ }).getByRole('cell').nth(3).getByRole('link').click();
   await page.waitForURL(`**/sessions/${session}`);
   await page.getByText('Rehearsal: no AI was involved').waitFor();
   assert.equal(await page.locator('pre.data').first().textContent().then((it) => it.includes('<script>')), true);
@@ -255,6 +254,7 @@ await story('a key that may only read sees no way to change anything', async () 
   await looker.getByLabel('API key').fill(key);
   await looker.keyboard.press('Enter');
   await looker.getByText('read only').waitFor();
+  await looker.goto(`${world.base}/agents`);
   await looker.getByRole('button', { name: 'Webhook of default' }).click();
   await looker.getByRole('dialog').getByText('version 2').waitFor();
   assert.equal(await looker.getByRole('button', { name: /Generate|Store/ }).count(), 0);
@@ -298,6 +298,7 @@ await story('many bells, long names, and things that go wrong', async () => {
   for (const n of [0, 1, 1, 'many']) {
     await world.api('/v1/sources/code/test', { body: { n, words: 'x'.repeat(2000) } });
   }
+  await page.goto(world.base);
   await page.getByRole('link', { name: /^code/ }).click();
   await page.waitForURL('**/sources/code');
   await page.getByText('possible replay').waitFor();
@@ -309,6 +310,7 @@ await story('many bells, long names, and things that go wrong', async () => {
   await page.getByLabel('API key').fill(key.key);
   await page.keyboard.press('Enter');
   await page.getByText('rather long name').waitFor();
+  await page.goto(`${world.base}/agents`);
   await inspect(page, 'agents-long-key', 2);
 });
 

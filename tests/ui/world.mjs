@@ -14,8 +14,10 @@ export const KEY = 'the-master-key-of-the-browser-tests';
 export const SOON = 15_000;
 
 export class World {
-  static async open() {
+  // With further settings of the server, if any.
+  static async open(env = {}) {
     const world = new World();
+    world.env = env;
     world.place = fs.mkdtempSync(path.join(os.tmpdir(), 'bellpull-ui-'));
     world.shots = process.env.BELLPULL_TEST_ARTIFACTS ?? path.join(world.place, 'shots');
     fs.mkdirSync(world.shots, { recursive: true });
@@ -42,7 +44,7 @@ export class World {
     this.server = spawn(
       process.env.BELLPULL_TEST_BINARY,
       ['serve', '--data-dir', data, '--listen', '127.0.0.1:0'],
-      { env: { PATH: process.env.PATH, HOME: this.place, BELLPULL_MASTER_KEY: KEY, BELLPULL_LIMITS__FREE_DISK_BYTES_MIN: '1048576' }, stdio: ['ignore', 'ignore', 'pipe'] },
+      { env: { PATH: process.env.PATH, HOME: this.place, BELLPULL_MASTER_KEY: KEY, BELLPULL_LIMITS__FREE_DISK_BYTES_MIN: '1048576', ...this.env }, stdio: ['ignore', 'ignore', 'pipe'] },
     );
     this.server.stderr.setEncoding('utf8').on('data', (text) => { this.log += text; });
     const address = await until('the server listens', () => {

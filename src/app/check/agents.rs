@@ -1,12 +1,17 @@
-//! Agents and sources as a server would have them after its start: what the file declares, and what
+//! Environments, agents and sources as a server would have them after its start: what the file declares, and what
 //! the database has beside it.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use crate::{
     config::{DeclaredSource, Inspected},
-    domain::{ManagedBy, agent::DEFAULT_NAME, source::SourceKind},
-    ingest::{self, Entry, Keys, Registry, Snapshot},
+    domain::{
+        ManagedBy,
+        agent::DEFAULT_NAME,
+        environment::{EnvironmentConfig, Workspace},
+        source::SourceKind,
+    },
+    ingest::{self, Entry, Keys, Registry, Snapshot, project_is_allowed},
     store::Store,
     vault::Vault,
 };
@@ -71,6 +76,33 @@ pub(super) fn look_at_models(
         })
     });
     Some(all(missing, || format!("those of {} agents are set up", agents.len())))
+}
+
+/// Declared environments whose project cannot be worked in. `None` where the file declares none.
+pub(super) fn look_at_environments(inspected: &Inspected) -> Option<Result<String, String>> {
+    let loaded = &inspected.loaded;
+    let declared = &loaded.declared.environments;
+    if declared.is_empty() {
+        return None;
+    }
+    let roots = &loaded.config.projects.roots;
+    let problems = declared.iter().filter_map(|environment| {
+        let EnvironmentConfig::Local { project, workspace, .. } = &environment.config else {
+            return None;
+        };
+        let path = Path::new(project);
+        let why = if !path.is_dir() {
+            "is not a directory"
+        } else if inspected.is_certain("projects.roots") && !project_is_allowed(project, roots) {
+            "lies under none of `projects.roots`"
+        } else if *workspace == Workspace::Worktree && !path.join(".git/objects").is_dir() {
+            "is not the top of a git repository, which `worktree` needs"
+        } else {
+            return None;
+        };
+        Some(format!("`{}`: its project `{project}` {why}", environment.name))
+    });
+    Some(all(problems, || format!("{} declared, all in order", declared.len())))
 }
 
 /// Sources that would hold what comes in, or let nobody in. `None` where no source can be known.

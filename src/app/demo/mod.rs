@@ -2,7 +2,10 @@
 //!
 //! Everything goes through the front door over HTTP: three sources with tokens of their own, four
 //! requests of which one is a repetition, and the transcripts as they are written. Nothing is faked
-//! but the senders; the model is the built-in rehearsal, which says that it is no AI.
+//! but the senders; the model is the built-in rehearsal, which says that it is no AI. `--agent-work` is
+//! another show: [`work`].
+
+mod work;
 
 use std::{collections::BTreeMap, io::Write, path::Path, time::Duration};
 
@@ -14,8 +17,8 @@ use super::{Server, http, log};
 use crate::{
     cli,
     clock::Clock,
-    config::{self, Config, DeclaredSource, Flags},
-    domain::{source::SourceDefinition, verifier::Verifier},
+    config::{self, Config, DeclaredSource, FileText, Flags, Loaded},
+    domain::{budget::Budgets, source::SourceDefinition, verifier::Verifier},
     vault,
 };
 
@@ -24,13 +27,18 @@ pub struct DemoArgs {
     /// End when every transcript is complete, instead of staying up
     #[arg(long)]
     pub once: bool,
+    /// Let an agent mend a failing test when a CI webhook arrives, in a sandbox; with the key of a model
+    /// in the environment that model does it, without one a script plays it
+    #[arg(long)]
+    pub agent_work: bool,
     /// Address and port to listen on; another port is taken when this one is in use
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4100")]
     pub listen: String,
 }
 
-/// How long the whole show may take before it is called a failure.
+/// How long the whole show may take before it is called a failure, and where a real model plays in it.
 const SHOW_MAX: Duration = Duration::from_secs(60);
+const WORK_MAX: Duration = Duration::from_secs(300);
 
 /// One sender's request.
 struct Ring {
@@ -69,10 +77,14 @@ const RINGS: [Ring; 4] = [
 
 pub async fn demo(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let directory = tempfile::tempdir().context("make a temporary directory")?;
+    if args.agent_work {
+        return show_work(args, directory.path(), out).await;
+    }
     let tokens: BTreeMap<&str, SecretString> = ["github", "stripe", "alertmanager"]
         .map(|source| (source, vault::generate_token("whk_")))
         .into();
-    let server = start(args, directory.path(), &tokens).await?;
+    let loaded = load(args, directory.path(), &BTreeMap::new(), None).await?;
+    let server = start(loaded, &tokens).await?;
     let url = server.url();
     writeln!(out, "Bellpull is up at {url} with a temporary data directory.")?;
     writeln!(out, "Model: `rehearsal`, built in, offline, no AI. Three sources ring:\n")?;
@@ -89,32 +101,59 @@ pub async fn demo(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     result
 }
 
-async fn start(
+async fn show_work(args: &DemoArgs, directory: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+    let environment = config::environment();
+    let stage = work::Stage::open(args, directory, &environment, out).await?;
+    let result = match tokio::time::timeout(WORK_MAX, stage.show(directory, out)).await {
+        Ok(result) => result,
+        Err(_) => Err(anyhow::anyhow!("the work was not done after {WORK_MAX:?}")),
+    };
+    if result.is_ok() && !args.once {
+        look(&stage.server, directory, out)?;
+        tokio::signal::ctrl_c().await.context("wait for Ctrl-C")?;
+    }
+    stage.server.stop().await;
+    result
+}
+
+/// A configuration for a temporary server: of a file that is made up, if any, and of what is given.
+async fn load(
     args: &DemoArgs,
     directory: &Path,
-    tokens: &BTreeMap<&str, SecretString>,
-) -> anyhow::Result<Server> {
+    environment: &BTreeMap<String, String>,
+    file: Option<&FileText>,
+) -> anyhow::Result<Loaded> {
     let listen = match tokio::net::TcpListener::bind(&args.listen).await {
         Ok(_) => args.listen.clone(),
         Err(_) => "127.0.0.1:0".to_owned(),
     };
     let flags =
         Flags { data_dir: Some(directory.join("data")), listen: Some(listen), ..Flags::default() };
-    // Nothing of this machine's own configuration: a demo never touches real data or real money.
-    let loaded = Config::load(None, &BTreeMap::new(), &flags, &|_| {
+    // Nothing of this machine's own configuration: a demo never touches real data.
+    let loaded = Config::load(file, environment, &flags, &|_| {
         Err(std::io::Error::other("a demo reads no files"))
     });
     let mut loaded = loaded.map_err(|problems| anyhow::anyhow!("{problems}"))?;
     // A demo must run on a small disk too; what it stores is a few kilobytes.
     loaded.config.limits.free_disk_bytes_min = 0;
     loaded.config.log.filter = "warn".to_owned();
+    Ok(loaded)
+}
+
+async fn start(
+    mut loaded: Loaded,
+    tokens: &BTreeMap<&str, SecretString>,
+) -> anyhow::Result<Server> {
     log::start(&loaded.config.log);
     loaded.declared.sources = tokens
         .iter()
         .map(|(name, token)| {
             let mut definition = SourceDefinition::new(&Verifier::Bearer {});
             definition.secret_key = Some(crate::domain::secret::source_key(name));
-            DeclaredSource { name: (*name).to_owned(), definition, secret: Some(token.clone()) }
+            let secret = Some(token.clone());
+            let name = (*name).to_owned();
+            let (environment, callback, budgets) = (None, None, Budgets::default());
+            DeclaredSource { name, definition, environment, secret, callback, budgets }
         })
         .collect();
     Server::start(loaded, Clock::system()).await
@@ -205,11 +244,17 @@ fn invite(
 ) -> anyhow::Result<()> {
     let url = server.url();
     let token = tokens.get("stripe").context("every source has a token")?;
-    writeln!(out, "\nIt stays up until Ctrl-C. Ring it yourself:\n")?;
+    writeln!(out, "\nRing it yourself:\n")?;
     writeln!(out, "  curl {url}/api/webhook/stripe \\")?;
     writeln!(out, "    -H 'Authorization: Bearer {}' \\", token.expose_secret())?;
     writeln!(out, "    -d '{{\"type\":\"payout.paid\",\"amount\":1200}}'\n")?;
-    let data = directory.join("data");
+    look(server, directory, out)
+}
+
+/// Where it can be looked at.
+fn look(server: &Server, directory: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+    let (url, data) = (server.url(), directory.join("data"));
+    writeln!(out, "It stays up until Ctrl-C.")?;
     writeln!(out, "Look at it in the browser: {url}/")?;
     writeln!(out, "  sign in with the key in {}", data.join("admin.key").display())?;
     writeln!(out, "or in another terminal:")?;

@@ -236,3 +236,16 @@ fn what_went_wrong_shows() {
               [redacted]
         "#]]);
 }
+
+#[test]
+fn hosts_that_were_refused_are_counted() {
+    let mut went = result("a", "no", false);
+    let host =
+        |host: &str, decision: &str| json!({"host": host, "port": 443, "decision": decision});
+    went["egress"] = json!([host("a.example", "refused"), host("b.example", "allowed")]);
+    let events = [call("a", "bash", &json!({"command": "curl"})), went];
+    Page::new(false).events(&events).check(&expect![[r#"
+            2026-11-21 UTC
+            20:12:00 tool     bash curl → 2 B, one host refused
+        "#]]);
+}

@@ -1,8 +1,9 @@
-//! What the file declares: sources, their secrets, agents.
+//! What the file declares: sources, their secrets, agents, environments.
 
 use super::*;
 use crate::{
     domain::{
+        environment::EnvironmentConfig,
         source::{OnRedelivery, Target},
         turn::TurnLimits,
         verifier::Verifier,
@@ -205,7 +206,7 @@ fn what_a_source_says_is_checked() {
         expect![[r#"
             the configuration has 17 problems
             webhooks.a.secret: must be a text, { file = "…" } or { env = "…" }
-            webhooks.a.secret_key: must be 1 to 128 letters, digits, `_`, `-` or `.`
+            webhooks.a.secret_key: must be 1 to 128 letters, digits, `_`, `-` or `.`, and not dots alone
             webhooks.a.agent: must be a text
             webhooks.a.environment_id: must be the id of an environment (`env_…`)
             webhooks.a.project: must not be empty
@@ -415,6 +416,91 @@ fn agents_are_read_by_the_rules_of_the_api() {
             agents."".name: must have 1 to 256 characters
             agents.lucy.modle: unknown key
               hint: did you mean `model`?"#]],
+    );
+}
+
+#[test]
+fn environments_are_read_by_the_rules_of_the_api_and_sources_name_them() {
+    let loaded = load_toml(
+        r#"
+        [environments.shop]
+        type = "local"
+        project = "/srv/shop"
+        workspace = "worktree"
+        networking = { type = "limited", allowed_hosts = ["a.example"] }
+        setup = ["make deps"]
+        variables = { CI = "1", TOKEN = { secret = "NPM_TOKEN" } }
+        metadata = { team = "shop" }
+        [environments."The fresh one"]
+        type = "cloud"
+        [webhooks.a]
+        preset = "bearer"
+        environment = "shop"
+        "#,
+    );
+    let [shop, fresh] = &loaded.declared.environments[..] else { panic!("{loaded:?}") };
+    let wanted = serde_json::json!({"type": "local", "project": "/srv/shop",
+        "workspace": "worktree",
+        "networking": {"type": "limited", "allowed_hosts": ["a.example"]},
+        "setup": ["make deps"], "variables": {"CI": "1", "TOKEN": {"secret": "NPM_TOKEN"}}});
+    assert_eq!(shop.config, EnvironmentConfig::parse(&wanted).unwrap());
+    assert_eq!((shop.name.as_str(), shop.metadata["team"].as_str()), ("shop", "shop"));
+    assert_eq!(fresh.config, EnvironmentConfig::cloud());
+    assert_eq!(loaded.declared.sources[0].environment.as_deref(), Some("shop"));
+
+    check(
+        &toml(
+            r#"
+            [environments.shop]
+            type = "local"
+            workspace = "shard"
+            networking = { type = "limited", allowed_hosts = ["http://a"] }
+            packages = { npm = ["x"] }
+            setup = "make"
+            variables = { PATH = "/bin" }
+            metadata = { team = 5 }
+            projekt = "/srv/shop"
+            [environments.other]
+            type = "remote"
+            [environments.typeless]
+            project = "/srv/shop"
+            [environments.theirs]
+            type = "self_hosted"
+            setup = ["make"]
+            [environments.env_1]
+            type = "cloud"
+            packages = { npm = ["x"], brew = [] }
+            [webhooks.a]
+            preset = "bearer"
+            environment = "shopp"
+            [webhooks.b]
+            preset = "bearer"
+            environment = "shop"
+            project = "/srv/shop"
+            "#,
+            &[],
+        ),
+        expect![[r#"
+            the configuration has 15 problems
+            webhooks.a.environment: the file declares no environment `shopp`
+              hint: did you mean `shop`?
+            webhooks.b.environment: is given beside `project`: keep one of them
+            environments.shop.metadata.team: must be a text
+            environments.shop.project: is required and must be an absolute path
+            environments.shop.networking.allowed_hosts: `http://a` is no name of a host
+            environments.shop.packages: is not a field of it
+            environments.shop.setup: must be a list of commands
+            environments.shop.variables.PATH: is no name of a variable that may be set: letters, digits and `_`, and none that the sandbox sets itself
+            environments.shop.workspace: must be `shared`, `worktree` or `copy`
+            environments.other.type: must be `local`, `cloud` or `self_hosted`
+            environments.typeless.type: is required
+              hint: `local` for a project, `cloud` for a fresh workspace
+            environments.theirs.setup: is nothing that a `self_hosted` environment has: it is the client's
+            environments.env_1: the name reads like the id of an environment
+              hint: names do not begin with `env_`
+            environments.env_1.packages.brew: is not a field of it
+            environments.shop.projekt: unknown key
+              hint: did you mean `project`?"#]],
     );
 }
 

@@ -4,14 +4,15 @@
 //! that failed to run again; that second message names the first one's delivery and is marked.
 
 use super::{
-    Accepted, Dispatch, MessageBody, NewDelivery, One, Refused, Route, Verdict, inbox_row, join,
+    Accepted, Dispatch, MessageBody, NewDelivery, One, Refused, Route, Sessions, Verdict,
+    inbox_row, join,
 };
 use crate::{
     clock::Timestamp,
     domain::event::EventBody,
     id::{DeliveryId, Id, SessionId},
     store::{
-        Body, Result, Store, chunks,
+        Body, Error, Result, Store, chunks,
         driver::{Tx, Value, params},
         queue,
     },
@@ -22,13 +23,15 @@ use crate::{
 pub(super) fn repeat(
     tx: &mut Tx<'_>,
     delivery: &NewDelivery,
+    sessions: &Sessions<'_>,
     now: Timestamp,
     inbox: &mut Vec<Vec<Value<'_>>>,
 ) -> Result<One> {
     let rerun = match &delivery.route {
-        Route::To(dispatch) if delivery.rerun_failed => {
-            failed_session(tx, delivery)?.map(|session| (dispatch, session))
-        }
+        // One that failed only since this began is not failed for this request.
+        Route::To(dispatch) if delivery.rerun_failed => failed_session(tx, delivery)?
+            .filter(|session| sessions.is_locked(session))
+            .map(|session| (dispatch, session)),
         Route::To(_) | Route::Held { .. } | Route::Filtered { .. } => None,
     };
     let position = match &rerun {
@@ -78,6 +81,11 @@ fn rerun_message(
     let mut dispatch = dispatch.clone();
     let (text, n_chunks) = match std::mem::replace(&mut dispatch.message, MessageBody::Chunks(0)) {
         MessageBody::Inline(text) => (text, 0),
+        // The payload of this request, which need not be the one that is stored.
+        MessageBody::Framed(framed) => match &delivery.body {
+            Body::Inline(bytes) => (queue::whole(&framed, bytes)?, 0),
+            Body::Chunks(_) => return Err(Error::Bug("a large payload in a frame")),
+        },
         MessageBody::Chunks(n) => (String::new(), n),
     };
     let mut body = queue::read_body(tx, &dispatch.event_id, text, n_chunks)?;
@@ -96,11 +104,12 @@ fn rerun_message(
     Ok(dispatch)
 }
 
-/// The open session of a delivery that failed before.
+/// The open session of a delivery that failed before. One that was erased stays as it is.
 pub(super) fn failed_session(tx: &mut Tx<'_>, delivery: &NewDelivery) -> Result<Option<SessionId>> {
     let row = tx.first(
         "select s.id from deliveries d join sessions s on s.id = d.session_id \
          where d.source_id = $1 and d.dedupe_key = $2 and d.outcome = 'failed' \
+         and d.erased_at is null \
          and s.archived_at is null and s.status <> 'terminated'",
         &params![&delivery.source_id, &delivery.identity.key],
     )?;

@@ -35,6 +35,9 @@ const INSERT: &str = "insert into bodies_seen (id, source_id, body_hash, seen_at
     on conflict (source_id, body_hash) do update set id = excluded.id, seen_at = excluded.seen_at \
     where bodies_seen.seen_at <= excluded.seen_at - 86400000";
 
+const INSERTED: &str =
+    "select 1 from bodies_seen where id = $1 and source_id = $2 and body_hash = $3";
+
 /// Remembers the bodies of deliveries that are new, and marks those whose body is remembered
 /// already.
 pub(super) fn mark(
@@ -65,7 +68,7 @@ pub(super) fn mark(
         params![&delivery.id, &delivery.source_id, hash, delivery.received_at].into()
     };
     let rows: Vec<Vec<Value>> = firsts.iter().map(row).collect();
-    let is_first = tx.insert_new(INSERT, &rows)?;
+    let is_first = tx.insert_new(INSERT, INSERTED, &rows)?;
     let known = firsts.into_iter().zip(is_first).filter(|(_, is_first)| !is_first);
     suspects.extend(known.map(|(suspect, _)| suspect));
     for (at, check) in suspects {

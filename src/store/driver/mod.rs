@@ -7,6 +7,7 @@
 //!
 //! Invariant: a closure's writes are committed and synced when its result is `Ok`, and none of them
 //! is when it is `Err`, except [`Error::CommitUnknown`](crate::store::Error), which says so.
+//! [`Driver::step`] alone may be synced later.
 
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
@@ -37,6 +38,15 @@ pub enum Location {
 pub(crate) enum Lane {
     Ingest,
     Work,
+}
+
+/// When a commit has to be on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flush {
+    /// Before its answer.
+    Now,
+    /// With the next commit that is.
+    Later,
 }
 
 #[derive(Clone, Debug)]
@@ -82,8 +92,22 @@ impl Driver {
         work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.counted(match self {
-            Driver::Sqlite(sqlite) => sqlite.transaction(lane, work).await,
+            Driver::Sqlite(sqlite) => sqlite.transaction(lane, Flush::Now, work).await,
             Driver::Postgres(postgres) => postgres.transaction(lane, work).await,
+        })
+    }
+
+    /// As [`Driver::transaction`], for a step of the work that does nothing by itself, such as taking
+    /// a lease. On SQLite a machine that loses its power may lose it, and with it the process that
+    /// made the step: whatever comes of it is in a later commit, whose sync is the sync of both. A
+    /// server of PostgreSQL can lose its power while we live on, so there it is synced as all else.
+    pub(crate) async fn step<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.counted(match self {
+            Driver::Sqlite(sqlite) => sqlite.transaction(Lane::Work, Flush::Later, work).await,
+            Driver::Postgres(postgres) => postgres.transaction(Lane::Work, work).await,
         })
     }
 
@@ -140,25 +164,36 @@ impl Tx<'_> {
     }
 
     /// Inserts many rows with a text that has `{rows:…}`, one letter for each column: `t` text,
-    /// `i` bigint, `b` bytes. One statement on PostgreSQL, a loop on SQLite.
+    /// `i` bigint, `b` bytes. One statement on PostgreSQL, one for some of them on SQLite.
     pub(crate) fn insert(&mut self, sql: &str, rows: &[Vec<Value<'_>>]) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
         match self {
-            Tx::Sqlite(tx) => tx.insert(sql, rows).map(drop),
+            Tx::Sqlite(tx) => tx.insert(sql, rows),
             Tx::Postgres(tx) => tx.insert(sql, rows).map(drop),
         }
     }
 
+    /// Whether others write at the same time, so that rows are locked, and in an order.
+    pub(crate) fn has_rivals(&self) -> bool {
+        matches!(self, Tx::Postgres(_))
+    }
+
     /// As [`Tx::insert`], with a text that ends in `on conflict … do nothing` and has `id` as its
-    /// first column. Tells of each row whether it went in.
-    pub(crate) fn insert_new(&mut self, sql: &str, rows: &[Vec<Value<'_>>]) -> Result<Vec<bool>> {
+    /// first column. Tells of each row whether it went in. `look` finds a row that did, by its first
+    /// columns.
+    pub(crate) fn insert_new(
+        &mut self,
+        sql: &str,
+        look: &str,
+        rows: &[Vec<Value<'_>>],
+    ) -> Result<Vec<bool>> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
         match self {
-            Tx::Sqlite(tx) => tx.insert(sql, rows),
+            Tx::Sqlite(tx) => tx.insert_new(sql, look, rows),
             Tx::Postgres(tx) => {
                 let inserted = tx.insert(&format!("{sql} returning id"), rows)?;
                 let ids: Vec<Value> =

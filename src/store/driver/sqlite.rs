@@ -4,7 +4,8 @@
 //! free goes into one `begin immediate … commit`, each operation in a savepoint of its own, and all
 //! are answered after the one sync. A few threads with read-only connections serve reads.
 //!
-//! Invariant: an operation is answered `Ok` only after the commit that holds it. When SQLite ended
+//! Invariant: an operation is answered `Ok` only after the commit that holds it, and after the sync of
+//! that commit unless all of its operations can do without. When SQLite ended
 //! the transaction by itself (disk full, I/O error), every operation of the batch fails.
 
 mod connection;
@@ -22,7 +23,7 @@ pub(crate) use connection::Tx;
 pub use hands::Hands;
 use queue::{Queue, submit};
 
-use super::{Lane, Row, Tx as AnyTx};
+use super::{Flush, Lane, Row, Tx as AnyTx};
 use crate::{
     clock::Clock,
     metrics::Metrics,
@@ -83,15 +84,16 @@ impl Sqlite {
         &self,
         work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        submit(&self.shared.reads, Lane::Ingest, work).await
+        submit(&self.shared.reads, Lane::Ingest, Flush::Later, work).await
     }
 
     pub(crate) async fn transaction<T: Send + 'static>(
         &self,
         lane: Lane,
+        flush: Flush,
         work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        submit(&self.shared.writes, lane, work).await
+        submit(&self.shared.writes, lane, flush, work).await
     }
 
     pub(crate) async fn close(&self) {

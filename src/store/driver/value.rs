@@ -219,20 +219,33 @@ fn placeholder(name: &str, dialect: Dialect) -> String {
     }
 }
 
+/// The text of an insert with `{rows:…}` for so many rows at once: the letters of its columns, once for
+/// each row.
+pub(crate) fn repeated(sql: &str, n: usize) -> String {
+    let Some((before, rest)) = sql.split_once("{rows:") else { return sql.to_owned() };
+    let (types, after) = rest.split_once('}').unwrap_or((rest, ""));
+    format!("{before}{{rows:{}}}{after}", vec![types; n].join(","))
+}
+
 fn rows(types: &str, dialect: Dialect) -> String {
-    let columns = types.chars().enumerate().map(|(index, kind)| {
-        let n = index + 1;
-        match (dialect, kind) {
-            (Dialect::Sqlite, _) => format!("?{n}"),
-            (Dialect::Postgres, 't') => format!("${n}::text[]"),
-            (Dialect::Postgres, 'i') => format!("${n}::bigint[]"),
-            (Dialect::Postgres, _) => format!("${n}::bytea[]"),
-        }
-    });
-    let columns = columns.collect::<Vec<_>>().join(", ");
     match dialect {
-        Dialect::Sqlite => format!("values ({columns})"),
-        Dialect::Postgres => format!("select * from unnest({columns})"),
+        Dialect::Sqlite => {
+            // Numbered by appearance, which is their order.
+            let row = |types: &str| format!("({})", vec!["?"; types.len()].join(", "));
+            let rows: Vec<String> = types.split(',').map(row).collect();
+            format!("values {}", rows.join(", "))
+        }
+        Dialect::Postgres => {
+            let columns = types.chars().enumerate().map(|(index, kind)| {
+                let n = index + 1;
+                match kind {
+                    't' => format!("${n}::text[]"),
+                    'i' => format!("${n}::bigint[]"),
+                    _ => format!("${n}::bytea[]"),
+                }
+            });
+            format!("select * from unnest({})", columns.collect::<Vec<_>>().join(", "))
+        }
     }
 }
 
@@ -245,7 +258,14 @@ mod tests {
         let sql = "insert into t (a, b) {rows:ti} returning a -- $2 {lock}";
         assert_eq!(
             rewrite(sql, Dialect::Sqlite),
-            "insert into t (a, b) values (?1, ?2) returning a -- ?2 "
+            "insert into t (a, b) values (?, ?) returning a -- ?2 "
+        );
+        assert_eq!(
+            rewrite(
+                &repeated("insert into t (a, b) {rows:ti} on conflict do nothing", 3),
+                Dialect::Sqlite
+            ),
+            "insert into t (a, b) values (?, ?), (?, ?), (?, ?) on conflict do nothing"
         );
         assert_eq!(
             rewrite(sql, Dialect::Postgres),

@@ -1,9 +1,10 @@
 //! The claim: which of the due sessions a worker gets.
 //!
 //! They stand in lines: for each agent the sessions that each source made, and one of those whose turn
-//! was begun and waits to go on. Claims go round the agents and then round an agent's lines, those first
-//! that have the fewest at work, so that nobody's backlog keeps the others waiting. A line whose agent or source is full is passed over, at
-//! the same price however long it is; what was begun takes no further room and is never full.
+//! was begun and waits to go on. Claims go round the agents and then round an agent's lines, those
+//! first that have the fewest at work, so that nobody's backlog keeps the others waiting. A line whose
+//! agent or source is full is passed over, at the same price however long it is; what was begun takes
+//! no further room and is never full.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,7 +14,7 @@ use crate::{
     id::{AgentId, Id, SessionId},
     store::{
         Result, Store,
-        driver::{Lane, Row, Tx, Value, params},
+        driver::{Row, Tx, Value, params},
         limits::Rooms,
         occupancy::{self, Wanted},
     },
@@ -31,7 +32,7 @@ impl Store {
         after: Option<AgentId>,
     ) -> Result<Vec<Claimed>> {
         self.driver
-            .transaction(Lane::Work, move |tx| {
+            .step(move |tx| {
                 let now = tx.now()?;
                 let rooms = Rooms::hold(tx, now)?;
                 let agents = by_agent(due_lines(tx, now)?, after.as_ref());
@@ -85,7 +86,8 @@ impl Line {
 }
 
 /// Lines whose first session is due by then: those of one agent together, what was begun before all
-/// else, then those with the fewest at work, and then whose first has waited longest. One look into an index for each, however long it is.
+/// else, then those with the fewest at work, and then whose first has waited longest. One look into an
+/// index for each, however long it is.
 fn due_lines(tx: &mut Tx<'_>, by: Timestamp) -> Result<Vec<Line>> {
     let sql = "with recursive sourced (agent_id, source_id) as ( \
         select a.id, (select min(s.source_id) from sessions s \
@@ -159,6 +161,28 @@ fn go_round<T>(
     Ok(served)
 }
 
+macro_rules! pick {
+    ($which:literal) => {
+        concat!(
+            "with picked as materialized (select id from sessions where agent_id = $1 \
+             and next_at <= $2 and ",
+            $which,
+            " order by next_at limit $3 {lock}) \
+             update sessions set lease_owner = $4, lease_until = $5, next_at = $5, \
+             epoch = epoch + 1 from picked where sessions.id = picked.id \
+             returning sessions.id, sessions.epoch, sessions.turn_id, sessions.parked_at, \
+             (select e.id from environments e \
+             where e.id = sessions.environment_id and exclusive = 1)"
+        )
+    };
+}
+
+const PICK_BEGUN: &str = pick!(
+    "(turn_id is not null or lease_owner is not null) and (lease_until is null or lease_until <= $2)"
+);
+
+const PICK_FRESH: &str = pick!("source_id = $6 and turn_id is null and lease_owner is null");
+
 /// A claim that is being made.
 struct Claim<'a, 't> {
     tx: &'a mut Tx<'t>,
@@ -195,28 +219,13 @@ impl Claim<'_, '_> {
     }
 
     fn pick(&mut self, line: &Line, n: usize) -> Result<usize> {
-        let which = match line.is_begun {
-            true => {
-                "(turn_id is not null or lease_owner is not null) \
-                 and (lease_until is null or lease_until <= $2)"
-            }
-            false => "source_id = $6 and turn_id is null and lease_owner is null",
-        };
-        let sql = format!(
-            "with picked as materialized (select id from sessions where agent_id = $1 \
-             and next_at <= $2 and {which} order by next_at limit $3 {{lock}}) \
-             update sessions set lease_owner = $4, lease_until = $5, next_at = $5, \
-             epoch = epoch + 1 from picked where sessions.id = picked.id \
-             returning sessions.id, sessions.epoch, sessions.turn_id, sessions.parked_at, \
-             (select e.id from environments e \
-             where e.id = sessions.environment_id and exclusive = 1)"
-        );
+        let sql = if line.is_begun { PICK_BEGUN } else { PICK_FRESH };
         let mut values: Vec<Value> =
             params![&line.agent, self.now, n as i64, self.owner, self.until].into();
         if !line.is_begun {
             values.push(line.source.as_str().into());
         }
-        let rows = self.tx.query(&sql, &values)?;
+        let rows = self.tx.query(sql, &values)?;
         let found = rows.len();
         for row in rows {
             let (claimed, wanted) = picked(row, &line.agent, self.owner)?;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What messages that came during a turn ask of it, as `sessions.urgency` says it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
     #[default]
     None = 0,
@@ -23,6 +23,8 @@ pub enum Urgency {
     Steer = 1,
     /// To make way.
     Supersede = 2,
+    /// To stop, because somebody said so.
+    Interrupt = 3,
 }
 
 impl Urgency {
@@ -30,6 +32,7 @@ impl Urgency {
         match stored {
             1 => Urgency::Steer,
             2 => Urgency::Supersede,
+            3 => Urgency::Interrupt,
             _ => Urgency::None,
         }
     }
@@ -57,6 +60,16 @@ impl Store {
                 let messages = take(tx, &held, &turn_id, at, &mut rows)?;
                 write(tx, &held, rows, "running", at)?;
                 Ok(messages)
+            })
+            .await
+    }
+
+    /// Sessions that this owner works on and whose turn shall stop.
+    pub async fn urgent(&self, owner: String) -> Result<Vec<SessionId>> {
+        self.driver
+            .read(move |tx| {
+                let sql = "select id from sessions where lease_owner = $1 and urgency >= 2";
+                tx.query(sql, &params![owner])?.into_iter().map(|mut row| row.id(0)).collect()
             })
             .await
     }

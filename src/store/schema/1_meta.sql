@@ -36,3 +36,6 @@ create table audit (
   target text {c} not null,
   details text {c} not null
 );
+-- What one actor did, and each kind of change, newest first.
+create index audit_by_actor on audit (actor, id);
+create index audit_by_action on audit (action, id);

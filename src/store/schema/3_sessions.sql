@@ -9,6 +9,8 @@ create table sessions (
   environment_id text {c} not null,
   -- Empty for those that no source made: PostgreSQL finds the first of a line by a value, not by null.
   source_id text {c} not null default '',
+  -- The deployment that started it.
+  deployment_id text {c},
   title text {c},
   metadata text {c} not null,
   -- Written out: for an `in` of more than two SQLite makes a table each time a row is written.
@@ -17,6 +19,8 @@ create table sessions (
   created_at bigint not null,
   updated_at bigint not null,
   archived_at bigint,
+  -- Vaults whose credentials it may use, as JSON; null for none.
+  vault_ids text {c},
 
   next_at bigint,
   -- The number of the next event of the log.
@@ -34,8 +38,10 @@ create table sessions (
   -- When messages that wait for quiet are taken at the latest; null while none does.
   ripe_by bigint,
   -- What messages that came during the turn ask of it: 0 nothing, 1 to be taken up before the next
-  -- model request, 2 to make way.
+  -- model request, 2 to make way, 3 to stop.
   urgency bigint not null default 0,
+  -- The event of whoever stops it, until it is in the log.
+  interrupt_id text {c},
 
   input_tokens bigint not null default 0,
   output_tokens bigint not null default 0,
@@ -65,10 +71,14 @@ create index sessions_at_work on sessions (agent_id, next_at)
   where turn_id is not null or lease_owner is not null;
 create index sessions_at_work_by_source on sessions (source_id, agent_id)
   where turn_id is not null or lease_owner is not null;
+-- Turns of one process that shall stop.
+create index sessions_urgent on sessions (lease_owner) where urgency >= 2;
 -- Who is next in an environment.
 create index sessions_parked on sessions (environment_id, parked_at) where parked_at is not null;
 -- The list of an agent's sessions, newest first.
 create index sessions_by_agent on sessions (agent_id, id);
+-- The list of a deployment's sessions, newest first. Deliveries start none of them.
+create index sessions_by_deployment on sessions (deployment_id, id) where deployment_id is not null;
 
 -- One session per value of a source's key template.
 create table session_keys (
@@ -78,7 +88,8 @@ create table session_keys (
   primary key (source_id, key)
 ) {keyed};
 
--- Messages that have arrived and are not taken yet, in commit order.
+-- Messages that have arrived and are not taken yet, in commit order. Not in the tree of its key: with
+-- rows of a payload's size SQLite would have to split a page every few rows.
 create table inbox (
   session_id text {c} not null,
   position bigint not null,
@@ -86,6 +97,10 @@ create table inbox (
   body text {c} not null,
   -- Pieces of a body too large for one row, in `chunks` under the event's id; 0 when inline.
   n_chunks bigint not null default 0,
+  -- The byte of `body` before which the delivery's body goes in, escaped; null when nothing does.
+  payload_at bigint,
+  -- Whether it does so as indented JSON.
+  indented bigint not null default 0 check (indented in (0, 1)),
   private text {c},
   delivery_id text {c},
   received_at bigint not null,

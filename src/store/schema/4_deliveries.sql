@@ -41,8 +41,9 @@ create table deliveries (
 );
 -- The list of a source's deliveries, newest first.
 create index deliveries_by_source on deliveries (source_id, id);
--- The deliveries of a session, for its page and for settling their outcome.
-create index deliveries_by_session on deliveries (session_id, id) where session_id is not null;
+-- The deliveries of a session that a turn has taken, for its page and for settling their outcome. Those
+-- that wait are found by the session's inbox, so that an accept does not write this index.
+create index deliveries_by_session on deliveries (session_id, id) where outcome <> 'pending';
 -- The lists of what needs a person.
 create index deliveries_held on deliveries (id) where status = 'held';
 create index deliveries_failed on deliveries (id) where outcome = 'failed' or outcome = 'in_doubt';

@@ -1,13 +1,10 @@
 //! Agents and their versions. The verbs serve /api/agents too.
 
-use axum::{
-    Json, Router,
-    extract::State,
-    routing::{get, post},
-};
+use axum::{Json, extract::State};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::LIMIT;
+use super::{LIMIT, callbacks};
 use crate::{
     domain::{
         ManagedBy, Problem,
@@ -21,20 +18,51 @@ use crate::{
         auth::Actor,
         error::{Error, Result},
         input::{At, Fields},
-        query::{Query, Range, page},
+        query::{Query, page},
+        routes::{Routes, answers, lists},
     },
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/agents", get(list).post(create))
-        .route("/v1/agents/{id}", get(retrieve).post(update))
-        .route("/v1/agents/{id}/archive", post(archive))
-        .route("/v1/agents/{id}/versions", get(versions))
+pub(super) fn routes() -> Routes {
+    const LIST: &[&str] = &["include_archived", "created_at", "limit", "page"];
+    Routes::of("agents")
+        .get("/v1/agents", list, lists("Agent", LIST, "Lists agents, newest first."))
+        .post(
+            "/v1/agents",
+            create,
+            answers("Agent", "Makes an agent, and the source of its endpoint.")
+                .takes("AgentCreate")
+                .or(&[409]),
+        )
+        .get(
+            "/v1/agents/{id}",
+            retrieve,
+            answers("Agent", "Shows an agent, or one version of it.").query(&["version"]),
+        )
+        .post(
+            "/v1/agents/{id}",
+            update,
+            answers("Agent", "Changes an agent, which makes a new version of it.")
+                .takes("AgentUpdate")
+                .or(&[409]),
+        )
+        .post(
+            "/v1/agents/{id}/archive",
+            archive,
+            answers("Agent", "Archives an agent: it takes no new sessions.").or(&[409]),
+        )
+        .get(
+            "/v1/agents/{id}/versions",
+            versions,
+            lists("Agent", &["limit", "page"], "Lists the versions of an agent, newest first."),
+        )
 }
 
 async fn create(State(app): State<App>, actor: Actor, fields: Fields) -> Result<Json<Value>> {
-    Ok(Json(make(&app, &actor, patch(fields)?, None).await?.to_json()))
+    let (agent, made) = make(&app, &actor, fields, None).await?;
+    let mut shown = agent.to_json();
+    callbacks::show_made(&mut shown, made);
+    Ok(Json(shown))
 }
 
 async fn update(
@@ -43,7 +71,10 @@ async fn update(
     At(id): At<AgentId>,
     fields: Fields,
 ) -> Result<Json<Value>> {
-    Ok(Json(change(&app, &actor, &id, patch(fields)?, None).await?.to_json()))
+    let (agent, made) = change(&app, &actor, &id, fields, None).await?;
+    let mut shown = agent.to_json();
+    callbacks::show_made(&mut shown, made);
+    Ok(Json(shown))
 }
 
 async fn archive(State(app): State<App>, actor: Actor, At(id): At<AgentId>) -> Result<Json<Value>> {
@@ -79,52 +110,64 @@ async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
 pub(in crate::web) async fn select(app: &App, query: &Query) -> Result<crate::store::Page<Agent>> {
     let archived = query.flag("include_archived")?;
     let limit = query.limit(LIMIT.0, LIMIT.1)?;
-    let (first, last): Range = query.range("created_at")?;
-    let mut found = app.store.agents(archived, query.page("agents")?, limit).await?;
-    // A page may come out shorter than its limit, even empty; the next one is there all the same.
-    found.data.retain(|agent| {
-        first.is_none_or(|first| agent.created_at >= first)
-            && last.is_none_or(|last| agent.created_at <= last)
-    });
-    Ok(found)
+    let created = query.range("created_at")?;
+    Ok(app.store.agents(archived, created, query.page("agents")?, limit).await?)
 }
 
 /// What a body says about an agent.
-pub(in crate::web) fn patch(fields: Fields) -> Result<AgentPatch> {
+fn patch(fields: Fields) -> Result<AgentPatch> {
     let parsed = serde_json::from_value(fields.rest());
     parsed.map_err(|error| Error::invalid(format!("the agent is not valid: {error}")))
 }
 
-/// Makes an agent together with the source of its endpoint.
+/// Makes an agent together with the source of its endpoint and its callback. Answers the signing
+/// secret too, if one was made.
 pub(in crate::web) async fn make(
     app: &App,
     actor: &Actor,
-    patch: AgentPatch,
+    mut fields: Fields,
     secret_key: Option<String>,
-) -> Result<Agent> {
+) -> Result<(Agent, Option<SecretString>)> {
+    let at = app.store.clock().now();
+    let id = AgentId::new(at);
+    let wish = callbacks::take(app, &mut fields, None, id.as_str())?;
+    let patch = patch(fields)?;
     if patch.version.is_some() {
         return Err(Problem::new("version", "is given by the server").into());
     }
     let spec = patch.create()?;
-    let at = app.store.clock().now();
-    let id = AgentId::new(at);
     let source = Source::of_agent(&id, ManagedBy::Api, secret_key, at);
     let change = actor.change("agent.create", &id, json!({"name": spec.name}));
     let agent = app.store.create_agent(id, spec, ManagedBy::Api, source, change).await?;
     app.configured().await;
-    Ok(agent)
+    call_back(app, actor, agent, wish).await
+}
+
+/// Gives an agent the callback that somebody wishes for.
+async fn call_back(
+    app: &App,
+    actor: &Actor,
+    agent: Agent,
+    wish: Option<callbacks::Wish>,
+) -> Result<(Agent, Option<SecretString>)> {
+    let Some(wish) = wish else { return Ok((agent, None)) };
+    let made = callbacks::of_agent(app, actor, &agent.id, wish).await?;
+    let agent = app.store.agent(&agent.id, None).await?;
+    Ok((agent, made))
 }
 
 /// Changes an agent, and with it the name of the secret of its endpoint, where one is given: both or
-/// neither.
+/// neither. The callback is a change of its own.
 pub(in crate::web) async fn change(
     app: &App,
     actor: &Actor,
     id: &AgentId,
-    patch: AgentPatch,
+    mut fields: Fields,
     secret_key: Option<Option<String>>,
-) -> Result<Agent> {
-    ours(app, id).await?;
+) -> Result<(Agent, Option<SecretString>)> {
+    let before = ours(app, id).await?.callback.map(|(callback, _)| callback);
+    let wish = callbacks::take(app, &mut fields, before.as_ref(), id.as_str())?;
+    let patch = patch(fields)?;
     let change = actor.change("agent.update", id, json!({}));
     let agent = match secret_key {
         None => app.store.update_agent(id, patch, change).await,
@@ -136,7 +179,7 @@ pub(in crate::web) async fn change(
     };
     let agent = agent.map_err(Error::missing("agent"))?;
     app.configured().await;
-    Ok(agent)
+    call_back(app, actor, agent, wish).await
 }
 
 pub(in crate::web) async fn limit(

@@ -1,10 +1,6 @@
 //! Further API keys. A key is shown when it is made and never again; what is kept is its hash.
 
-use axum::{
-    Json, Router,
-    extract::State,
-    routing::{delete, get, post},
-};
+use axum::{Json, extract::State};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -22,14 +18,20 @@ use crate::{
         error::{Error, Result},
         input::{At, Fields},
         query::whole,
+        routes::{Routes, answers, lists},
     },
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/api_keys", get(list).post(create))
-        .route("/v1/api_keys/{id}", delete(revoke))
-        .route("/v1/api_keys/{id}/revoke", post(revoke))
+pub(super) fn routes() -> Routes {
+    Routes::of("keys")
+        .get("/v1/api_keys", list, lists("ApiKey", &[], "Lists further API keys."))
+        .post(
+            "/v1/api_keys",
+            create,
+            answers("ApiKey", "Makes a key, and shows it once.").takes("ApiKeyCreate").or(&[409]),
+        )
+        .delete("/v1/api_keys/{id}", revoke, answers("ApiKey", "Revokes a key."))
+        .post("/v1/api_keys/{id}/revoke", revoke, answers("ApiKey", "Revokes a key."))
 }
 
 /// Names of actors in the audit log that are not keys.
@@ -37,7 +39,11 @@ const RESERVED: [&str; 5] = [MASTER, "box key", "config file", "first start", "b
 
 const SCOPES_MAX: usize = 100;
 
-async fn create(State(app): State<App>, actor: Actor, mut fields: Fields) -> Result<Json<Value>> {
+pub(in crate::web) async fn create(
+    State(app): State<App>,
+    actor: Actor,
+    mut fields: Fields,
+) -> Result<Json<Value>> {
     let name = fields.required("name", 100)?;
     let scopes = fields.list("scopes")?;
     fields.finish()?;
@@ -85,7 +91,11 @@ async fn list(State(app): State<App>) -> Result<Json<Value>> {
     Ok(whole(app.store.api_keys().await?.iter().map(show).collect()))
 }
 
-async fn revoke(State(app): State<App>, actor: Actor, At(id): At<ApiKeyId>) -> Result<Json<Value>> {
+pub(in crate::web) async fn revoke(
+    State(app): State<App>,
+    actor: Actor,
+    At(id): At<ApiKeyId>,
+) -> Result<Json<Value>> {
     let change = actor.change("api_key.revoke", &id, json!({}));
     let key = app.store.revoke_api_key(&id, change).await.map_err(Error::missing("API key"))?;
     app.configured().await;

@@ -1,6 +1,6 @@
 //! The audit log: who changed what, newest first.
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
 use super::LIMIT;
@@ -10,11 +10,17 @@ use crate::{
         App,
         error::Result,
         query::{Query, page},
+        routes::{Routes, lists},
     },
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/v1/audit", get(list))
+pub(super) fn routes() -> Routes {
+    const LIST: &[&str] = &["limit", "page"];
+    Routes::of("audit").get(
+        "/v1/audit",
+        list,
+        lists("AuditEntry", LIST, "Lists who changed what, newest first."),
+    )
 }
 
 async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {

@@ -5,10 +5,9 @@
 use std::time::Duration;
 
 use axum::{
-    Json, Router,
+    Json,
     extract::State,
     response::{IntoResponse, Response},
-    routing::post,
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -23,12 +22,21 @@ use crate::{
         App,
         error::{Error, Kind, Result},
         input::{At, Fields},
+        routes::{Routes, Success, succeeds},
         stream::server_sent,
     },
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/v1/sources/{id}/backtest", post(backtest))
+pub(super) fn routes() -> Routes {
+    let doc = succeeds(
+        Success::JsonOrEvents("Backtest"),
+        "Tries a changed source on the deliveries that came; nothing is written.",
+    );
+    Routes::of("sources").post(
+        "/v1/sources/{id}/backtest",
+        backtest,
+        doc.optional("BacktestRequest").or(&[409]),
+    )
 }
 
 /// How far a backtest looks back unless it is said.
@@ -45,22 +53,32 @@ async fn backtest(
     At(name): At<String>,
     mut fields: Fields,
 ) -> Result<Response> {
-    let mut source = sources::living(&app, &name).await?;
+    if !fields.flag("stream")? {
+        return Ok(Json(report(&app, &name, fields).await?).into_response());
+    }
+    let (backtest, shown) = begin(&app, &name, fields).await?;
+    Ok(streamed(app, backtest, shown))
+}
+
+/// The report of a source that is changed as a body says, to the end.
+pub(in crate::web) async fn report(app: &App, name: &str, fields: Fields) -> Result<Value> {
+    let (backtest, shown) = begin(app, name, fields).await?;
+    let report = whole(backtest).await.map_err(failed)?;
+    Ok(shown.report(&app.ingest.registry.snapshot(), &report))
+}
+
+async fn begin(app: &App, name: &str, mut fields: Fields) -> Result<(Backtest, Shown)> {
+    let mut source = sources::living(app, name).await?;
     let now = app.store.clock().now();
     let until = fields.time("until")?.unwrap_or(now);
     let since = fields.time("since")?.unwrap_or_else(|| until.minus(SINCE));
     let differences = fields.number("differences", 0..=DIFFERENCES_MAX)?;
-    let wants_stream = fields.flag("stream")?;
     if let Some(changed) = fields.value("source") {
-        let within = |problem: Problem| Problem {
-            field: format!("source.{}", problem.field),
-            message: problem.message,
-        };
         let mut changed = Fields::of(changed, "source")?;
         if changed.take("secret").is_some() {
             return Err(Problem::new("source.secret", "has no part in a backtest").into());
         }
-        source_form::apply(changed, &mut source).map_err(within)?;
+        source_form::apply(changed, &mut source).map_err(|problem| problem.within("source"))?;
     }
     fields.finish()?;
     let trying = Trying {
@@ -72,12 +90,7 @@ async fn backtest(
     let begun = app.ingest.backtest(trying).await.map_err(failed)?;
     let busy = || Error::new(Kind::Overloaded, "another backtest is running on this server");
     let backtest = begun.ok_or_else(busy)?;
-    let shown = Shown { source, since, until };
-    if wants_stream {
-        return Ok(streamed(app, backtest, shown));
-    }
-    let report = whole(backtest).await.map_err(failed)?;
-    Ok(Json(shown.report(&app.ingest.registry.snapshot(), &report)).into_response())
+    Ok((backtest, Shown { source, since, until }))
 }
 
 fn failed(error: anyhow::Error) -> Error {

@@ -1,11 +1,10 @@
 //! Deliveries as they are looked at: what came, what was decided, what became of it.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::State,
     http::header,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use serde_json::{Value, json};
 
@@ -23,15 +22,45 @@ use crate::{
         error::{Error, Result},
         input::At,
         query::{Query, page, whole},
+        routes::{Routes, Success, answers, lists, succeeds},
     },
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/deliveries", get(list))
-        .route("/v1/deliveries/{id}", get(retrieve).delete(erase))
-        .route("/v1/deliveries/{id}/body", get(body))
-        .route("/v1/deliveries/{id}/attempts", get(attempts))
+pub(super) fn routes() -> Routes {
+    const LIST: &[&str] = &[
+        "source",
+        "delivery_status",
+        "outcome",
+        "session_id",
+        "event_type",
+        "received_at",
+        "replay_of",
+        "order",
+        "limit",
+        "page",
+    ];
+    Routes::of("deliveries")
+        .get("/v1/deliveries", list, lists("Delivery", LIST, "Lists deliveries, newest first."))
+        .get(
+            "/v1/deliveries/{id}",
+            retrieve,
+            answers("Delivery", "Shows a delivery and its headers."),
+        )
+        .delete(
+            "/v1/deliveries/{id}",
+            erase,
+            answers("Delivery", "Erases body and message; that it came stays known.").or(&[409]),
+        )
+        .get(
+            "/v1/deliveries/{id}/body",
+            body,
+            succeeds(Success::Bytes, "Downloads the body as it came."),
+        )
+        .get(
+            "/v1/deliveries/{id}/attempts",
+            attempts,
+            lists("Attempt", &[], "Lists the requests that were this delivery."),
+        )
 }
 
 async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
@@ -69,7 +98,10 @@ async fn retrieve(State(app): State<App>, At(id): At<DeliveryId>) -> Result<Json
 
 /// The bytes as they came. A browser saves them: whatever a sender wrote must not run as a page of
 /// this server.
-async fn body(State(app): State<App>, At(id): At<DeliveryId>) -> Result<Response> {
+pub(in crate::web) async fn body(
+    State(app): State<App>,
+    At(id): At<DeliveryId>,
+) -> Result<Response> {
     let stored = app.store.delivery_body(&id).await;
     let stored = stored.map_err(Error::missing("body of this delivery"))?;
     let kind = stored.content_type.as_deref().unwrap_or_default().to_ascii_lowercase();

@@ -5,35 +5,50 @@
 //! that we do not have answer 404.
 
 pub(super) mod agents;
-mod api_keys;
+pub(super) mod api_keys;
 mod audit;
-mod backtests;
-mod deliveries;
-mod environments;
-mod events;
-mod replays;
-mod secrets;
-mod sessions;
-mod source_form;
-mod sources;
-mod trials;
+pub(super) mod backtests;
+pub(super) mod budgets;
+pub(super) mod callbacks;
+pub(super) mod deliveries;
+pub(super) mod deployments;
+pub(super) mod effects;
+pub(super) mod environments;
+pub(super) mod events;
+pub(super) mod files;
+pub(super) mod outbox;
+pub(super) mod replays;
+mod resources;
+pub(super) mod secrets;
+pub(super) mod sessions;
+pub(super) mod source_form;
+pub(super) mod sources;
+mod threads;
+pub(super) mod trials;
+pub(super) mod vaults;
 
-use axum::Router;
+use super::routes::Routes;
 
-use super::App;
-
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .merge(agents::routes())
+pub(super) fn routes() -> Routes {
+    agents::routes()
         .merge(environments::routes())
         .merge(sessions::routes())
         .merge(events::routes())
-        .merge(secrets::routes())
+        .merge(resources::routes())
+        .merge(threads::routes())
+        .merge(vaults::routes())
+        .merge(deployments::routes())
+        .merge(files::routes())
         .merge(sources::routes())
         .merge(trials::routes())
         .merge(backtests::routes())
         .merge(deliveries::routes())
         .merge(replays::routes())
+        .merge(callbacks::routes())
+        .merge(outbox::routes())
+        .merge(effects::routes())
+        .merge(budgets::routes())
+        .merge(secrets::routes())
         .merge(api_keys::routes())
         .merge(audit::routes())
 }

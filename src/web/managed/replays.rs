@@ -6,7 +6,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use axum::{Json, Router, extract::State, routing::post};
+use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
 use super::{sources, trials};
@@ -26,13 +26,26 @@ use crate::{
         hooks,
         input::{At, Fields},
         query::{cursor, place},
+        routes::{Routes, answers},
     },
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/deliveries/{id}/replay", post(one))
-        .route("/v1/sources/{id}/replay", post(many))
+pub(super) fn routes() -> Routes {
+    Routes::of("deliveries")
+        .post(
+            "/v1/deliveries/{id}/replay",
+            one,
+            answers("Delivery", "Makes a delivery again of what is stored.")
+                .optional("ReplayOrder")
+                .or(&[409, 429]),
+        )
+        .post(
+            "/v1/sources/{id}/replay",
+            many,
+            answers("Replays", "Replays deliveries of a source, in the order in which they came.")
+                .optional("ReplayMany")
+                .or(&[409, 429]),
+        )
 }
 
 /// Deliveries that one call replays, unless it says otherwise, and at most.
@@ -78,13 +91,23 @@ async fn many(
     State(app): State<App>,
     actor: Actor,
     At(name): At<String>,
-    mut fields: Fields,
+    fields: Fields,
 ) -> Result<Json<Value>> {
-    let wanted = wanted(&app, &mut fields)?;
-    let order = order(&app, &mut fields)?;
+    many_of(&app, &actor, &name, fields).await.map(Json)
+}
+
+/// Those of a source, by its id or name, that the fields want.
+pub(in crate::web) async fn many_of(
+    app: &App,
+    actor: &Actor,
+    name: &str,
+    mut fields: Fields,
+) -> Result<Value> {
+    let wanted = wanted(app, &mut fields)?;
+    let order = order(app, &mut fields)?;
     let dry_run = fields.flag("dry_run")?;
     fields.finish()?;
-    let source = sources::living(&app, &name).await?;
+    let source = sources::living(app, name).await?;
     let until = wanted.until;
     let filter = DeliveryFilter { source_id: Some(source.id.clone()), ..wanted.filter() };
     let listed = app.store.deliveries(filter).await?;
@@ -95,8 +118,8 @@ async fn many(
             break;
         }
         let done = match dry_run {
-            true => would(&app, delivery, &order).await,
-            false => replay(&app, delivery, &order, &actor).await,
+            true => would(app, delivery, &order).await,
+            false => replay(app, delivery, &order, actor).await,
         };
         match done {
             Ok(shown) => data.push(shown),
@@ -111,8 +134,11 @@ async fn many(
         last = Some(&delivery.id);
     }
     let is_cut = listed.next.is_some() || data.len() < listed.data.len();
-    let next = last.filter(|_| is_cut).map(|id| cursor(LIST, &format!("{}.{id}", until.0)));
-    Ok(Json(json!({
+    // Behind the whole page there may be a part without any of them.
+    let end =
+        if data.len() < listed.data.len() { last.map(ToString::to_string) } else { listed.next };
+    let next = end.map(|id| cursor(LIST, &format!("{}.{id}", until.0)));
+    Ok(json!({
         "data": data,
         "next_page": next,
         "is_cut": is_cut,
@@ -120,7 +146,7 @@ async fn many(
         "dry_run": dry_run,
         "source": source.name,
         "source_id": source.id,
-    })))
+    }))
 }
 
 /// Which deliveries.
@@ -227,7 +253,7 @@ fn done(answer: &Answer, reason: Option<String>) -> Value {
 
 async fn would(app: &App, delivery: &Delivery, order: &Order) -> Result<Value, NotReplayed> {
     let would = app.ingest.would_replay(&delivery.id, order).await?;
-    Ok(shown(delivery, trials::destination(&would)))
+    Ok(shown(delivery, trials::destination(&would.0)))
 }
 
 /// What became of one, beside what it was.

@@ -3,11 +3,7 @@
 
 use std::time::Duration;
 
-use axum::{
-    Json, Router,
-    extract::State,
-    routing::{delete, get},
-};
+use axum::{Json, extract::State};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
@@ -25,19 +21,35 @@ use crate::{
         error::{Error, Result},
         input::{At, Fields},
         query::whole,
+        routes::{Routes, answers, lists},
     },
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/secrets", get(list).post(put))
-        .route("/v1/secrets/{id}", delete(remove))
+pub(super) fn routes() -> Routes {
+    Routes::of("secrets")
+        .get("/v1/secrets", list, lists("Secret", &[], "Lists secrets, without values."))
+        .post(
+            "/v1/secrets",
+            put,
+            answers("Secret", "Sets a secret; one that was generated is shown once.")
+                .takes("SecretPut")
+                .or(&[409]),
+        )
+        .delete(
+            "/v1/secrets/{id}",
+            remove,
+            answers("DeletedSecret", "Deletes a secret by its name."),
+        )
 }
 
 /// Longest time that an old value is good beside the new one: 30 days.
-const OVERLAP_SECONDS_MAX: u64 = 30 * 24 * 3600;
+pub(super) const OVERLAP_SECONDS_MAX: u64 = 30 * 24 * 3600;
 
-async fn put(State(app): State<App>, actor: Actor, mut fields: Fields) -> Result<Json<Value>> {
+pub(in crate::web) async fn put(
+    State(app): State<App>,
+    actor: Actor,
+    mut fields: Fields,
+) -> Result<Json<Value>> {
     let name = fields.required("name", 128)?;
     check_name(&name)?;
     let overlap = fields.number("overlap_seconds", 0..=OVERLAP_SECONDS_MAX)?.unwrap_or(0);
@@ -84,7 +96,11 @@ async fn list(State(app): State<App>) -> Json<Value> {
     whole(snapshot.secrets.iter().map(|info| show(info, now)).collect())
 }
 
-async fn remove(State(app): State<App>, actor: Actor, At(name): At<String>) -> Result<Json<Value>> {
+pub(in crate::web) async fn remove(
+    State(app): State<App>,
+    actor: Actor,
+    At(name): At<String>,
+) -> Result<Json<Value>> {
     let change = actor.change("secret.delete", &name, json!({}));
     if !app.store.delete_secret(name.clone(), change).await? {
         return Err(Error::not_found("there is no secret of this name"));

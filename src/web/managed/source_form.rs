@@ -14,9 +14,10 @@ use crate::{
         field::Field,
         secret,
         source::{
-            BODY_HASH_WINDOW_SECONDS_MAX, DEBOUNCE_SECONDS_MAX, FIELDS_MAX, MESSAGE_CHARS_DEFAULT,
-            MESSAGE_CHARS_MAX, POLICY_CHARS_MAX, REASON_CHARS_MAX, Source, SourceKind, SourceRule,
-            TARGET_WANTED, TURNS_PER_KEY_PER_HOUR_MAX,
+            BODY_HASH_WINDOW_SECONDS_MAX, DEBOUNCE_SECONDS_MAX, FIELDS_MAX, HOSTS_MAX,
+            MESSAGE_CHARS_DEFAULT, MESSAGE_CHARS_MAX, POLICY_CHARS_MAX, REASON_CHARS_MAX, Source,
+            SourceDefinition, SourceKind, SourceRule, TARGET_WANTED, TURNS_PER_KEY_PER_HOUR_MAX,
+            check_hosts,
         },
     },
     ingest::{ACTORS_MAX, RULES_MAX, Sender, check_policy},
@@ -76,6 +77,7 @@ pub(super) fn apply(
     if let Some(given) = fields.take("turns_per_minute_max") {
         definition.turns_per_minute_max = turns("turns_per_minute_max", &given)?;
     }
+    reach(&mut fields, definition)?;
     if let Some(given) = fields.take("on_redelivery") {
         let wanted = "must be `duplicate` or `rerun_failed`";
         definition.on_redelivery = parsed("on_redelivery", given, wanted)?.unwrap_or_default();
@@ -103,6 +105,24 @@ pub(super) fn apply(
     }
     fields.finish()?;
     Ok(secret)
+}
+
+/// What its sessions reach, and what they may do.
+fn reach(fields: &mut Fields, definition: &mut SourceDefinition) -> Result<(), Problem> {
+    if let Some(given) = fields.take("allowed_hosts") {
+        let wanted = format!("must be a list of up to {HOSTS_MAX} texts");
+        let hosts: Vec<String> = parsed("allowed_hosts", given, &wanted)?.unwrap_or_default();
+        if hosts.len() > HOSTS_MAX {
+            return Err(Problem::new("allowed_hosts", wanted));
+        }
+        check_hosts(&hosts)?;
+        definition.allowed_hosts = hosts;
+    }
+    if let Some(given) = fields.take("webhook_tools") {
+        let wanted = "must be `as_usual`, `ask` or `read_only`";
+        definition.webhook_tools = parsed("webhook_tools", given, wanted)?.unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// How callers prove who they are: a preset, a verifier, or a verifier that is laid over a preset.
@@ -206,11 +226,7 @@ fn rules(given: Value, kind: &SourceKind) -> Result<Vec<SourceRule>, Problem> {
     let read = |(n, given): (usize, Value)| {
         let at = format!("rules[{n}]");
         let fields = Fields::of(given, &at)?;
-        let within = |problem: Problem| Problem {
-            field: format!("{at}.{}", problem.field),
-            message: problem.message,
-        };
-        rule(fields, kind).map_err(within)
+        rule(fields, kind).map_err(|problem| problem.within(&at))
     };
     list.into_iter().enumerate().map(read).collect()
 }

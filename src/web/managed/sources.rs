@@ -3,17 +3,13 @@
 //! Invariant: a secret that comes with a source is in the vault before the source is there, so there
 //! is no moment at which a source stands without its gate.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use axum::{
-    Json, Router,
-    extract::State,
-    routing::{get, post},
-};
+use axum::{Json, extract::State};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use super::{LIMIT, environments, source_form};
+use super::{LIMIT, callbacks, environments, source_form};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -31,19 +27,53 @@ use crate::{
         error::{Error, Result},
         input::{At, Fields},
         query::{Query, whole},
+        routes::{Routes, answers, lists},
     },
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/presets", get(presets))
-        .route("/v1/sources", get(list).post(put))
-        .route("/v1/sources/{id}", get(retrieve).post(update).delete(retire))
-        .route("/v1/sources/{id}/pause", post(pause))
-        .route("/v1/sources/{id}/resume", post(resume))
-        .route("/v1/sources/{id}/handshake", post(open))
-        .route("/v1/sources/{id}/handshake/secret", post(received))
-        .route("/v1/sources/{id}/refusals", get(refusals))
+pub(super) fn routes() -> Routes {
+    let shows = |says| answers("Source", says);
+    Routes::of("sources")
+        .get("/v1/presets", presets, lists("Preset", &[], "Lists the senders that are known."))
+        .get("/v1/sources", list, lists("Source", &["source_kind"], "Lists sources."))
+        .post(
+            "/v1/sources",
+            put,
+            shows("Makes the source of a name, or changes it.").takes("SourcePut").or(&[409]),
+        )
+        .get("/v1/sources/{id}", retrieve, shows("Shows a source, by its id or name."))
+        .post(
+            "/v1/sources/{id}",
+            update,
+            shows("Changes a source: a field left out stays, null is back to its default.")
+                .optional("SourceUpdate")
+                .or(&[409]),
+        )
+        .delete(
+            "/v1/sources/{id}",
+            retire,
+            answers("DeletedSource", "Retires a source: nobody may call in by it.").or(&[409]),
+        )
+        .post("/v1/sources/{id}/pause", pause, shows("Holds what comes in from here on."))
+        .post("/v1/sources/{id}/resume", resume, shows("Takes in again what comes."))
+        .post(
+            "/v1/sources/{id}/handshake",
+            open,
+            shows("Opens the window in which the sender hands over its secret.")
+                .optional("HandshakeOpen")
+                .or(&[409]),
+        )
+        .post(
+            "/v1/sources/{id}/handshake/secret",
+            received,
+            answers("SourceSecret", "Shows the secret that the sender handed over, once.")
+                .or(&[409]),
+        )
+        .get(
+            "/v1/sources/{id}/refusals",
+            refusals,
+            lists("Refusal", &["limit"], "Lists requests that the gate turned away."),
+        )
 }
 
 /// A source by id or name, retired ones too. Read from the store, so that what another node did a
@@ -64,7 +94,11 @@ pub(super) async fn living(app: &App, id_or_name: &str) -> Result<Source> {
 }
 
 /// Makes the source of a name, or changes the one that there is.
-async fn put(State(app): State<App>, actor: Actor, mut fields: Fields) -> Result<Json<Value>> {
+pub(in crate::web) async fn put(
+    State(app): State<App>,
+    actor: Actor,
+    mut fields: Fields,
+) -> Result<Json<Value>> {
     let name = fields.required("name", 64)?;
     check_name(&name)?;
     let sources = app.store.sources().await?;
@@ -92,7 +126,7 @@ fn fresh(id: Option<SourceId>, name: String, at: Timestamp) -> Source {
     }
 }
 
-async fn update(
+pub(in crate::web) async fn update(
     State(app): State<App>,
     actor: Actor,
     At(name): At<String>,
@@ -105,8 +139,20 @@ async fn update(
     save(&app, &actor, source, fields).await
 }
 
-async fn save(app: &App, actor: &Actor, mut source: Source, fields: Fields) -> Result<Json<Value>> {
+async fn save(
+    app: &App,
+    actor: &Actor,
+    mut source: Source,
+    mut fields: Fields,
+) -> Result<Json<Value>> {
     refuse_declared(&source)?;
+    refuse_of_agent(app, &source, &fields)?;
+    let before = source.definition.callback.as_ref();
+    // An agent's own source has none: the field is unknown there.
+    let wish = match source.kind {
+        SourceKind::Named => callbacks::take(app, &mut fields, before, &source.name)?,
+        SourceKind::Agent(_) => None,
+    };
     let secret = source_form::apply(fields, &mut source)?;
     check_places(app, actor, &mut source).await?;
     if let Some(value) = secret {
@@ -114,12 +160,21 @@ async fn save(app: &App, actor: &Actor, mut source: Source, fields: Fields) -> R
         let change = actor.change("secret.set", &key, json!({"source": source.name}));
         app.ingest.registry.put_secret(key, value, Duration::ZERO, change).await?;
     }
+    let made = match &wish {
+        Some(wish) => callbacks::keep(app, actor, wish).await?,
+        None => None,
+    };
+    if let Some(wish) = wish {
+        source.definition.callback = wish.callback;
+    }
     let change = actor.change("source.put", &source.name, json!(source.definition));
     let source = app.store.put_source(source, change).await?;
     app.configured().await;
     // What waited for room may have it now.
     app.signals.due();
-    show_one(app, &source)
+    let mut shown = show_one(app, &source).await?;
+    callbacks::show_made(&mut shown, made);
+    Ok(shown)
 }
 
 /// Before anything is touched, the vault included.
@@ -130,6 +185,21 @@ fn refuse_declared(source: &Source) -> Result<()> {
             "`{}` is declared in the config file; change it there",
             source.name
         ))),
+    }
+}
+
+/// What the file says of an agent it says of the agent's own source too.
+fn refuse_of_agent(app: &App, source: &Source, fields: &Fields) -> Result<()> {
+    let SourceKind::Agent(id) = &source.kind else { return Ok(()) };
+    let snapshot = app.ingest.registry.snapshot();
+    match snapshot.agents.get(id) {
+        Some(agent) if agent.managed_by == ManagedBy::File && fields.has("webhook_tools") => {
+            Err(Error::conflict(format!(
+                "`{}` is declared in the config file; change its `webhook_tools` there",
+                agent.spec.name
+            )))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -171,7 +241,11 @@ async fn check_place(
     Ok(())
 }
 
-async fn retire(State(app): State<App>, actor: Actor, At(name): At<String>) -> Result<Json<Value>> {
+pub(in crate::web) async fn retire(
+    State(app): State<App>,
+    actor: Actor,
+    At(name): At<String>,
+) -> Result<Json<Value>> {
     let source = living(&app, &name).await?;
     if let SourceKind::Agent(agent) = &source.kind {
         let message = format!("it belongs to {agent}; archive the agent instead");
@@ -183,11 +257,19 @@ async fn retire(State(app): State<App>, actor: Actor, At(name): At<String>) -> R
     Ok(Json(json!({"id": source.id, "type": "source_deleted", "name": source.name})))
 }
 
-async fn pause(state: State<App>, actor: Actor, name: At<String>) -> Result<Json<Value>> {
+pub(in crate::web) async fn pause(
+    state: State<App>,
+    actor: Actor,
+    name: At<String>,
+) -> Result<Json<Value>> {
     set_paused(state, actor, name, true).await
 }
 
-async fn resume(state: State<App>, actor: Actor, name: At<String>) -> Result<Json<Value>> {
+pub(in crate::web) async fn resume(
+    state: State<App>,
+    actor: Actor,
+    name: At<String>,
+) -> Result<Json<Value>> {
     set_paused(state, actor, name, false).await
 }
 
@@ -203,7 +285,7 @@ async fn set_paused(
     let change = actor.change(action, &source.name, json!({}));
     let source = app.store.pause_source(&source.id, paused, change).await?;
     app.configured().await;
-    show_one(&app, &source)
+    show_one(&app, &source).await
 }
 
 /// Minutes in which a sender may hand over its secret.
@@ -235,7 +317,7 @@ async fn open(
     let change = actor.change("source.open", &source.name, json!({"minutes": minutes}));
     app.store.open_window(&source.id, until, change).await?;
     app.configured().await;
-    show_one(&app, &source)
+    show_one(&app, &source).await
 }
 
 /// The secret that the sender handed over and wants back by hand: shown once.
@@ -259,7 +341,7 @@ async fn received(
 
 async fn retrieve(State(app): State<App>, At(name): At<String>) -> Result<Json<Value>> {
     let source = living(&app, &name).await?;
-    show_one(&app, &source)
+    show_one(&app, &source).await
 }
 
 async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
@@ -271,12 +353,13 @@ async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
     };
     let kinds = query.word("kind", parse, "`named`, `agent` or `all`")?;
     let (named, of_agents) = kinds.unwrap_or((true, false));
+    let off = app.store.callbacks_off().await?;
     let snapshot = app.ingest.registry.snapshot();
     let wanted = snapshot.sources().into_iter().filter(|entry| match entry.source.kind {
         SourceKind::Named => named,
         SourceKind::Agent(_) => of_agents,
     });
-    Ok(whole(wanted.map(|entry| show(&app, entry)).collect()))
+    Ok(whole(wanted.map(|entry| show(&app, entry, &off)).collect()))
 }
 
 /// The senders that are known.
@@ -327,9 +410,10 @@ async fn refusals(
     Ok(whole(found.iter().map(show).collect()))
 }
 
-fn show_one(app: &App, source: &Source) -> Result<Json<Value>> {
+async fn show_one(app: &App, source: &Source) -> Result<Json<Value>> {
+    let off = app.store.callbacks_off().await?;
     let snapshot = app.ingest.registry.snapshot();
-    Ok(Json(show(app, entry(&snapshot, source)?)))
+    Ok(Json(show(app, entry(&snapshot, source)?, &off)))
 }
 
 /// What the receive path knows of a source.
@@ -345,7 +429,7 @@ fn unknown() -> Error {
     Error::not_found("there is no such source")
 }
 
-fn show(app: &App, entry: &Entry) -> Value {
+fn show(app: &App, entry: &Entry, off: &BTreeMap<String, Timestamp>) -> Value {
     let (source, now) = (&entry.source, app.store.clock().now());
     let definition = &source.definition;
     let sender = entry.sender.as_ref().ok();
@@ -405,8 +489,13 @@ fn show(app: &App, entry: &Entry) -> Value {
         "created_at": source.created_at,
         "updated_at": source.updated_at,
     });
+    shown["allowed_hosts"] = json!(definition.allowed_hosts);
+    shown["webhook_tools"] = json!(definition.webhook_tools);
     // The macro takes no more fields.
     shown["turns_at_once_max"] = definition.turns_at_once_max.into();
     shown["turns_per_minute_max"] = definition.turns_per_minute_max.into();
+    let off_since = off.get(source.id.as_str()).copied();
+    let callback = definition.callback.as_ref().map(|callback| callback.to_json(off_since));
+    shown["callback"] = callback.into();
     shown
 }

@@ -4,7 +4,7 @@
 //! Invariant: what a trial shows was never a secret or a signature, so nobody can make this server
 //! sign for them. A test delivery goes through the front door and is one like any other.
 
-use axum::{Json, Router, extract::State, routing::post};
+use axum::{Json, extract::State};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -21,13 +21,29 @@ use crate::{
         hooks,
         input::{At, Fields},
         intake,
+        routes::{Routes, answers},
     },
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/sources/{id}/test", post(test))
-        .route("/v1/sources/{id}/verify", post(verify))
+pub(super) fn routes() -> Routes {
+    Routes::of("sources")
+        .post(
+            "/v1/sources/{id}/test",
+            test,
+            answers("SourceTest", "Signs a delivery as the sender would, and takes it in.")
+                .optional("SourceTestRequest")
+                .or(&[409]),
+        )
+        .post(
+            "/v1/sources/{id}/verify",
+            verify,
+            answers(
+                "SourceVerification",
+                "Says why a request that was kept would be let in or not.",
+            )
+            .optional("SourceVerifyRequest")
+            .or(&[409]),
+        )
 }
 
 /// Headers of one request.
@@ -39,7 +55,7 @@ const VALUE_BYTES_MAX: usize = 16 * 1024;
 /// Characters of a body that an answer shows.
 const BODY_CHARS_MAX: usize = 20_000;
 
-async fn test(
+pub(in crate::web) async fn test(
     State(app): State<App>,
     At(name): At<String>,
     mut fields: Fields,

@@ -1,4 +1,4 @@
-//! The list of agents, below the bell board.
+//! The list of agents.
 
 use std::collections::HashMap;
 
@@ -7,12 +7,12 @@ use axum::{extract::State, response::Response};
 
 use super::{
     super::App,
-    board::{self, Board, Last},
+    board::{self, Last},
     fault::Fault,
     guard::{Fields, Visitor},
     page as rendered,
     session::Badge,
-    view::{Moment, Shell},
+    view::{Moment, Shell, dollars},
 };
 use crate::{
     clock::Timestamp,
@@ -41,10 +41,10 @@ struct Live {
 
 #[derive(Debug)]
 struct List {
-    board: Board,
     rows: Vec<Row>,
     /// Of this list, for looking it up again.
     query: String,
+    may_change: bool,
     with_archived: bool,
     has_archived: bool,
     next: Option<String>,
@@ -61,6 +61,8 @@ struct Row {
     is_rehearsal: bool,
     version: i64,
     state: Badge,
+    /// Today's, where there is any.
+    cost: Option<String>,
     from_file: bool,
     session: Option<(String, Badge, Moment)>,
     delivery: Option<Moment>,
@@ -74,7 +76,7 @@ pub(super) async fn page(
 ) -> Result<Response, Fault> {
     let with_archived = query.text("archived") == Some("1");
     let cursor: Option<AgentId> = query.text("page").and_then(|it| it.parse().ok());
-    let agents = app.store.agents(with_archived, cursor.clone(), LIST_MAX).await?;
+    let agents = app.store.agents(with_archived, (None, None), cursor.clone(), LIST_MAX).await?;
     let ids = agents.data.iter().map(|agent| agent.id.clone()).collect();
     let sessions = app.store.last_sessions(ids).await?;
     let sessions: HashMap<AgentId, LastSession> =
@@ -82,13 +84,18 @@ pub(super) async fn page(
     let snapshot = app.ingest.registry.snapshot();
     let last = board::last(&app, &snapshot).await?;
     let now = app.store.clock().now();
-    let shown = |agent: &Agent| row(agent, &snapshot, sessions.get(&agent.id), &last, now);
+    let ids = agents.data.iter().map(|agent| agent.id.to_string()).collect();
+    let costs = app.store.cost_today(ids).await?;
+    let shown = |agent: &Agent| {
+        let cost = costs.get(agent.id.as_str()).map(|cost| dollars(*cost));
+        row(agent, &snapshot, sessions.get(&agent.id), &last, cost, now)
+    };
     let archived = if with_archived { "&archived=1" } else { "" };
     let page = cursor.map_or_else(String::new, |it| format!("&page={it}"));
     let list = List {
         rows: agents.data.iter().map(shown).collect(),
-        board: board::board(&snapshot, &last, now),
         query: format!("part=live{archived}{page}"),
+        may_change: visitor.may_change,
         with_archived,
         has_archived: snapshot.agents.values().any(|agent| agent.archived_at.is_some()),
         next: agents.next,
@@ -100,11 +107,21 @@ pub(super) async fn page(
     rendered(&Page { shell: Shell::new(visitor, "agents", now), list })
 }
 
+/// Whether it takes work.
+pub(super) fn state(agent: &Agent) -> Badge {
+    match (&agent.archived_at, agent.paused) {
+        (Some(_), _) => Badge { class: "over", word: "archived" },
+        (None, true) => Badge { class: "waiting", word: "paused" },
+        (None, false) => Badge { class: "idle", word: "ready" },
+    }
+}
+
 fn row(
     agent: &Agent,
     snapshot: &Snapshot,
     session: Option<&LastSession>,
     last: &Last,
+    cost: Option<String>,
     now: Timestamp,
 ) -> Row {
     let entry = snapshot.agent_source(agent.id.as_str());
@@ -114,11 +131,6 @@ fn row(
         .filter(|it| it.addresses().any(|it| it.agent.as_ref().is_ok_and(|it| it.id == agent.id)));
     let deliveries = sources.filter_map(|it| last.get(&it.source.id));
     let delivery = deliveries.map(|it| it.received_at).max();
-    let state = match (&agent.archived_at, agent.paused) {
-        (Some(_), _) => Badge { class: "over", word: "archived" },
-        (None, true) => Badge { class: "waiting", word: "paused" },
-        (None, false) => Badge { class: "idle", word: "ready" },
-    };
     Row {
         id: agent.id.to_string(),
         name: printable(&agent.spec.name),
@@ -126,7 +138,8 @@ fn row(
         model: printable(&agent.spec.model.id),
         is_rehearsal: agent.spec.model.id == REHEARSAL,
         version: agent.version,
-        state,
+        state: state(agent),
+        cost,
         from_file: agent.managed_by == ManagedBy::File,
         session: session
             .map(|it| (it.id.to_string(), Badge::of(it.status), Moment::new(it.updated_at, now))),

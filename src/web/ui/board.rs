@@ -21,6 +21,9 @@ use crate::{
 /// How long a bell sways after it rang.
 const SWAYS: Duration = Duration::from_secs(20);
 
+/// A source that rang before and has not for so long is silent.
+const SILENT: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Bells on the board. More are counted.
 const BELLS_MAX: usize = 24;
 
@@ -63,7 +66,7 @@ pub(super) fn board(snapshot: &Snapshot, last: &Last, now: Timestamp) -> Board {
     Board { bells, n_more }
 }
 
-fn bell(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> Bell {
+pub(super) fn bell(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> Bell {
     let source = &entry.source;
     let href = match &source.kind {
         SourceKind::Agent(id) => format!("/agents/{id}/webhook"),
@@ -80,7 +83,7 @@ fn bell(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> Bell {
                 SourceKind::Agent(_) => "no token",
                 SourceKind::Named => "no secret",
             }),
-            "quiet" => Some("never rang"),
+            "quiet" if last.is_none() => Some("never rang"),
             _ => None,
         },
         class,
@@ -91,7 +94,7 @@ fn bell(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> Bell {
 
 fn state(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> (&'static str, String) {
     if let Some(reason) = entry.broken() {
-        return ("broken", format!("holds what comes in: {reason}"));
+        return ("broken", format!("holds what comes in: {}", printable(reason)));
     }
     if entry.source.paused {
         return ("muted", "paused".to_owned());
@@ -104,16 +107,40 @@ fn state(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> (&'stati
         return ("ringing", "rings".to_owned());
     }
     match (last.status, last.outcome) {
-        (Status::Held, _) => ("broken", "the last delivery is held".to_owned()),
-        (Status::Filtered, _) => ("rang", "the last delivery was filtered".to_owned()),
+        (Status::Held, _) => ("broken", "has a delivery that is held".to_owned()),
+        (Status::Filtered, _) => ("rang", "filtered the last delivery".to_owned()),
         (_, Some(Outcome::Failed | Outcome::InDoubt)) => {
-            ("failed", "the last delivery failed".to_owned())
+            ("failed", "failed at the last delivery".to_owned())
         }
         (_, Some(Outcome::Pending | Outcome::Running | Outcome::Waiting)) => {
             ("busy", "is being answered".to_owned())
+        }
+        (_, Some(Outcome::Succeeded | Outcome::Cancelled) | None)
+            if now.since(last.received_at) > SILENT =>
+        {
+            ("quiet", "has been silent for a week or longer".to_owned())
         }
         (_, Some(Outcome::Succeeded | Outcome::Cancelled) | None) => {
             ("rang", "answered".to_owned())
         }
     }
+}
+
+/// Bells that cannot ring, whose last delivery failed, or that have fallen silent: a word, what is the
+/// matter, and where that is settled.
+pub(super) fn troubles(
+    snapshot: &Snapshot,
+    last: &Last,
+    now: Timestamp,
+) -> Vec<(&'static str, String, String)> {
+    let of = |entry: &Entry| {
+        let bell = bell(entry, last.get(&entry.source.id), now);
+        let word = match bell.class {
+            "broken" | "failed" => "source",
+            "quiet" if bell.rang.is_some() => "silent",
+            _ => return None,
+        };
+        Some((word, format!("{} {}", bell.name, bell.state), bell.href))
+    };
+    snapshot.sources().into_iter().filter_map(of).collect()
 }

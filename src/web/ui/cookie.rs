@@ -1,7 +1,7 @@
-//! The two cookies: who is signed in, and which sign-in form was shown.
+//! The cookies: who is signed in, which sign-in form was shown, and which light was chosen.
 //!
-//! Both are for this site only, out of reach of scripts, and hold random text that means something
-//! to this process alone. The name carries the port, because browsers do not tell ports apart and
+//! All are for this site only and out of reach of scripts. The first two hold random text that means
+//! something to this process alone. The name carries the port, because browsers do not tell ports apart and
 //! two servers on one machine would sign each other's visitors out.
 
 use std::time::Duration;
@@ -10,11 +10,12 @@ use axum::http::{HeaderMap, HeaderValue, header};
 
 use super::super::Options;
 
-/// Which of the two.
+/// Which of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cookie {
     Visitor,
     Form,
+    Theme,
 }
 
 impl Cookie {
@@ -25,12 +26,13 @@ impl Cookie {
             (Cookie::Visitor, true) => format!("__Host-bellpull-{port}"),
             (Cookie::Visitor, false) => format!("bellpull-{port}"),
             (Cookie::Form, _) => format!("bellpull-{port}-form"),
+            (Cookie::Theme, _) => format!("bellpull-{port}-theme"),
         }
     }
 
     fn path(self) -> &'static str {
         match self {
-            Cookie::Visitor => "/",
+            Cookie::Visitor | Cookie::Theme => "/",
             Cookie::Form => "/sign-in",
         }
     }

@@ -1,13 +1,16 @@
-//! What came last at a source, as the pages of sources list it, and a button for having it again.
+//! What came last at a source: the section that the pages of sources and agents have in common. It
+//! looks by itself for what is new, and has a button for having a delivery again.
 
-use axum::http::StatusCode;
+use askama::Template;
+use axum::{http::StatusCode, response::Response};
 
 use super::{
     super::{App, error::Error, hooks},
     fault::Fault,
     guard::{Fields, Visitor},
+    page as rendered,
     session::Badge,
-    view::{Moment, bytes, short},
+    view::{Markup, Moment, bytes, short},
 };
 use crate::{
     clock::Timestamp,
@@ -23,56 +26,120 @@ use crate::{
 /// Deliveries in one list.
 const LIST_MAX: usize = 8;
 
+/// The section of one page.
 #[derive(Debug)]
-pub(super) struct Row {
-    pub(super) id: String,
-    pub(super) short: String,
-    pub(super) badge: Badge,
-    pub(super) event_type: Option<String>,
-    /// Why nobody got it.
-    pub(super) reason: Option<String>,
-    pub(super) size: String,
-    pub(super) n_attempts: i64,
-    /// The secret that let it in.
-    pub(super) secret: Option<String>,
-    /// The delivery that had the same body under another id.
-    pub(super) possible_replay_of: Option<String>,
-    pub(super) replay_of: Option<First>,
-    pub(super) n_replays: i64,
-    /// What the button for replaying it says, where there is one.
-    pub(super) replay: Option<&'static str>,
-    pub(super) session: Option<String>,
-    pub(super) at: Moment,
+pub(super) struct Last<'a> {
+    /// The path of the page. Replays are posted below it.
+    pub(super) at: String,
+    /// Without a source there is nothing.
+    pub(super) source: Option<&'a SourceId>,
+    /// The beginning of what is said where nothing came: what appears here.
+    pub(super) hint: &'static str,
 }
 
-/// The sender's delivery that a replay repeats.
-#[derive(Debug)]
-pub(super) struct First {
-    pub(super) id: String,
-    pub(super) short: String,
-    pub(super) session: Option<String>,
+#[derive(Template)]
+#[template(path = "deliveries.html")]
+struct Section<'a> {
+    at: &'a str,
+    /// Of a visitor who may replay.
+    csrf: Option<&'a str>,
+    replayed: Option<Replayed>,
+    list: List,
 }
 
-/// What is said about a replay that was asked for just now.
-#[derive(Debug)]
-pub(super) struct Replayed {
-    pub(super) is_done: bool,
-    pub(super) text: String,
+#[derive(Template)]
+#[template(path = "deliveries.html", block = "list")]
+struct ListFragment {
+    list: List,
 }
 
-impl Replayed {
-    pub(super) fn status(&self) -> StatusCode {
-        if self.is_done { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY }
+struct List {
+    hint: &'static str,
+    rows: Vec<Row>,
+}
+
+impl Last<'_> {
+    pub(super) async fn section(&self, app: &App, visitor: &Visitor) -> Result<Markup, Fault> {
+        self.after(app, visitor, None).await
+    }
+
+    /// Only the list, for a page that is open.
+    pub(super) async fn fragment(&self, app: &App, visitor: &Visitor) -> Result<Response, Fault> {
+        rendered(&ListFragment { list: self.list(app, visitor).await? })
+    }
+
+    /// Replays the delivery that a form names. Answers how that went, and the section that says so.
+    pub(super) async fn replay(
+        &self,
+        app: &App,
+        visitor: &Visitor,
+        fields: &Fields,
+    ) -> Result<(StatusCode, Markup), Fault> {
+        let replayed = replay(app, visitor, self.source, fields).await?;
+        let status = match replayed.is_done {
+            true => StatusCode::OK,
+            false => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Ok((status, self.after(app, visitor, Some(replayed)).await?))
+    }
+
+    async fn after(
+        &self,
+        app: &App,
+        visitor: &Visitor,
+        replayed: Option<Replayed>,
+    ) -> Result<Markup, Fault> {
+        let csrf = visitor.may_change.then_some(&*visitor.csrf);
+        let list = self.list(app, visitor).await?;
+        Markup::render(&Section { at: &self.at, csrf, replayed, list })
+    }
+
+    async fn list(&self, app: &App, visitor: &Visitor) -> Result<List, Fault> {
+        let rows = match self.source {
+            Some(source) => last(app, visitor, source).await?,
+            None => Vec::new(),
+        };
+        Ok(List { hint: self.hint, rows })
     }
 }
 
+struct Row {
+    id: String,
+    short: String,
+    badge: Badge,
+    event_type: Option<String>,
+    /// Why nobody got it.
+    reason: Option<String>,
+    size: String,
+    n_attempts: i64,
+    /// The secret that let it in.
+    secret: Option<String>,
+    /// The delivery that had the same body under another id.
+    possible_replay_of: Option<String>,
+    replay_of: Option<First>,
+    n_replays: i64,
+    /// What the button for replaying it says, where there is one.
+    replay: Option<&'static str>,
+    session: Option<String>,
+    at: Moment,
+}
+
+/// The sender's delivery that a replay repeats.
+struct First {
+    id: String,
+    short: String,
+    session: Option<String>,
+}
+
+/// What is said about a replay that was asked for just now.
+struct Replayed {
+    is_done: bool,
+    text: String,
+}
+
 /// Newest first.
-pub(super) async fn last(
-    app: &App,
-    visitor: &Visitor,
-    source: &SourceId,
-    now: Timestamp,
-) -> Result<Vec<Row>, Fault> {
+async fn last(app: &App, visitor: &Visitor, source: &SourceId) -> Result<Vec<Row>, Fault> {
+    let now = app.store.clock().now();
     let filter = DeliveryFilter {
         source_id: Some(source.clone()),
         limit: LIST_MAX,
@@ -98,7 +165,7 @@ pub(super) async fn last(
 /// What is known of a delivery that was replayed; its days may be over.
 async fn first_of(app: &App, id: &DeliveryId) -> Result<First, Fault> {
     let session = match app.store.delivery(id).await {
-        Ok(first) => first.session_id.as_ref().map(ToString::to_string),
+        Ok(first) => session_of(&first),
         Err(store::Error::NotFound) => None,
         Err(error) => return Err(error.into()),
     };
@@ -106,18 +173,17 @@ async fn first_of(app: &App, id: &DeliveryId) -> Result<First, Fault> {
     Ok(First { short: short(&id), id, session })
 }
 
-/// Replays the delivery of this source that a form names.
-pub(super) async fn replay(
+async fn replay(
     app: &App,
     visitor: &Visitor,
-    source: &SourceId,
+    source: Option<&SourceId>,
     fields: &Fields,
 ) -> Result<Replayed, Fault> {
     visitor.must_be_able_to_change()?;
     let unknown = || Fault::not_found("There is no such delivery.");
     let id: Option<DeliveryId> = fields.text("delivery").and_then(|it| it.parse().ok());
     let id = id.ok_or_else(unknown)?;
-    if app.store.delivery(&id).await?.source_id != *source {
+    if source != Some(&app.store.delivery(&id).await?.source_id) {
         return Err(unknown());
     }
     let say = |is_done, text: &str| Replayed { is_done, text: text.to_owned() };
@@ -154,12 +220,12 @@ fn row(delivery: &Delivery, now: Timestamp) -> Row {
         replay_of: None,
         n_replays: delivery.n_replays,
         replay: None,
-        session: delivery.session_id.as_ref().map(ToString::to_string),
+        session: session_of(delivery),
         at: Moment::new(delivery.received_at, now),
     }
 }
 
-fn badge(delivery: &Delivery) -> Badge {
+pub(super) fn badge(delivery: &Delivery) -> Badge {
     let (class, word) = match (delivery.status, delivery.outcome) {
         (Status::Held, _) => ("failed", "held"),
         (Status::Filtered, _) => ("idle", "filtered"),
@@ -172,4 +238,10 @@ fn badge(delivery: &Delivery) -> Badge {
         (Status::Accepted, Some(Outcome::InDoubt)) => ("failed", "in doubt"),
     };
     Badge { class, word }
+}
+
+/// The session that a delivery leads to.
+pub(super) fn session_of(delivery: &Delivery) -> Option<String> {
+    let session = delivery.session_id.as_ref().filter(|_| !delivery.session_deleted);
+    session.map(ToString::to_string)
 }

@@ -5,6 +5,8 @@
 //! complete another one's entry: a tool's result, and the end of a model request. A message that waits
 //! has an id of its own, because it goes to another place when it is taken.
 
+use std::collections::HashMap;
+
 use askama::Template;
 use serde_json::Value;
 
@@ -17,7 +19,10 @@ use crate::{
     clock::Timestamp,
     domain::{
         cost::MicroUsd,
-        event::{Block, Event, EventBody, Origin, SessionError, StopReason, Usage, plain_text},
+        event::{
+            Block, Confirmed, Egress, EgressDecision, Event, EventBody, Origin, SessionError,
+            StopReason, Usage, plain_text,
+        },
         session::Session,
         text::{first_chars, printable},
     },
@@ -56,10 +61,16 @@ enum Kind {
         more: Vec<String>,
     },
     Tool {
+        /// The MCP server, or that a program of the client's carries it out.
+        of: Option<String>,
         name: String,
         hint: String,
         input: Payload,
         asked: bool,
+        /// Which policy decided, and how.
+        policy: Option<String>,
+        /// What somebody said about it.
+        answer: Option<&'static str>,
         result: Option<ToolResult>,
     },
     /// A result whose call is not on the page.
@@ -75,6 +86,11 @@ enum Kind {
         title: String,
         message: String,
         retry: Option<&'static str>,
+    },
+    /// What the operator told the model.
+    Operator {
+        html: Markup,
+        waiting: bool,
     },
     /// A quiet line.
     Line {
@@ -102,6 +118,8 @@ struct ToolResult {
     output: Payload,
     is_error: bool,
     more: Vec<String>,
+    /// How long the call took, where its beginning is known.
+    took: Option<String>,
 }
 
 /// A result that takes the place of "running" in its call's entry.
@@ -111,6 +129,15 @@ struct ResultFragment<'a> {
     call: &'a str,
     key: String,
     result: &'a ToolResult,
+}
+
+/// What somebody said about a call, in the place of the buttons that ask for it.
+#[derive(Template)]
+#[template(path = "tool_answer.html")]
+struct AnswerFragment<'a> {
+    call: &'a str,
+    key: String,
+    word: &'static str,
 }
 
 /// The end of a model request, in the place of its beginning.
@@ -146,16 +173,33 @@ impl Context<'_> {
     /// The entries of a stretch of the log, complete.
     pub(super) fn page(&self, events: &[Event]) -> Result<Vec<Markup>, Fault> {
         let mut entries: Vec<Entry> = Vec::new();
+        let mut begun = HashMap::new();
         for event in events {
-            match &event.body {
-                EventBody::AgentToolResult { tool_use_id, content, is_error } => {
-                    let call = entries.iter_mut().rev().find(|it| it.id == tool_use_id.as_str());
-                    match call.map(|it| &mut it.kind) {
-                        Some(Kind::Tool { result, .. }) => {
-                            *result = Some(ToolResult::new(content, *is_error));
-                        }
-                        _ => entries.extend(self.entry(event)),
+            if let Some((call, content, is_error)) = event.body.as_result() {
+                let began = begun.remove(call);
+                let entry = entries.iter_mut().rev().find(|it| it.id == call.as_str());
+                match entry.map(|it| &mut it.kind) {
+                    Some(Kind::Tool { result, .. }) => {
+                        let told = ToolResult::new(content, is_error, took(event, began));
+                        *result = Some(told.with_egress(event.body.egress()));
                     }
+                    _ => entries.extend(self.entry(event)),
+                }
+                continue;
+            }
+            match &event.body {
+                EventBody::AgentToolUse { .. }
+                | EventBody::AgentMcpToolUse { .. }
+                | EventBody::AgentCustomToolUse { .. } => {
+                    begun.extend(event.processed_at.map(|at| (event.id.clone(), at)));
+                    entries.extend(self.entry(event));
+                }
+                EventBody::UserToolConfirmation { tool_use_id, result, .. } => {
+                    let call = entries.iter_mut().rev().find(|it| it.id == tool_use_id.as_str());
+                    if let Some(Kind::Tool { answer, .. }) = call.map(|it| &mut it.kind) {
+                        *answer = Some(answer_word(*result));
+                    }
+                    entries.extend(self.entry(event));
                 }
                 EventBody::ModelRequestEnd { model_request_start_id, .. } => {
                     let end = self.entry(event);
@@ -172,20 +216,31 @@ impl Context<'_> {
         entries.iter().map(Markup::render).collect()
     }
 
-    /// What the live stream sends for an event: nothing, an entry, or what completes one.
-    pub(super) fn live(&self, event: &Event) -> Result<Option<Markup>, Fault> {
-        if let EventBody::AgentToolResult { tool_use_id, content, is_error } = &event.body {
-            let result = ToolResult::new(content, *is_error);
-            let (call, key) = (tool_use_id.as_str(), key_of(event));
+    /// What the live stream sends for an event: nothing, an entry, or what completes one. For the
+    /// result of a call, when that began is told if it is known.
+    pub(super) fn live(
+        &self,
+        event: &Event,
+        began: Option<Timestamp>,
+    ) -> Result<Option<Markup>, Fault> {
+        if let Some((call, content, is_error)) = event.body.as_result() {
+            let result = ToolResult::new(content, is_error, took(event, began));
+            let result = result.with_egress(event.body.egress());
+            let (call, key) = (call.as_str(), key_of(event));
             return Markup::render(&ResultFragment { call, key, result: &result }).map(Some);
         }
         let Some(entry) = self.entry(event) else { return Ok(None) };
+        if let EventBody::UserToolConfirmation { tool_use_id, result, .. } = &event.body {
+            let (call, key, word) = (tool_use_id.as_str(), key_of(event), answer_word(*result));
+            let answer = Markup::render(&AnswerFragment { call, key, word })?;
+            return Ok(Some(answer.and(&Markup::render(&entry)?)));
+        }
         match &entry.kind {
             Kind::Request { model, usage, failed } if usage.is_some() => {
                 let (id, key) = (&entry.id, key_of(event));
                 Markup::render(&RequestFragment { id, key, model, usage, failed: *failed })
             }
-            Kind::Delivery { .. } | Kind::Message { .. } => {
+            Kind::Delivery { .. } | Kind::Message { .. } | Kind::Operator { .. } => {
                 // It may have been shown as waiting, in another place.
                 let gone = GoneFragment { id: waiting_id(&event.id) };
                 Ok(Markup::render(&entry)?.and(&Markup::render(&gone)?))
@@ -212,21 +267,55 @@ impl Context<'_> {
             EventBody::UserMessage { content, origin } => {
                 message(content, origin.as_ref(), waiting)
             }
+            EventBody::UserInterrupt => line("ends", "stopped by hand"),
+            EventBody::UserToolConfirmation { tool_use_id, result, deny_message } => {
+                let call = tail(tool_use_id);
+                match (result, deny_message) {
+                    (Confirmed::Allow, _) => line("starts", format!("allowed {call}")),
+                    (Confirmed::Deny, None) => line("ends", format!("denied {call}")),
+                    (Confirmed::Deny, Some(why)) => {
+                        line("ends", format!("denied {call}: {}", printable(why)))
+                    }
+                }
+            }
             EventBody::AgentMessage { content } => Kind::Agent {
                 name: self.session.agent.name.clone(),
                 html: Markup::of_markdown(&plain_text(content)),
                 more: others(content),
             },
             EventBody::AgentThinking => line("", "thinking"),
-            EventBody::AgentToolUse { name, input, evaluated_permission, .. } => Kind::Tool {
-                name: printable(name),
-                hint: hint(input),
-                input: Payload::new(&input.to_string()),
-                asked: evaluated_permission != "allow",
-                result: None,
-            },
-            EventBody::AgentToolResult { content, is_error, .. } => {
-                Kind::Result { result: ToolResult::new(content, *is_error) }
+            EventBody::ContextCompacted => line("", "summed up what was said before"),
+            EventBody::AgentToolUse { name, input, evaluated_permission, evaluation } => {
+                tool(None, name, input, Some((evaluated_permission, evaluation.as_ref())))
+            }
+            EventBody::AgentMcpToolUse {
+                mcp_server_name,
+                name,
+                input,
+                evaluated_permission,
+                evaluation,
+            } => {
+                let policy = Some((evaluated_permission, evaluation.as_ref()));
+                tool(Some(format!("MCP {}", printable(mcp_server_name))), name, input, policy)
+            }
+            EventBody::AgentCustomToolUse { name, input } => {
+                tool(Some("your program".to_owned()), name, input, None)
+            }
+            EventBody::SystemMessage { content } => {
+                Kind::Operator { html: Markup::of_markdown(&plain_text(content)), waiting }
+            }
+            EventBody::AgentToolResult { content, is_error, .. }
+            | EventBody::AgentMcpToolResult { content, is_error, .. }
+            | EventBody::UserToolResult { content, is_error, .. }
+            | EventBody::UserCustomToolResult { content, is_error, .. } => {
+                let result = ToolResult::new(content, *is_error, None);
+                Kind::Result { result: result.with_egress(event.body.egress()) }
+            }
+            EventBody::ThreadStatusIdle { .. } => return None,
+            EventBody::SessionUsage { usage, .. } => line("", used(usage)),
+            EventBody::SessionUpdated { changed } => {
+                let said = changed.iter().map(|(key, value)| changed_field(key, value));
+                line("", format!("changed: {}", said.collect::<Vec<_>>().join(", ")))
             }
             EventBody::StatusRunning => line("starts", "picked up"),
             EventBody::StatusIdle { stop_reason, .. } => idle(stop_reason),
@@ -254,6 +343,23 @@ impl Context<'_> {
 
     fn model(&self) -> String {
         self.session.agent.model.id.clone()
+    }
+}
+
+/// What a session has used so far, in a few words.
+fn used(usage: &Value) -> String {
+    let tokens = |key: &str| usage[key].as_i64().unwrap_or(0);
+    let n = tokens("input_tokens") + tokens("cache_read_input_tokens") + tokens("output_tokens");
+    match usage["cost_usd"].as_str() {
+        Some(cost) => format!("used so far: {} tokens, {} dollars", count(n), printable(cost)),
+        None => format!("used so far: {} tokens", count(n)),
+    }
+}
+
+fn answer_word(result: Confirmed) -> &'static str {
+    match result {
+        Confirmed::Allow => "allowed",
+        Confirmed::Deny => "denied",
     }
 }
 
@@ -287,10 +393,71 @@ fn message(content: &[Block], origin: Option<&Origin>, waiting: bool) -> Kind {
     Kind::Delivery { origin, payload: Payload::new(data), more, waiting }
 }
 
+/// A call of a tool, with who decided that it may be made.
+fn tool(
+    of: Option<String>,
+    name: &str,
+    input: &Value,
+    policy: Option<(&String, Option<&Value>)>,
+) -> Kind {
+    let why = |evaluation: &Value| {
+        let why = evaluation["evaluated_permission"]["reason_code"].as_str();
+        why.or(evaluation["type"].as_str()).map(|why| why.replace('_', " "))
+    };
+    let said = policy.map(|(permission, evaluation)| match evaluation.and_then(why) {
+        Some(why) => printable(&format!("{permission} ({why})")),
+        None => printable(permission),
+    });
+    Kind::Tool {
+        of,
+        name: printable(name),
+        hint: hint(input),
+        input: Payload::new(&input.to_string()),
+        asked: policy.is_some_and(|(permission, _)| permission == "ask"),
+        policy: said,
+        answer: None,
+        result: None,
+    }
+}
+
+/// What a field of the session is now: short values whole, of others that they changed.
+fn changed_field(key: &str, value: &Value) -> String {
+    let text = match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Object(_) | Value::Array(_) => return printable(key),
+        other => other.to_string(),
+    };
+    let (start, cut) = first_chars(&text, 80);
+    printable(&format!("{key} to {start}{}", if cut { "…" } else { "" }))
+}
+
+/// From a call to its result.
+fn took(result: &Event, began: Option<Timestamp>) -> Option<String> {
+    let ms = result.processed_at?.since(began?).as_millis();
+    Some(match ms {
+        ..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+    })
+}
+
 impl ToolResult {
-    fn new(content: &[Block], is_error: bool) -> ToolResult {
+    fn new(content: &[Block], is_error: bool, took: Option<String>) -> ToolResult {
         let output = Payload::new(&plain_text(content));
-        ToolResult { output, is_error, more: others(content) }
+        ToolResult { output, is_error, more: others(content), took }
+    }
+
+    /// With where its programs wanted to go, a line each.
+    fn with_egress(mut self, egress: &[Egress]) -> ToolResult {
+        self.more.extend(egress.iter().map(|it| match (it.decision, &it.reason) {
+            (EgressDecision::Allowed, _) => format!("went out to {}:{}", it.host, it.port),
+            (EgressDecision::Refused, why) => {
+                let why = why.as_deref().unwrap_or("no reason is known");
+                printable(&format!("was refused {}:{}: {why}", it.host, it.port))
+            }
+        }));
+        self
     }
 }
 
@@ -337,6 +504,10 @@ fn tail(id: &EventId) -> String {
 fn error_of(error: &SessionError) -> Kind {
     let retry = error.is_retrying().then_some("It is tried again.");
     let title = error.r#type.trim_end_matches("_error").replace('_', " ");
+    let title = match &error.mcp_server_name {
+        Some(server) => format!("{title}: {server}"),
+        None => title,
+    };
     Kind::Error { title: printable(&title), message: printable(&error.message), retry }
 }
 
@@ -345,8 +516,11 @@ pub(super) fn chars(body: &EventBody) -> usize {
     let text = match body {
         EventBody::UserMessage { content, .. }
         | EventBody::AgentMessage { content }
-        | EventBody::AgentToolResult { content, .. } => plain_text(content).len(),
-        EventBody::AgentToolUse { input, .. } => input.to_string().len(),
+        | EventBody::AgentToolResult { content, .. }
+        | EventBody::AgentMcpToolResult { content, .. } => plain_text(content).len(),
+        EventBody::AgentToolUse { input, .. } | EventBody::AgentMcpToolUse { input, .. } => {
+            input.to_string().len()
+        }
         _ => 100,
     };
     text.min(payload::CHARS_MAX)

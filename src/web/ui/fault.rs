@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use super::super::error;
 use crate::{
     id::{Id, RequestId},
     store,
@@ -110,6 +111,19 @@ impl IntoResponse for Fault {
         let mut response = self.status.into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+impl From<error::Error> for Fault {
+    fn from(error: error::Error) -> Fault {
+        match error.kind {
+            error::Kind::NotFound => Fault::not_found("There is no such thing, or not any more."),
+            error::Kind::Unavailable | error::Kind::Overloaded | error::Kind::Timeout => {
+                Fault::unavailable(error.detail.unwrap_or_default())
+            }
+            error::Kind::Internal => Fault::internal(error.detail.unwrap_or_default()),
+            _ => Fault::invalid(error.message().to_owned()),
+        }
     }
 }
 

@@ -15,9 +15,10 @@ use axum::{
 };
 
 use super::{
-    super::{App, Options, auth::MASTER, frame},
+    super::{App, Options, Sandbox, auth::MASTER, frame, status::Trouble},
     cookie::Cookie,
     fault::Fault,
+    theme::Theme,
     visitors::{Hash, same},
 };
 use crate::{id::RequestId, ingest::Caller, store::Change};
@@ -47,7 +48,9 @@ pub(super) async fn answer<F: Future<Output = Response>>(
         response = fault.answer(&id, &method, &path);
     }
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    // A file that is downloaded brings a stricter one.
+    let policy = headers.entry(header::CONTENT_SECURITY_POLICY);
+    policy.or_insert(HeaderValue::from_static(POLICY));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
@@ -99,6 +102,11 @@ pub(super) struct Visitor {
     pub(super) may_change: bool,
     pub(super) csrf: String,
     pub(super) entry: Hash,
+    pub(super) theme: Theme,
+    /// The page that is looked at; the overview's path where there is none to come back to.
+    pub(super) here: String,
+    /// What is wrong with the server, for the top of every page.
+    pub(super) trouble: Option<Trouble>,
 }
 
 impl Visitor {
@@ -133,6 +141,9 @@ impl Visitor {
                 name: name_of_caller(caller),
                 csrf: found.csrf,
                 entry: found.entry,
+                theme: Theme::of(&options, &parts.headers),
+                here: here(parts),
+                trouble: app.sandbox.as_ref().and_then(Sandbox::trouble),
             }),
             Some(_) | None => {
                 app.visitors.forget(&found.entry);
@@ -140,6 +151,12 @@ impl Visitor {
             }
         }
     }
+}
+
+/// Where to come back to after a form that stands on every page.
+fn here(parts: &Parts) -> String {
+    let path = parts.uri.path_and_query().filter(|_| parts.method == Method::GET);
+    path.map_or("/", |it| it.as_str()).to_owned()
 }
 
 /// Whether the key that an entry was made with still opens the pages.
@@ -197,7 +214,7 @@ fn to_sign_in(app: &App, parts: &Parts) -> Response {
 /// Where to sign in, and to come back to what was asked for.
 fn sign_in_place(seen: Option<&Uri>) -> String {
     let wanted = seen.and_then(Uri::path_and_query).map(http::uri::PathAndQuery::as_str);
-    match wanted.filter(|it| *it != "/" && *it != "/agents") {
+    match wanted.filter(|it| *it != "/") {
         None => "/sign-in".to_owned(),
         Some(wanted) => {
             let next: String = form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
@@ -211,8 +228,14 @@ pub(super) fn is_fragment(headers: &HeaderMap) -> bool {
     headers.get("hx-request").is_some_and(|it| it == "true")
 }
 
+/// Whether a browser says that a page of somebody else sent this.
+pub(super) fn is_foreign(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    site.is_some_and(|it| it != b"same-origin" && it != b"none")
+}
+
 /// Fields of a form, or of a query.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Fields(Vec<(String, String)>);
 
 impl Fields {
@@ -248,8 +271,7 @@ impl FromRequest<App> for Form {
 
     async fn from_request(request: Request, app: &App) -> Result<Form, Fault> {
         let headers = request.headers().clone();
-        let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-        if site.is_some_and(|it| it != b"same-origin" && it != b"none") {
+        if is_foreign(&headers) {
             return Err(Fault::forbidden("This form was sent by a page of another site."));
         }
         let kind = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());

@@ -5,7 +5,11 @@
 //! is that of every stream here: register, look, send, wait. Text that is still being written is one
 //! element of its own, always sent whole, and emptied when the log has the finished event.
 
-use std::{collections::VecDeque, pin::Pin, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::Pin,
+    time::Duration,
+};
 
 use askama::Template;
 use axum::{
@@ -29,8 +33,9 @@ use super::{
     visitors::Hash,
 };
 use crate::{
+    clock::Timestamp,
     domain::{
-        event::EventBody,
+        event::{Event, EventBody},
         session::{Session, Status},
     },
     id::{EventId, SessionId},
@@ -70,14 +75,17 @@ pub(super) async fn stream(
     let last = headers.get("last-event-id").and_then(|it| it.to_str().ok());
     let after = last.and_then(|it| it.parse().ok());
     let after = after.or_else(|| query.text("after").and_then(|it| it.parse().ok()));
+    let after = after.unwrap_or(session.next_seq - 1).max(0);
+    let calls = begun(&app, &session, after).await?;
     let live = Live {
         id,
         entry: visitor.entry,
-        after: after.unwrap_or(session.next_seq - 1).max(0),
+        after,
         position: 0,
         head: String::new(),
         status: session.status,
         draft: Draft::default(),
+        calls,
         frames: VecDeque::from([frame(None, Draft::default().render()?.as_str())]),
         heartbeat: app.options().heartbeat,
         looked: false,
@@ -106,6 +114,8 @@ struct Live {
     head: String,
     status: Status,
     draft: Draft,
+    /// Calls that have no result yet, with when they began. Few: a turn waits for them.
+    calls: HashMap<EventId, Timestamp>,
     frames: VecDeque<Bytes>,
     heartbeat: Duration,
     looked: bool,
@@ -171,7 +181,8 @@ impl Live {
         let events = self.app.store.events_after(&self.id, self.after, READ_EVENTS).await?;
         let context = Context { session, now: self.app.store.clock().now() };
         for event in &events {
-            let mut html = context.live(event)?.unwrap_or_default();
+            let began = note(&mut self.calls, event);
+            let mut html = context.live(event, began)?.unwrap_or_default();
             if self.draft.is_over(&event.body, &event.id) {
                 html = html.and(&self.draft.render()?);
             }
@@ -193,6 +204,40 @@ impl Live {
         }
         Ok(())
     }
+}
+
+/// Events before those that a stream sends in which a call without a result is looked for.
+const CALLS_BEFORE: usize = 100;
+
+/// The calls that were begun before and may get their results on this stream.
+async fn begun(
+    app: &App,
+    session: &Session,
+    after: i64,
+) -> Result<HashMap<EventId, Timestamp>, Fault> {
+    let mut calls = HashMap::new();
+    if session.turn_id.is_some() {
+        let from = (after - CALLS_BEFORE as i64).max(0);
+        for event in app.store.events_after(&session.id, from, CALLS_BEFORE).await? {
+            if event.seq.is_some_and(|seq| seq <= after) {
+                note(&mut calls, &event);
+            }
+        }
+    }
+    Ok(calls)
+}
+
+/// Remembers when a call began, and tells it for its result.
+fn note(calls: &mut HashMap<EventId, Timestamp>, event: &Event) -> Option<Timestamp> {
+    if matches!(
+        event.body,
+        EventBody::AgentToolUse { .. }
+            | EventBody::AgentMcpToolUse { .. }
+            | EventBody::AgentCustomToolUse { .. }
+    ) {
+        calls.extend(event.processed_at.map(|at| (event.id.clone(), at)));
+    }
+    event.body.as_result().and_then(|(call, ..)| calls.remove(call))
 }
 
 async fn wait(due: &mut Option<Pin<Box<Sleep>>>) {
@@ -229,6 +274,7 @@ impl Draft {
         let (event_id, text, begins) = match piece {
             Some(Preview::Start { event_id }) => (event_id, String::new(), true),
             Some(Preview::Text { event_id, text, .. }) => (event_id, text, false),
+            Some(Preview::Request { .. } | Preview::Thinking { .. }) => return,
             // Pieces were missed; what follows is shown behind a gap.
             None => {
                 self.text = "… ".to_owned();
@@ -285,7 +331,7 @@ fn frame(id: Option<i64>, html: &str) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock::Timestamp, id::Id};
+    use crate::id::Id;
 
     #[test]
     fn a_frame_is_one_event_whatever_is_in_it() {

@@ -7,20 +7,36 @@
 //! and nothing under /v1 or /api; a change needs the form token of the same signed-in visitor.
 //! Left out: everything that the API can do and no page offers yet.
 
+mod agent;
 mod agents;
 mod assets;
 mod board;
+mod chart;
 mod cookie;
 mod deliveries;
+mod delivery;
+mod delivery_list;
+mod diff;
 mod entry;
 mod fault;
+mod find;
 mod guard;
 mod live;
+mod manage;
 mod markdown;
+mod navigation;
+mod overview;
 mod payload;
+mod reference;
 mod session;
+mod session_export;
+mod session_side;
 mod sign_in;
 mod source;
+mod source_acts;
+mod source_form;
+mod source_list;
+mod theme;
 mod view;
 mod visitors;
 mod webhook;
@@ -31,7 +47,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request},
     http::HeaderValue,
     middleware,
-    response::{IntoResponse, Redirect, Response},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 
@@ -44,17 +60,47 @@ const FORM_BYTES_MAX: usize = 256 * 1024;
 
 pub(super) fn routes(app: &App) -> Router<App> {
     Router::new()
-        .route("/", get(async || Redirect::to("/agents")))
+        .route("/", get(overview::page))
         .route("/sign-in", get(sign_in::page).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))
+        .route("/find", get(find::page))
+        .route("/theme", post(theme::choose))
         .route("/agents", get(agents::page))
+        .route("/new-agent", get(agent::new).post(agent::create))
+        .route("/agents/{id}", get(agent::page).post(agent::save))
+        .route("/agents/{id}/pause", post(agent::pause))
         .route("/agents/{id}/webhook", get(webhook::page).post(webhook::store_token))
         .route("/agents/{id}/webhook/replay", post(webhook::replay))
+        .route("/sources", get(source_list::list))
+        .route("/new-source", get(source_list::new).post(source_list::create))
         .route("/sources/{name}", get(source::page))
+        .route("/sources/{name}/settings", post(source_acts::settings))
+        .route("/sources/{name}/pause", post(source_acts::pause))
+        .route("/sources/{name}/secret", post(source_acts::secret))
+        .route("/sources/{name}/test", post(source_acts::test))
+        .route("/sources/{name}/remove", post(source_acts::remove))
         .route("/sources/{name}/replay", post(source::replay))
+        .route("/deliveries", get(delivery_list::page))
+        .route("/deliveries/replay", post(delivery_list::replay))
+        .route("/deliveries/{id}", get(delivery::page))
+        .route("/deliveries/{id}/body", get(delivery::raw))
+        .route("/deliveries/{id}/replay", post(delivery::replay))
         .route("/sessions", get(session::list))
         .route("/sessions/{id}", get(session::page))
+        .route("/sessions/{id}/answer", post(session::answer))
+        .route("/sessions/{id}/say", post(session_side::say))
+        .route("/sessions/{id}/settle", post(session_side::settle))
+        .route("/sessions/{id}/callback", post(session_side::send_again))
+        .route("/sessions/{id}/archive", post(session_side::archive))
+        .route(
+            "/sessions/{id}/delete",
+            get(session_side::confirm_delete).post(session_side::delete),
+        )
+        .route("/sessions/{id}/transcript.json", get(session_export::json))
+        .route("/sessions/{id}/transcript.md", get(session_export::markdown))
         .route("/sessions/{id}/live", get(live::stream))
+        .route("/reference", get(reference::page))
+        .merge(manage::routes())
         .route("/assets/{build}/{*name}", get(assets::asset))
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
@@ -75,9 +121,12 @@ pub(super) async fn nowhere(app: App, request: Request) -> Response {
 
 /// A finished page or fragment.
 fn page(template: &impl Template) -> Result<Response, Fault> {
-    let html = Markup::render(template)?;
+    Markup::render(template).map(answered)
+}
+
+fn answered(html: Markup) -> Response {
     let mut response = html.into_text().into_response();
     let kind = HeaderValue::from_static("text/html; charset=utf-8");
     response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
-    Ok(response)
+    response
 }

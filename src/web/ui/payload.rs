@@ -8,9 +8,9 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::{
-    domain::text::{first_chars, printable},
-    ingest::pretty_json,
+use crate::domain::{
+    indent::indented,
+    text::{first_chars, printable},
 };
 
 /// Characters of one block.
@@ -37,7 +37,7 @@ impl Payload {
     pub(super) fn new(text: &str) -> Payload {
         // Whole JSON gets lines and indents, and nothing else is changed about it.
         let is_valid = serde_json::from_str::<&RawValue>(text).is_ok();
-        let text = if is_valid { Cow::from(pretty_json(text)) } else { Cow::from(text) };
+        let text = if is_valid { Cow::from(indented(text)) } else { Cow::from(text) };
         let (shown, is_cut) = first_chars(&text, CHARS_MAX);
         let cut = is_cut.then(|| (CHARS_MAX, text.chars().count()));
         let shown = printable(shown);

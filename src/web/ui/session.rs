@@ -3,28 +3,32 @@
 use askama::Template;
 use axum::{
     extract::{Path, State},
-    response::Response,
+    http::StatusCode,
+    response::{IntoResponse, Redirect, Response},
 };
 
 use super::{
     super::App,
+    delivery_list::Choice,
     entry::{self, Context},
     fault::Fault,
-    guard::{Fields, Visitor},
+    guard::{Fields, Posted, Visitor, is_fragment},
     live::DraftFragment,
+    overview::source_name,
     page as rendered,
+    session_side::side,
     view::{Markup, Moment, Shell, count, short},
 };
 use crate::{
     domain::{
-        event::Event,
+        event::{Confirmed, Event},
         model::REHEARSAL,
         session::{Session, Status},
         text::printable,
     },
-    id::{AgentId, Id, SessionId},
+    id::{AgentId, EventId, Id, SessionId},
     ingest::Snapshot,
-    store::{EventFilter, SessionFilter},
+    store::{EventFilter, Said, SessionFilter},
 };
 
 /// Sessions on one page of the list.
@@ -42,9 +46,18 @@ const READ_EVENTS: usize = 50;
 struct List {
     shell: Shell,
     rows: Vec<Row>,
-    /// Only sessions of this agent.
-    agent: Option<(String, String)>,
+    form: Filters,
+    /// The query of the next page.
     next: Option<String>,
+}
+
+/// What the list is filtered by, as it was written.
+struct Filters {
+    agents: Vec<Choice>,
+    sources: Vec<Choice>,
+    statuses: Vec<Choice>,
+    title: String,
+    is_used: bool,
 }
 
 #[derive(Debug)]
@@ -81,13 +94,17 @@ impl Badge {
     fn of_session(session: &Session) -> Badge {
         match session.archived_at {
             Some(_) => Badge { class: "over", word: "archived" },
+            // Idle, as the API has it, and yet not at rest: somebody has to allow a call.
+            None if session.status == Status::Idle && session.turn_id.is_some() => {
+                Badge { class: "waiting", word: "waiting" }
+            }
             None => Badge::of(session.status),
         }
     }
 }
 
 /// What a session is called where nobody gave it a title.
-fn title(session: &Session) -> String {
+pub(super) fn title(session: &Session) -> String {
     match (&session.title, &session.source_name) {
         (Some(title), _) if !title.trim().is_empty() => printable(title),
         // An agent's own source is called by the agent's id, which says nothing to a person.
@@ -133,21 +150,20 @@ pub(super) async fn list(
     visitor: Visitor,
     query: Fields,
 ) -> Result<Response, Fault> {
-    let agent_id: Option<AgentId> = query.text("agent").and_then(|it| it.parse().ok());
+    let snapshot = app.ingest.registry.snapshot();
+    let status = query.text("status");
     let filter = SessionFilter {
-        agent_id: agent_id.clone(),
-        include_archived: true,
+        agent_id: query.text("agent").and_then(|it| it.parse().ok()),
+        source_id: query.text("source").and_then(|it| it.parse().ok()),
+        statuses: status.and_then(Status::parse).into_iter().collect(),
+        title_has: query.text("title").map(str::to_owned),
+        include_archived: status != Some("terminated"),
         cursor: query.text("page").and_then(|it| it.parse().ok()),
         limit: LIST_MAX,
         ..SessionFilter::default()
     };
     let page = app.store.sessions(filter).await?;
     let now = app.store.clock().now();
-    let snapshot = app.ingest.registry.snapshot();
-    let agent = agent_id.map(|id| {
-        let name = snapshot.agents.get(&id).map_or("?", |agent| agent.spec.name.as_str());
-        (id.to_string(), printable(name))
-    });
     let rows = page.data.iter().map(|session| Row {
         id: session.id.to_string(),
         title: title(session),
@@ -160,8 +176,42 @@ pub(super) async fn list(
         changed: Moment::new(session.updated_at, now),
     });
     let rows = rows.collect();
+    let form = filters(&snapshot, &query);
+    let next = page.next.map(|next| {
+        let mut out = form_urlencoded::Serializer::new(String::new());
+        out.append_pair("page", &next);
+        for name in FILTERS {
+            if let Some(value) = query.text(name) {
+                out.append_pair(name, value);
+            }
+        }
+        out.finish()
+    });
     let shell = Shell::new(visitor, "sessions", now);
-    rendered(&List { shell, rows, agent, next: page.next })
+    rendered(&List { shell, rows, form, next })
+}
+
+const FILTERS: [&str; 4] = ["agent", "source", "status", "title"];
+
+fn filters(snapshot: &Snapshot, query: &Fields) -> Filters {
+    let text = |name: &str| query.text(name).unwrap_or_default().to_owned();
+    let (agent, source, status) = (text("agent"), text("source"), text("status"));
+    let mut agents: Vec<_> = snapshot.agents.values().collect();
+    agents.sort_by_key(|agent| agent.spec.name.to_lowercase());
+    let agents =
+        agents.iter().map(|it| Choice::new(it.id.as_str(), printable(&it.spec.name), &agent));
+    let mut sources = snapshot.sources();
+    sources.sort_by_key(|it| it.display_name().to_lowercase());
+    let sources = sources.iter().map(|it| {
+        Choice::new(it.source.id.as_str(), source_name(snapshot, &it.source.name), &source)
+    });
+    Filters {
+        agents: agents.collect(),
+        sources: sources.collect(),
+        statuses: Status::ALL.map(|it| Choice::new(it.as_str(), it.as_str(), &status)).into(),
+        title: printable(&text("title")),
+        is_used: FILTERS.iter().any(|name| query.text(name).is_some()),
+    }
 }
 
 /// What changes about a session while it is looked at.
@@ -171,6 +221,8 @@ pub(super) struct Head {
     n_waiting: i64,
     usage: String,
     seconds: String,
+    /// Whether there is anything to stop.
+    has_turn: bool,
 }
 
 impl Head {
@@ -180,6 +232,7 @@ impl Head {
             n_waiting: session.n_waiting,
             usage: entry::usage(&session.usage, session.cost.total()),
             seconds: format!("{}.{}", session.active_ms / 1000, session.active_ms % 1000 / 100),
+            has_turn: session.turn_id.is_some(),
         }
     }
 }
@@ -207,6 +260,12 @@ struct Page {
     entries: Vec<Markup>,
     waiting: Vec<Markup>,
     draft: Markup,
+    /// What goes with it; not on pages of older events.
+    side: Option<Markup>,
+    /// Whether more can be said in it.
+    is_open: bool,
+    /// Of a visitor who may answer and stop.
+    csrf: Option<String>,
     /// The number that the live stream goes on after; none on a page of older events.
     live_after: Option<i64>,
     /// The first number on this page, when there are earlier ones.
@@ -233,7 +292,13 @@ pub(super) async fn page(
     };
     let waiting = waiting.iter().map(|(position, event)| context.waiting(*position, event));
     let waiting = waiting.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
+    let side = match before {
+        None => Some(side(&app, &visitor, &session, now).await?),
+        Some(_) => None,
+    };
     rendered(&Page {
+        side,
+        is_open: session.archived_at.is_none() && session.status != Status::Terminated,
         head: Head::new(&session),
         id: session.id.to_string(),
         title: title(&session),
@@ -249,8 +314,39 @@ pub(super) async fn page(
         draft: Markup::render(&DraftFragment { html: None })?,
         live_after: before.is_none().then_some(end - 1),
         earlier: (first > 1).then_some(first),
+        csrf: visitor.may_change.then(|| visitor.csrf.clone()),
         shell: Shell::new(visitor, "sessions", now),
     })
+}
+
+/// What a person says with a button: about a call that waits, or that the turn shall stop.
+pub(super) async fn answer(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Result<Response, Fault> {
+    let Posted { visitor, form } = posted;
+    visitor.must_be_able_to_change()?;
+    let id: SessionId = id.parse().map_err(|_| Fault::not_found("There is no such session."))?;
+    let event_id = EventId::new(app.store.clock().now());
+    let call = |name| form.fields.text(name).and_then(|call| call.parse().ok());
+    let said = match (call("allow"), call("deny"), form.fields.text("stop")) {
+        (Some(call), ..) => {
+            Said::Answer { event_id, call, result: Confirmed::Allow, deny_message: None }
+        }
+        (_, Some(call), _) => {
+            Said::Answer { event_id, call, result: Confirmed::Deny, deny_message: None }
+        }
+        (.., Some(_)) => Said::Interrupt { event_id },
+        _ => return Err(Fault::invalid("This is not a form of ours.")),
+    };
+    app.store.say(&id, vec![said], 0, visitor.name).await?;
+    app.ring(&id);
+    if is_fragment(&form.headers) {
+        // The live stream shows what comes of it.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(Redirect::to(&format!("/sessions/{id}")).into_response())
 }
 
 /// The events before a number, as many as fit on a page, oldest first.

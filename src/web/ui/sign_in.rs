@@ -51,7 +51,7 @@ fn form(
     let nonce = Cookie::Form.read(&options, headers).filter(|it| it.len() == 43);
     let nonce = nonce.unwrap_or_else(visitors::random_text);
     let token = app.visitors.form_token(&nonce);
-    let next = next.filter(|it| is_ours(it)).unwrap_or("/agents");
+    let next = next.filter(|it| is_ours(it)).unwrap_or("/");
     let mut response = rendered(&Page { token, next, problem })?;
     *response.status_mut() = status;
     let cookie = Cookie::Form.set(&options, headers, &nonce, FORM_LIFE);
@@ -60,7 +60,7 @@ fn form(
 }
 
 /// A path of this server, and not the beginning of another one's address.
-fn is_ours(place: &str) -> bool {
+pub(super) fn is_ours(place: &str) -> bool {
     place.starts_with('/')
         && !place.starts_with("//")
         && place.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
@@ -89,7 +89,7 @@ pub(super) async fn sign_in(State(app): State<App>, posted: Form) -> Result<Resp
     let problem = match app.ingest.registry.snapshot().caller(key) {
         Some(caller) if caller.may_read() => {
             let token = app.visitors.sign_in(hash(key.as_bytes()), now);
-            let place = next.filter(|it| is_ours(it)).unwrap_or("/agents");
+            let place = next.filter(|it| is_ours(it)).unwrap_or("/");
             let cookie = Cookie::Visitor.set(&options, &headers, &token, visitors::LIFE_MAX);
             let mut response = Redirect::to(place).into_response();
             response.headers_mut().insert(header::SET_COOKIE, cookie);

@@ -1,22 +1,25 @@
 //! A named source: where its sender sends to, what proves the sender, what came last and why nobody
 //! got it.
 //!
-//! A bell of the board leads here. Left out: changing it, which the API and `bellpull sources` do.
+//! A bell of the board leads here. Whoever may change it finds the forms of `source_acts` here.
 
 use askama::Template;
 use axum::{
     extract::{Path, State},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde_json::json;
 
 use super::{
     super::App,
-    deliveries,
+    answered,
+    deliveries::Last,
     fault::Fault,
     guard::{Fields, Posted, Visitor, is_fragment},
     page as rendered,
-    view::{Moment, Shell},
+    source_form::Settings,
+    view::{Markup, Moment, Shell},
 };
 use crate::{
     clock::Timestamp,
@@ -31,21 +34,21 @@ struct Page {
     panel: Panel,
 }
 
-#[derive(Template)]
-#[template(path = "source.html", block = "last")]
-struct LastFragment {
-    shell: Shell,
-    panel: Panel,
-}
-
-#[derive(Template)]
-#[template(path = "source.html", block = "deliveries")]
-struct DeliveriesFragment {
-    panel: Panel,
-}
-
 #[derive(Debug)]
 struct Panel {
+    /// What to do at the sender, where that is known.
+    setup: Option<Markup>,
+    notes: Option<String>,
+    expects: Option<String>,
+    /// What was made just now.
+    is_new: bool,
+    /// Whoever may change it, and whether that is not done in the config file.
+    may_change: bool,
+    may_edit: bool,
+    settings: Settings,
+    refusals: Vec<(String, Moment)>,
+    said: Said,
+    id: String,
     name: String,
     url: String,
     /// Why it holds what comes in.
@@ -56,8 +59,32 @@ struct Panel {
     secret: Secret,
     /// Whom it leads to where no rule says otherwise: id and name.
     agent: Option<(String, String)>,
-    deliveries: Vec<deliveries::Row>,
-    replayed: Option<deliveries::Replayed>,
+    last: Markup,
+}
+
+/// What came of a form.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    pub(super) notice: Option<String>,
+    pub(super) problem: Option<String>,
+    /// A secret that was made just now: shown once.
+    pub(super) made: Option<String>,
+    /// What a changed source would have made of what came.
+    pub(super) report: Option<Report>,
+    /// What was typed, to be typed on.
+    pub(super) typed: Option<Fields>,
+}
+
+/// A backtest, in numbers and some differences.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) deliveries: i64,
+    pub(super) different: i64,
+    /// Accepted, filtered and held: as it happened, and as it would.
+    pub(super) rows: [(&'static str, i64, i64); 3],
+    /// A delivery, what happened, what would.
+    pub(super) differences: Vec<(String, String, String, String)>,
+    pub(super) is_cut: bool,
 }
 
 #[derive(Debug)]
@@ -78,11 +105,38 @@ pub(super) async fn page(
     query: Fields,
 ) -> Result<Response, Fault> {
     let snapshot = app.ingest.registry.snapshot();
-    let panel = panel(&app, &visitor, find(&snapshot, &name)?).await?;
+    let entry = find(&snapshot, &name)?;
+    let last = last(entry);
     if query.text("part") == Some("deliveries") {
-        return rendered(&DeliveriesFragment { panel });
+        return last.fragment(&app, &visitor).await;
     }
-    rendered(&Page { shell: Shell::new(visitor, "agents", app.store.clock().now()), panel })
+    let said = match query.text("done") {
+        Some("saved") => Said { notice: Some("It is saved.".to_owned()), ..Said::default() },
+        _ => Said::default(),
+    };
+    let section = last.section(&app, &visitor).await?;
+    let mut panel = panel(&app, &visitor, entry, section, said).await?;
+    panel.is_new = query.text("new").is_some();
+    rendered(&Page { shell: Shell::new(visitor, "sources", app.store.clock().now()), panel })
+}
+
+/// The page after a form that did not lead anywhere else.
+pub(super) async fn after(
+    app: &App,
+    visitor: Visitor,
+    name: &str,
+    said: Said,
+) -> Result<Response, Fault> {
+    let snapshot = app.ingest.registry.snapshot();
+    let entry = find(&snapshot, name)?;
+    let section = last(entry).section(app, &visitor).await?;
+    let status = match said.problem {
+        Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        None => StatusCode::OK,
+    };
+    let panel = panel(app, &visitor, entry, section, said).await?;
+    let shell = Shell::new(visitor, "sources", app.store.clock().now());
+    Ok((status, rendered(&Page { shell, panel })?).into_response())
 }
 
 pub(super) async fn replay(
@@ -93,27 +147,55 @@ pub(super) async fn replay(
     let Posted { visitor, form } = posted;
     let snapshot = app.ingest.registry.snapshot();
     let entry = find(&snapshot, &name)?;
-    let replayed = deliveries::replay(&app, &visitor, &entry.source.id, &form.fields).await?;
-    let status = replayed.status();
-    let panel = Panel { replayed: Some(replayed), ..panel(&app, &visitor, entry).await? };
-    let shell = Shell::new(visitor, "agents", app.store.clock().now());
-    let page = if is_fragment(&form.headers) {
-        rendered(&LastFragment { shell, panel })
-    } else {
-        rendered(&Page { shell, panel })
-    };
-    Ok((status, page?).into_response())
+    let (status, last) = last(entry).replay(&app, &visitor, &form.fields).await?;
+    if is_fragment(&form.headers) {
+        return Ok((status, answered(last)).into_response());
+    }
+    let panel = panel(&app, &visitor, entry, last, Said::default()).await?;
+    let shell = Shell::new(visitor, "sources", app.store.clock().now());
+    Ok((status, rendered(&Page { shell, panel })?).into_response())
+}
+
+fn last(entry: &Entry) -> Last<'_> {
+    let at = format!("/sources/{}", entry.source.name);
+    Last { at, source: Some(&entry.source.id), hint: "What comes" }
 }
 
 fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Entry, Fault> {
     snapshot.named_source(name).ok_or_else(|| Fault::not_found("There is no such source."))
 }
 
-async fn panel(app: &App, visitor: &Visitor, entry: &Entry) -> Result<Panel, Fault> {
+/// Refused requests that the page shows.
+const REFUSALS_MAX: usize = 10;
+
+async fn panel(
+    app: &App,
+    visitor: &Visitor,
+    entry: &Entry,
+    last: Markup,
+    said: Said,
+) -> Result<Panel, Fault> {
     let now = app.store.clock().now();
     let source = &entry.source;
     let agent = entry.address.agent.as_ref().ok();
+    let preset = entry.sender.as_ref().ok().and_then(|sender| sender.preset);
+    let refusals = app.store.refusals(Some(source.name.clone()), REFUSALS_MAX).await?;
+    let refusals = refusals.iter().map(|it| (printable(&it.reason), Moment::new(it.at, now)));
+    let mut settings = Settings::of(&source.definition, &app.ingest.registry.snapshot());
+    if let Some(typed) = &said.typed {
+        settings.overlay(typed);
+    }
     Ok(Panel {
+        setup: preset.map(|it| Markup::of_markdown(&it.setup)),
+        notes: preset.and_then(|it| it.notes.clone()),
+        expects: preset.and_then(|it| it.expects.clone()),
+        is_new: false,
+        may_change: visitor.may_change,
+        may_edit: visitor.may_change && source.managed_by == ManagedBy::Api,
+        settings,
+        refusals: refusals.collect(),
+        said,
+        id: source.id.to_string(),
         name: printable(&source.name),
         url: app.url(&source.path()),
         broken: entry.broken().map(printable),
@@ -122,13 +204,12 @@ async fn panel(app: &App, visitor: &Visitor, entry: &Entry) -> Result<Panel, Fau
         sender: entry.sender.as_ref().map(sender).unwrap_or_default(),
         secret: secret(entry, now),
         agent: agent.map(|agent| (agent.id.to_string(), printable(&agent.name))),
-        deliveries: deliveries::last(app, visitor, &source.id, now).await?,
-        replayed: None,
+        last,
     })
 }
 
 /// The sender's name where it is known, else what opens the gate.
-fn sender(sender: &Sender) -> String {
+pub(super) fn sender(sender: &Sender) -> String {
     match sender.preset {
         Some(preset) => preset.title.clone(),
         None => json!(sender.verifier)["type"].as_str().unwrap_or_default().to_owned(),

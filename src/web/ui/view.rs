@@ -4,7 +4,13 @@ use std::fmt;
 
 use askama::Template;
 
-use super::{assets, fault::Fault, guard::Visitor};
+use super::{
+    assets,
+    fault::Fault,
+    guard::Visitor,
+    navigation::{GROUPS, Place},
+    theme::Theme,
+};
 use crate::{clock::Timestamp, domain::cost::MicroUsd};
 
 /// The frame of every page of a signed-in visitor.
@@ -16,11 +22,14 @@ pub(super) struct Shell {
     pub(super) at: &'static str,
     /// By the server's clock, so that a wrong one in the browser makes nothing old or new.
     pub(super) now: Timestamp,
+    pub(super) groups: &'static [(&'static str, &'static [Place])],
+    pub(super) themes: [Theme; 3],
 }
 
 impl Shell {
     pub(super) fn new(visitor: Visitor, at: &'static str, now: Timestamp) -> Shell {
-        Shell { assets: assets::base(), visitor, at, now }
+        let assets = assets::base();
+        Shell { assets, visitor, at, now, groups: &GROUPS, themes: Theme::ALL }
     }
 }
 
@@ -118,10 +127,21 @@ pub(super) fn count(n: i64) -> String {
     out
 }
 
-/// An amount of money, to a hundredth of a cent.
+/// An amount of money in cents; below a dollar, where most requests are, in hundredths of one where that
+/// says something.
 pub(super) fn dollars(amount: MicroUsd) -> String {
-    let rounded = (amount.0.max(0) + 50) / 100;
-    format!("${}.{:04}", rounded / 10_000, rounded % 10_000)
+    match amount.0 {
+        ..=0 => "$0".to_owned(),
+        1..100 => "under $0.0001".to_owned(),
+        n @ 100..999_950 => {
+            let text = format!("$0.{:04}", (n + 50) / 100);
+            text.strip_suffix("00").map_or(text.clone(), str::to_owned)
+        }
+        n => {
+            let cents = n.saturating_add(5_000) / 10_000;
+            format!("${}.{:02}", cents / 100, cents % 100)
+        }
+    }
 }
 
 /// A size as people say it.
@@ -165,7 +185,10 @@ mod tests {
     fn numbers_are_readable() {
         assert_eq!([count(0), count(999), count(-1_234_567)], ["0", "999", "-1,234,567"]);
         assert_eq!([bytes(1), bytes(999), bytes(4_212)], ["1 byte", "999 bytes", "4.2 kB"]);
-        assert_eq!([dollars(MicroUsd(1_234_567)), dollars(MicroUsd(40))], ["$1.2346", "$0.0000"]);
+        let amounts = [0, 40, 100, 500_000, 123_456, 999_949, 999_950, 1_234_567];
+        let wanted =
+            ["$0", "under $0.0001", "$0.0001", "$0.50", "$0.1235", "$0.9999", "$1.00", "$1.23"];
+        assert_eq!(amounts.map(|amount| dollars(MicroUsd(amount))), wanted);
         assert_eq!(short("sesn_0123456789"), "sesn_…456789");
     }
 }

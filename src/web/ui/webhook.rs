@@ -16,16 +16,17 @@ use serde_json::json;
 
 use super::{
     super::App,
-    deliveries,
+    answered,
+    deliveries::Last,
     fault::Fault,
     guard::{Fields, Posted, Visitor, is_fragment},
     page as rendered,
-    view::{Moment, Shell},
+    view::{Markup, Moment, Shell},
 };
 use crate::{
     domain::{agent::Agent, text::printable},
     id::{AgentId, Id},
-    ingest::secret_key,
+    ingest::{Snapshot, secret_key},
     vault,
 };
 
@@ -50,19 +51,6 @@ struct PanelFragment {
     panel: Panel,
 }
 
-#[derive(Template)]
-#[template(path = "webhook_panel.html", block = "last")]
-struct LastFragment {
-    shell: Shell,
-    panel: Panel,
-}
-
-#[derive(Template)]
-#[template(path = "webhook_panel.html", block = "deliveries")]
-struct DeliveriesFragment {
-    panel: Panel,
-}
-
 #[derive(Debug)]
 struct Panel {
     agent_id: String,
@@ -74,8 +62,7 @@ struct Panel {
     token: Option<TokenInfo>,
     may_change: bool,
     overlaps: &'static [(u64, &'static str)],
-    deliveries: Vec<deliveries::Row>,
-    replayed: Option<deliveries::Replayed>,
+    last: Markup,
     /// A token that was made just now.
     made: Option<String>,
     /// What was done, or what was wrong.
@@ -98,10 +85,11 @@ pub(super) async fn page(
     query: Fields,
 ) -> Result<Response, Fault> {
     let agent = find(&app, &id)?;
-    let panel = panel(&app, &visitor, &agent).await?;
     if query.text("part") == Some("deliveries") {
-        return rendered(&DeliveriesFragment { panel });
+        let snapshot = app.ingest.registry.snapshot();
+        return last(&snapshot, &agent).fragment(&app, &visitor).await;
     }
+    let panel = panel(&app, &visitor, &agent).await?;
     answer(&app, visitor, panel, &headers)
 }
 
@@ -153,18 +141,19 @@ pub(super) async fn replay(
     let Posted { visitor, form } = posted;
     let agent = find(&app, &id)?;
     let snapshot = app.ingest.registry.snapshot();
-    let entry = snapshot.agent_source(agent.id.as_str());
-    let entry = entry.ok_or_else(|| Fault::not_found("This agent has no endpoint any more."))?;
-    let replayed = deliveries::replay(&app, &visitor, &entry.source.id, &form.fields).await?;
-    let status = replayed.status();
-    let panel = Panel { replayed: Some(replayed), ..panel(&app, &visitor, &agent).await? };
+    let (status, last) = last(&snapshot, &agent).replay(&app, &visitor, &form.fields).await?;
+    if is_fragment(&form.headers) {
+        return Ok((status, answered(last)).into_response());
+    }
+    let panel = panel_with(&app, &visitor, &agent, last);
     let shell = Shell::new(visitor, "agents", app.store.clock().now());
-    let page = if is_fragment(&form.headers) {
-        rendered(&LastFragment { shell, panel })
-    } else {
-        rendered(&Page { shell, panel })
-    };
-    Ok((status, page?).into_response())
+    Ok((status, rendered(&Page { shell, panel })?).into_response())
+}
+
+fn last<'a>(snapshot: &'a Snapshot, agent: &Agent) -> Last<'a> {
+    let at = format!("/agents/{}/webhook", agent.id);
+    let source = snapshot.agent_source(agent.id.as_str()).map(|entry| &entry.source.id);
+    Last { at, source, hint: "Ring it with the command above: it" }
 }
 
 /// The token that somebody pasted.
@@ -213,16 +202,18 @@ fn key_of(app: &App, agent: &Agent) -> Result<String, Fault> {
 
 async fn panel(app: &App, visitor: &Visitor, agent: &Agent) -> Result<Panel, Fault> {
     let snapshot = app.ingest.registry.snapshot();
+    let last = last(&snapshot, agent).section(app, visitor).await?;
+    Ok(panel_with(app, visitor, agent, last))
+}
+
+fn panel_with(app: &App, visitor: &Visitor, agent: &Agent, last: Markup) -> Panel {
+    let snapshot = app.ingest.registry.snapshot();
     let entry = snapshot.agent_source(agent.id.as_str());
     let key = entry.map_or_else(
         || crate::domain::secret::webhook_key(&agent.id),
         |entry| secret_key(&entry.source),
     );
     let now = app.store.clock().now();
-    let deliveries = match entry {
-        None => Vec::new(),
-        Some(entry) => deliveries::last(app, visitor, &entry.source.id, now).await?,
-    };
     let token = snapshot.secret(&key).map(|info| TokenInfo {
         version: info.version,
         since: Moment::new(info.created_at, now),
@@ -232,7 +223,7 @@ async fn panel(app: &App, visitor: &Visitor, agent: &Agent) -> Result<Panel, Fau
             .map(|until| Moment::new(until, now)),
     });
     let archived = agent.archived_at.is_some();
-    Ok(Panel {
+    Panel {
         agent_id: agent.id.to_string(),
         name: printable(&agent.spec.name),
         archived,
@@ -242,12 +233,11 @@ async fn panel(app: &App, visitor: &Visitor, agent: &Agent) -> Result<Panel, Fau
         token,
         may_change: visitor.may_change && !archived,
         overlaps: &OVERLAPS,
-        deliveries,
-        replayed: None,
+        last,
         made: None,
         done: None,
         problem: None,
-    })
+    }
 }
 
 #[cfg(test)]

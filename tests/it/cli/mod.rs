@@ -1,6 +1,8 @@
 //! The command line client against a whole server: its API, its worker, its built-in model.
 
 mod bell;
+mod deployments;
+mod environments;
 mod replays;
 
 use std::sync::{

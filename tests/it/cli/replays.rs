@@ -116,7 +116,7 @@ async fn deliveries_are_sent_on_once_although_the_server_goes_away() {
         let first = send(&bell, "{\"n\": 1}").await;
         n(1).await;
         let lost = async || err.text().contains("the connection is lost").then_some(());
-        let bell = bell.hang_again_after(until("it is noticed", lost)).await;
+        let bell = Box::pin(bell.hang_again_after(until("it is noticed", lost))).await;
         send(&bell, "{\"n\":\"fail\"}").await;
         n(2).await;
         // A replay is a delivery too. Nothing was sent on a second time until it came.

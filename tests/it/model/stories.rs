@@ -90,7 +90,7 @@ async fn a_tool_goes_round_and_what_was_thought_goes_back(format: Format) {
     let requests = story.models.requests();
     assert!(!requests[0].said().contains("item 1999"), "the message holds only a part");
     assert!(requests[1].said().contains("item 1999"));
-    assert!(requests[2].said().contains("there is no tool `nonsense`"));
+    assert!(requests[2].said().contains("this agent has no tool `nonsense`"));
     // What was thought goes back, sealed as it was; the scripted server looks at it, too.
     let sealed = |n: usize| {
         let body = requests[n].body.to_string();

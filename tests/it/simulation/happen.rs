@@ -54,7 +54,9 @@ impl World {
             Happening::Archive { session } => {
                 let session = self.names.fixed[session].clone();
                 self.ask(About::Change, move |store| async move {
-                    Answer::Done(store.archive_session(&session).await.map(drop))
+                    Answer::Done(
+                        store.archive_session(&session, change("session.archive")).await.map(drop),
+                    )
                 });
             }
             Happening::Start { node } => self.start(node),
@@ -99,11 +101,15 @@ impl World {
         let messages: Vec<_> = numbers.clone().map(|n| self.names.message(n)).collect();
         let marks = numbers.map(|n| format!("p{n}")).collect();
         let new = NewSession {
+            resources: Vec::new(),
+            budget: Default::default(),
+            deployment_id: None,
             id: self.names.id(),
             agent_id: self.names.agents[0].id.clone(),
             agent_version: 1,
             overrides: None,
             environment_id: self.names.agents[0].environment.clone(),
+            vault_ids: Vec::new(),
             title: None,
             metadata: Metadata::new(),
             messages: messages.clone(),

@@ -134,6 +134,7 @@ impl Shape {
                 poll_ms: random.pick(&[250, 1000, 3000]),
                 drain_seconds: random.below(4),
                 resumes_max: 4,
+                stop_poll_ms: 500,
             },
             model: model::Options {
                 anthropic_base_url: Some("http://model.example".to_owned()),
@@ -145,7 +146,10 @@ impl Shape {
                 retry_seconds_max: random.range(1..8),
                 ..model::Options::default()
             },
-            limits: agent::Limits { requests_max: random.pick(&[3, 8, 100]) },
+            limits: agent::Limits {
+                requests_max: random.pick(&[3, 8, 100]),
+                ..agent::Limits::default()
+            },
             sources: (0..random.range(1..4))
                 .map(|_| Shop {
                     agent: random.index(n_agents),
@@ -173,6 +177,12 @@ impl Shape {
             workspaces: directory.join("workspaces"),
             resumes_max: self.worker.resumes_max,
             limits: self.limits.clone(),
+            approval_seconds_max: 3600,
+            tools: bellpull::tool::Options::default(),
+            projects: Default::default(),
+            pages: Default::default(),
+            budgets: Default::default(),
+            outputs: Default::default(),
         }
     }
 

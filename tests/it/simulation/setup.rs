@@ -45,10 +45,7 @@ async fn fill(names: &mut Names, store: &Store, shape: &Shape) {
     let mut usual = environment(clock, "default");
     let mut project = environment(clock, "project");
     (usual.id, project.id) = (names.id(), names.id());
-    project.config = EnvironmentConfig::Local {
-        project: "/srv/project".to_owned(),
-        workspace: Workspace::Shared,
-    };
+    project.config = EnvironmentConfig::local("/srv/project", Workspace::Shared);
     for made in [&usual, &project] {
         store.create_environment(made.clone(), change("setup")).await.expect("a new name");
     }
@@ -62,11 +59,15 @@ async fn fill(names: &mut Names, store: &Store, shape: &Shape) {
         store.limit_agent(&id, limits, change("setup")).await.expect("it was just made");
         for environment in [&usual, &project] {
             let session = NewSession {
+                resources: Vec::new(),
+                budget: Default::default(),
+                deployment_id: None,
                 id: names.id(),
                 agent_id: id.clone(),
                 agent_version: 1,
                 overrides: None,
                 environment_id: environment.id.clone(),
+                vault_ids: Vec::new(),
                 title: None,
                 metadata: Metadata::new(),
                 messages: Vec::new(),

@@ -79,6 +79,7 @@ async fn a_first_request_is_delivery_session_and_message_at_once(bench: Bench) {
             possible_replay_of: None,
             replay_of: None,
             n_replays: 0,
+            session_deleted: false,
         }
     );
     let session = bench.store.session(&session_id).await.unwrap();

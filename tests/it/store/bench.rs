@@ -175,14 +175,18 @@ impl Bench {
 
     pub fn new_session(&self, agent: &Agent) -> NewSession {
         NewSession {
+            budget: Default::default(),
             id: self.id(),
             agent_id: agent.id.clone(),
             agent_version: agent.version,
             overrides: None,
             environment_id: self.environment.id.clone(),
+            deployment_id: None,
+            vault_ids: Vec::new(),
             title: None,
             metadata: Metadata::new(),
             messages: Vec::new(),
+            resources: Vec::new(),
         }
     }
 
@@ -296,7 +300,7 @@ pub async fn make_environment(store: &Store, name: &str) -> Environment {
 pub async fn make_project(store: &Store, name: &str, workspace: Workspace) -> Environment {
     let project = format!("/srv/{name}");
     let environment = Environment {
-        config: EnvironmentConfig::Local { project, workspace },
+        config: EnvironmentConfig::local(&project, workspace),
         ..environment(store.clock(), name)
     };
     let made = store.create_environment(environment, change("environment.create")).await;

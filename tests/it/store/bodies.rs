@@ -27,6 +27,7 @@ on_both!(
     any_text_comes_back_as_it_was,
     long_texts_are_kept_whole,
     erasure_takes_the_body_and_keeps_the_identity,
+    what_failed_and_was_erased_does_not_run_again,
     erasure_reaches_a_message_that_waits_and_no_other,
     erasure_and_a_beginning_turn_do_not_tear_a_message_apart,
     no_replay_outlives_the_erasure_of_its_bytes,
@@ -289,6 +290,25 @@ async fn erasure_takes_the_body_and_keeps_the_identity(bench: Bench) {
         assert_eq!(again.verdict, Verdict::Duplicate);
         assert_eq!(again.delivery_id, first.delivery_id);
         assert_eq!(bench.claim().await, []);
+    }
+}
+
+async fn what_failed_and_was_erased_does_not_run_again(bench: Bench) {
+    for is_erased in [false, true] {
+        let draft = || bench.draft(&format!("erased: {is_erased}"));
+        let first = bench.accept(draft()).await;
+        let claimed = bench.claim().await.pop().expect("a session that is due");
+        bench.begin(&claimed.lease).await;
+        bench.finish(&claimed.lease, TurnEnd::Failed).await;
+        if is_erased {
+            let change = change("delivery.erase");
+            bench.store.erase_delivery(&first.delivery_id, change).await.unwrap();
+        }
+        let again = bench.accept(draft().rerun_failed()).await;
+        let wanted = if is_erased { Verdict::Duplicate } else { Verdict::Accepted };
+        assert_eq!((again.verdict, again.delivery_id), (wanted, first.delivery_id));
+        let n_due = bench.claim().await.len();
+        assert_eq!(n_due, usize::from(!is_erased), "its payload is not read again");
     }
 }
 

@@ -161,7 +161,8 @@ async fn an_archived_agent_is_read_only(bench: Bench) {
     assert_fails!(update, Error::Conflict(_));
 
     let bob = make_agent(&bench.store, "bob").await;
-    let list = async |archived| bench.store.agents(archived, None, 10).await.unwrap().data;
+    let list =
+        async |archived| bench.store.agents(archived, (None, None), None, 10).await.unwrap().data;
     assert_eq!(list(false).await, std::slice::from_ref(&bob));
     assert_eq!(list(true).await, [bob, archived]);
 
@@ -180,7 +181,7 @@ async fn agents_are_listed_newest_first(bench: Bench) {
     for limit in [1, 2, 4, 100] {
         let (mut found, mut cursor) = (Vec::new(), None);
         loop {
-            let page = bench.store.agents(false, cursor, limit).await.unwrap();
+            let page = bench.store.agents(false, (None, None), cursor, limit).await.unwrap();
             found.extend(page.data);
             let Some(next) = page.next else { break };
             cursor = Some(next.parse().unwrap());

@@ -131,7 +131,9 @@ impl World {
             Op::Send { session: at, n_messages, waiting_max } => {
                 answer(store.send(&session(at), new_messages(n, n_messages), waiting_max).await)
             }
-            Op::Archive { session: at } => answer(store.archive_session(&session(at)).await),
+            Op::Archive { session: at } => {
+                answer(store.archive_session(&session(at), change()).await)
+            }
             Op::Claim { lasting } => {
                 let owner = format!("node{}:{n}", n % 2);
                 let mut claimed =
@@ -379,14 +381,18 @@ fn named(clock: &Clock, n: usize, managed_by: ManagedBy) -> Source {
 
 fn new_session(session: SessionId, agent: usize, messages: Vec<NewMessage>) -> NewSession {
     NewSession {
+        budget: Default::default(),
         id: session,
         agent_id: id(agent),
         agent_version: 1,
         overrides: None,
         environment_id: id(0),
+        deployment_id: None,
+        vault_ids: Vec::new(),
         title: None,
         metadata: Metadata::new(),
         messages,
+        resources: Vec::new(),
     }
 }
 

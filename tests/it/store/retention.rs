@@ -26,7 +26,7 @@ on_both!(
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-const RETENTION: Retention = Retention { bodies_days: 7, identities_days: 30 };
+const RETENTION: Retention = Retention { bodies_days: 7, identities_days: 30, outbox_days: 30 };
 
 async fn prune(bench: &Bench) -> Pruned {
     bench.store.prune(&RETENTION).await.unwrap()
@@ -54,7 +54,10 @@ async fn bodies_go_before_identities(bench: Bench) {
     bench.work_off(TurnEnd::EndTurn).await;
     assert_eq!(prune(&bench).await, Pruned::default(), "not a minute early");
     bench.clock.advance(HOUR + Duration::from_secs(1));
-    assert_eq!(prune(&bench).await, Pruned { bodies: 1, deliveries: 0, seen: 0 });
+    assert_eq!(
+        prune(&bench).await,
+        Pruned { bodies: 1, deliveries: 0, seen: 0, outgoing: 0, gone: 0, said: 0 }
+    );
     assert_eq!(prune(&bench).await, Pruned::default());
     assert!(!has_body(&bench, &first.delivery_id).await);
     assert!(has_body(&bench, &young.delivery_id).await);
@@ -64,7 +67,10 @@ async fn bodies_go_before_identities(bench: Bench) {
     assert_eq!(bench.accept(bench.draft("one")).await.verdict, Verdict::Duplicate);
 
     bench.clock.advance(23 * DAY);
-    assert_eq!(prune(&bench).await, Pruned { bodies: 1, deliveries: 1, seen: 0 });
+    assert_eq!(
+        prune(&bench).await,
+        Pruned { bodies: 1, deliveries: 1, seen: 0, outgoing: 0, gone: 0, said: 0 }
+    );
     assert_fails!(bench.store.delivery(&first.delivery_id).await, Error::NotFound);
     assert_fails!(bench.store.attempts(&first.delivery_id).await, Error::NotFound);
     assert_eq!(bench.place.number("select count(*) from attempts").await, 0);
@@ -93,7 +99,7 @@ async fn what_is_open_is_kept_and_goes_later(bench: Bench) {
 
     bench.clock.advance(100 * DAY);
     let n = prune(&bench).await;
-    assert_eq!(n, Pruned { bodies: 2, deliveries: 2, seen: 0 });
+    assert_eq!(n, Pruned { bodies: 2, deliveries: 2, seen: 0, outgoing: 0, gone: 0, said: 0 });
     for kept in [&held, &running, &pending] {
         assert!(has_body(&bench, &kept.delivery_id).await, "{kept:?}");
     }
@@ -102,9 +108,15 @@ async fn what_is_open_is_kept_and_goes_later(bench: Bench) {
     }
     // What was passed over is found when it has come to its end, the oldest and the newest of it.
     bench.finish(&lease, TurnEnd::EndTurn).await;
-    assert_eq!(prune(&bench).await, Pruned { bodies: 1, deliveries: 1, seen: 0 });
+    assert_eq!(
+        prune(&bench).await,
+        Pruned { bodies: 1, deliveries: 1, seen: 0, outgoing: 0, gone: 0, said: 0 }
+    );
     bench.work_off(TurnEnd::EndTurn).await;
-    assert_eq!(prune(&bench).await, Pruned { bodies: 1, deliveries: 1, seen: 0 });
+    assert_eq!(
+        prune(&bench).await,
+        Pruned { bodies: 1, deliveries: 1, seen: 0, outgoing: 0, gone: 0, said: 0 }
+    );
     assert_eq!(prune(&bench).await, Pruned::default());
     assert!(has_body(&bench, &held.delivery_id).await);
 
@@ -166,7 +178,7 @@ async fn secrets_are_wrapped_anew_all_or_none(bench: Bench) {
     };
     let before = state().await;
     let fails = bench.store.rewrap_secrets(
-        |name, version, sealed| match (name, version) {
+        |_, name, version, sealed| match (name, version) {
             ("B", _) => Err(Error::Conflict("not this one".to_owned())),
             _ => Ok(Some(Bytes::copy_from_slice(sealed))),
         },
@@ -176,7 +188,7 @@ async fn secrets_are_wrapped_anew_all_or_none(bench: Bench) {
     assert_fails!(fails.await, Error::Conflict(_));
     assert_eq!(state().await, before);
 
-    let rewrap = |name: &str, version: i64, sealed: &[u8]| {
+    let rewrap = |_, name: &str, version: i64, sealed: &[u8]| {
         let value = std::str::from_utf8(sealed).unwrap().strip_prefix("old:").unwrap();
         // One that has the new key already stays as it is.
         Ok((version != 1 || name != "B").then(|| Bytes::from(format!("new:{value}"))))
@@ -190,7 +202,7 @@ async fn secrets_are_wrapped_anew_all_or_none(bench: Bench) {
 
 async fn the_end_of_a_log_moves_with_it(bench: Bench) {
     let end = async |session| {
-        let LogEnd { last_seq, last_position } = bench.store.end_of_log(session).await.unwrap();
+        let LogEnd { last_seq, last_position, .. } = bench.store.end_of_log(session).await.unwrap();
         (last_seq, last_position)
     };
     assert_fails!(bench.store.end_of_log(&bench.id()).await, Error::NotFound);

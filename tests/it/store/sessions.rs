@@ -9,11 +9,15 @@ use bellpull::{
         session::{Session, Status},
         turn::TurnEnd,
     },
-    id::{AgentId, SessionId},
+    id::{AgentId, DeploymentId, SessionId},
     store::{Error, NewSession, SessionFilter},
 };
 
-use super::{Bench, bench::make_agent, messages};
+use super::{
+    Bench,
+    bench::{change, make_agent},
+    messages,
+};
 
 on_both!(
     a_new_session_rests_or_runs_from_the_start,
@@ -23,19 +27,25 @@ on_both!(
     a_session_at_work_is_not_archived,
     sessions_are_listed_in_both_directions,
     sessions_are_filtered,
+    sessions_are_found_by_their_titles,
 );
 
 async fn a_new_session_rests_or_runs_from_the_start(bench: Bench) {
     let mut overridden = AgentSpec::new("alice for once", "openai/gpt-x");
     overridden.system = Some("Be brief.".to_owned());
+    let deployment: DeploymentId = bench.id();
     let resting = NewSession {
         overrides: Some(serde_json::to_string(&overridden).unwrap()),
         title: Some("a title".to_owned()),
         metadata: [("k".to_owned(), "v".to_owned())].into(),
+        vault_ids: vec!["vlt_1".to_owned()],
+        deployment_id: Some(deployment.clone()),
         ..bench.new_session(&bench.agent)
     };
     let made = bench.store.create_session(resting.clone()).await.unwrap();
     let wanted = Session {
+        resources: Vec::new(),
+        budget: Default::default(),
         id: resting.id.clone(),
         agent_id: bench.agent.id.clone(),
         agent_version: 1,
@@ -52,6 +62,9 @@ async fn a_new_session_rests_or_runs_from_the_start(bench: Bench) {
         n_waiting: 0,
         next_seq: 1,
         turn_id: None,
+        has_begun: false,
+        vault_ids: vec!["vlt_1".to_owned()],
+        deployment_id: Some(deployment),
         usage: Usage::default(),
         cost: Cost::default(),
         active_ms: 0,
@@ -106,26 +119,30 @@ async fn messages_are_sent_all_or_none(bench: Bench) {
 async fn an_archived_session_takes_nothing(bench: Bench) {
     let session = bench.accept(bench.draft("one")).await.session_id.unwrap();
     bench.work_off(TurnEnd::EndTurn).await;
+    let archived = bench.store.archive_session(&session, change("session.archive")).await.unwrap();
     let log = bench.log(&session).await;
-    let archived = bench.store.archive_session(&session).await.unwrap();
+    assert_eq!(log.last().unwrap().body.kind(), "session.status_terminated");
     assert_eq!(archived.archived_at, Some(bench.clock.now()));
-    assert_eq!(archived.to_json()["status"], "terminated");
+    assert_eq!(archived.to_json(bench.clock.now())["status"], "terminated");
 
     bench.clock.advance(std::time::Duration::from_secs(1));
-    let again = bench.store.archive_session(&session).await.unwrap();
+    let again = bench.store.archive_session(&session, change("session.archive")).await.unwrap();
     assert_eq!(again, archived, "archived once");
     let send = bench.store.send(&session, vec![bench.message("late")], 10).await;
     assert_fails!(send, Error::Conflict(_));
     assert_eq!(bench.claim().await, []);
     assert_eq!(bench.log(&session).await, log, "the log stays");
     let missing: SessionId = bench.id();
-    assert_fails!(bench.store.archive_session(&missing).await, Error::NotFound);
+    assert_fails!(
+        bench.store.archive_session(&missing, change("session.archive")).await,
+        Error::NotFound
+    );
 }
 
 async fn a_session_at_work_is_not_archived(bench: Bench) {
     let session = bench.session().await;
     let refused = async || {
-        let answer = bench.store.archive_session(&session).await;
+        let answer = bench.store.archive_session(&session, change("session.archive")).await;
         match answer {
             Err(Error::Conflict(text)) => assert_eq!(text, "cannot archive while running"),
             other => panic!("{other:?}"),
@@ -142,7 +159,7 @@ async fn a_session_at_work_is_not_archived(bench: Bench) {
     bench.finish(&lease, TurnEnd::EndTurn).await;
     refused().await;
     bench.work_off(TurnEnd::EndTurn).await;
-    bench.store.archive_session(&session).await.unwrap();
+    bench.store.archive_session(&session, change("session.archive")).await.unwrap();
 }
 
 async fn list(bench: &Bench, filter: &SessionFilter) -> Vec<SessionId> {
@@ -178,7 +195,7 @@ async fn sessions_are_filtered(bench: Bench) {
     bench.send(&running, "go").await;
     bench.begin(&bench.claim_one().await).await;
     let archived = bench.session().await;
-    bench.store.archive_session(&archived).await.unwrap();
+    bench.store.archive_session(&archived, change("session.archive")).await.unwrap();
 
     let check = async |filter: SessionFilter, wanted: &[&SessionId]| {
         let filter = SessionFilter { limit: 2, ..filter };
@@ -200,4 +217,31 @@ async fn sessions_are_filtered(bench: Bench) {
     let (created_after, created_before) = (Some(at), Some(at));
     check(SessionFilter { created_after, created_before, ..all() }, &[&of_bob.id]).await;
     check(SessionFilter { created_before: Some(Timestamp(0)), ..all() }, &[]).await;
+}
+
+async fn sessions_are_found_by_their_titles(bench: Bench) {
+    for title in ["Über 100 % of_it", "uber-all", "a\\b"] {
+        let title = Some(title.to_owned());
+        let session = NewSession { title, ..bench.new_session(&bench.agent) };
+        bench.store.create_session(session).await.unwrap();
+    }
+    bench.session().await;
+    for (text, n) in [
+        ("Über", 1),
+        ("UBER", 1),
+        ("of_it", 1),
+        ("OF_", 1),
+        ("%", 1),
+        ("100_%", 0),
+        ("\\", 1),
+        ("b", 3),
+        ("", 3),
+        ("nothing", 0),
+    ] {
+        let title_has = Some(text.to_owned());
+        let filter = SessionFilter { title_has, limit: 10, ..SessionFilter::default() };
+        let found = bench.store.sessions(filter).await.unwrap().data;
+        let titles: Vec<_> = found.into_iter().map(|it| it.title).collect();
+        assert_eq!(titles.len(), n, "{text}: {titles:?}");
+    }
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::{
     Bench,
     accept::accept_at_once,
-    bench::{HOUR, make_agent, make_source},
+    bench::{HOUR, change, make_agent, make_source},
     messages, origin_of,
 };
 
@@ -48,7 +48,7 @@ async fn messages_of_one_session_keep_the_order_of_their_commits(bench: Bench) {
 async fn a_target_that_cannot_take_the_message_holds_the_delivery(bench: Bench) {
     let bob = make_agent(&bench.store, "bob").await;
     let (archived, terminated) = (bench.session().await, bench.session().await);
-    bench.store.archive_session(&archived).await.unwrap();
+    bench.store.archive_session(&archived, change("session.archive")).await.unwrap();
     let sql = format!("update sessions set status = 'terminated' where id = '{terminated}'");
     bench.place.sql(&sql).await;
     let foreign = bench.store.create_session(bench.new_session(&bob)).await.unwrap().id;
@@ -108,7 +108,7 @@ async fn a_key_has_one_session(bench: Bench) {
         bench.begin(&claimed.lease).await;
         bench.finish(&claimed.lease, TurnEnd::EndTurn).await;
     }
-    bench.store.archive_session(&session).await.unwrap();
+    bench.store.archive_session(&session, change("session.archive")).await.unwrap();
     let late = bench.accept(bench.draft("8").for_key("ticket-1")).await;
     assert_eq!((late.verdict, late.session_id), (Verdict::Held, None));
 }
@@ -283,7 +283,7 @@ async fn a_rerun_needs_an_open_session_with_room(bench: Bench) {
     assert_eq!(bench.store.accept(again().0).await.unwrap(), Err(Refused::SessionFull));
     bench.work_off(TurnEnd::EndTurn).await;
 
-    bench.store.archive_session(&session).await.unwrap();
+    bench.store.archive_session(&session, change("session.archive")).await.unwrap();
     let answer = bench.accept(again()).await;
     assert_eq!(answer, Accepted { verdict: Verdict::Duplicate, attempt: 2, ..first });
     assert_eq!(bench.claim().await, []);

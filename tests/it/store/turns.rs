@@ -15,7 +15,11 @@ use bellpull::{
     store::{Error, Taken},
 };
 
-use super::{Bench, bench::HOUR, messages};
+use super::{
+    Bench,
+    bench::{HOUR, change},
+    messages,
+};
 
 on_both!(
     a_turn_takes_what_waits_and_numbers_it,
@@ -208,7 +212,7 @@ async fn tokens_cost_and_working_time_add_up(bench: Bench) {
     let session = bench.store.session(&lease.session_id).await.unwrap();
     assert_eq!(session.active_ms, 2_468);
     assert_eq!(session.cost, Cost { known: MicroUsd(3_000_000), n_unpriced: 0 });
-    let shown = session.to_json();
+    let shown = session.to_json(bench.clock.now());
     assert_eq!(shown["usage"]["list_cost"]["amount"], "300");
     let wanted = Usage {
         input_tokens: 2_000,
@@ -226,7 +230,7 @@ async fn tokens_cost_and_working_time_add_up(bench: Bench) {
     bench.store.append(&lease, Vec::new(), Usage::default()).await.unwrap();
     let session = bench.store.session(&lease.session_id).await.unwrap();
     assert_eq!(session.cost, Cost { known: MicroUsd(3_000_000), n_unpriced: 1 });
-    let usage = &session.to_json()["usage"];
+    let usage = &session.to_json(bench.clock.now())["usage"];
     assert!(usage["list_cost"].is_null() && usage["unpriced_requests"] == 1, "{usage}");
 }
 
@@ -272,7 +276,7 @@ async fn messages_do_not_cut_a_pause_short(bench: Bench) {
     assert_eq!(bench.claim().await, []);
     let found = bench.store.session(&session).await.unwrap();
     assert_eq!((found.status, found.n_waiting), (Status::Rescheduling, 2));
-    let archived = bench.store.archive_session(&session).await;
+    let archived = bench.store.archive_session(&session, change("session.archive")).await;
     assert_fails!(archived, Error::Conflict(_));
 }
 

@@ -7,6 +7,7 @@ pub mod outside;
 pub mod postgres;
 pub mod process;
 pub mod raw;
+pub mod receiver;
 
 /// Whether the long suites run as well: `./test --full` says so. A test that does more then still
 /// does the short part without it, so that no test is ever skipped.

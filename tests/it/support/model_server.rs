@@ -300,6 +300,11 @@ impl ModelServer {
         self.state.lock().unwrap().script.push_back(reply);
     }
 
+    /// Replies that nobody asks for are no fault from here on.
+    pub fn forget(&self) {
+        self.state.lock().unwrap().script.clear();
+    }
+
     pub fn requests(&self) -> Vec<Captured> {
         self.state.lock().unwrap().requests.clone()
     }

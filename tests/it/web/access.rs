@@ -124,7 +124,7 @@ async fn secrets_are_in_no_answer() {
         "s".to_owned(),
     ];
     let mut n_shown = 0;
-    for route in routes() {
+    for route in routes(&server).await {
         for id in &ids {
             let path = route.replace("{id}", id).replace("{source}", id);
             if path.ends_with("/stream") {

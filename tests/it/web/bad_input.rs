@@ -147,7 +147,7 @@ async fn bad_agents_and_environments_are_refused() {
     let table = [
         (json!({"name": "n", "x": 1}), "x: is not a field"),
         (json!({"config": {"type": "cloud"}}), "name: is required"),
-        (json!({"name": "n", "config": {"type": "self_hosted"}}), "not supported"),
+        (json!({"name": "n", "config": {"type": "elsewhere"}}), "config.type: must be"),
         (json!({"name": "n", "config": {"type": "local", "project": "/etc"}}), "projects.roots"),
         (json!({"name": "n", "metadata": {"a": 1}}), "metadata"),
         (json!({"name": "n", "scope": "galaxy"}), "scope"),
@@ -170,8 +170,9 @@ async fn bad_sessions_and_events_are_refused() {
         (with("agent", json!({"type": "agent"})), "agent.id: is required"),
         (with("environment_id", Value::Null), "environment_id: is required"),
         (with("environment_id", json!("default")), "environment_id: is not a valid id"),
-        (with("vault_ids", json!(["v"])), "vault_ids: is not supported"),
-        (with("budget", json!({"type": "limit"})), "budget: is not supported"),
+        (with("vault_ids", json!([7])), "vault_ids[0]: must be a text"),
+        (with("resources", json!([{"type": "file"}])), "resources[0].file_id: is required"),
+        (with("budget", json!({"type": "limit"})), "budget: must be"),
         (with("titel", json!("t")), "titel: is not a field"),
         (with("metadata", json!({"k": "v".repeat(513)})), "metadata.k"),
     ];
@@ -184,15 +185,28 @@ async fn bad_sessions_and_events_are_refused() {
         (json!({}), "events: must be"),
         (json!({"events": {}}), "events: must be a list"),
         (json!({"events": [1]}), "events[0]: must be an object"),
-        (send(json!({"type": "user.interrupt"})), "`user.interrupt` is not supported"),
-        (send(json!({"type": "agent.message"})), "must be `user.message`"),
+        (send(json!({"type": "user.define_outcome"})), "`user.define_outcome` is not supported"),
+        (send(json!({"type": "user.tool_result"})), "events[0].tool_use_id: is required"),
+        (send(json!({"type": "user.interrupt", "x": 1})), "events[0].x"),
+        (send(json!({"type": "user.tool_confirmation", "result": "allow"})), "tool_use_id"),
+        (
+            send(json!({"type": "user.tool_confirmation", "result": "allow",
+                "tool_use_id": "sevt_0"})),
+            "events[0].tool_use_id: names no call of this session that waits",
+        ),
+        (
+            send(json!({"type": "user.tool_confirmation", "result": "maybe",
+                "tool_use_id": "sevt_0"})),
+            "events[0].result: must be `allow` or `deny`",
+        ),
+        (send(json!({"type": "agent.message"})), "must be one of user.message"),
         (message(json!([])), "events[0].content"),
         (message(json!([{"type": "redacted"}])), "events[0].content[0].type"),
         (send(json!({"type": "user.message", "content": "a", "x": 1})), "events[0].x"),
     ];
     refused(&server, &format!("/v1/sessions/{session}/events"), table).await;
     let text = json!({"type": "user.message", "content": "fine"});
-    let mixed = json!({"events": [text, {"type": "user.interrupt"}]});
+    let mixed = json!({"events": [text, {"type": "user.define_outcome"}]});
     let path = format!("/v1/sessions/{session}/events");
     refused(&server, &path, [(mixed, "events[1].type")]).await;
     assert_eq!(server.events(session.to_string().as_str()).await.len(), 0, "all or nothing");
@@ -292,7 +306,7 @@ async fn a_bad_query_says_what_is_wrong_with_it() {
         &format!("/v1/agents/{}?version=0", server.agent),
         &format!("/v1/sessions/{session}/events?limit=1001"),
         &format!("/v1/sessions/{session}/events?page=MQ"),
-        &format!("/v1/sessions/{session}/events/stream?event_deltas[]=agent.thinking"),
+        &format!("/v1/sessions/{session}/events/stream?event_deltas[]=agent.tool_use"),
     ] {
         server.get(query).error(400, "invalid_request_error").await;
     }

@@ -8,7 +8,13 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 use tower::ServiceExt;
+
+use super::openapi::Contract;
+
+/// The same for every server.
+static CONTRACT: OnceCell<Contract> = OnceCell::const_new();
 
 pub struct Call {
     router: Router,
@@ -70,11 +76,10 @@ impl Call {
     pub async fn send(self) -> Answer {
         let (method, path) =
             (self.method.clone(), String::from_utf8_lossy(&self.path).into_owned());
-        let response = self.open().await;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.expect("the body ends").to_bytes();
-        let answer = Answer { status: parts.status, headers: parts.headers, body };
+        let router = self.router.clone();
+        let answer = Answer::of(self.open().await).await;
         answer.check(&method, &path);
+        CONTRACT.get_or_init(|| contract(router)).await.check(&method, &path, &answer);
         answer
     }
 
@@ -99,7 +104,19 @@ impl Call {
     }
 }
 
+/// What the document of the API says of answers.
+async fn contract(router: Router) -> Contract {
+    let call = Call::new(router, "GET", "/openapi.json");
+    Contract::of(&Answer::of(call.open().await).await.json())
+}
+
 impl Answer {
+    async fn of(response: http::Response<Body>) -> Answer {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.expect("the body ends").to_bytes();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))

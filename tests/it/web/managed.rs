@@ -12,7 +12,8 @@ async fn an_agent_is_versioned() {
     let body = json!({"name": "lucy", "model": "rehearsal", "system": "be kind",
         "tools": [{"type": "agent_toolset_20260401"}], "metadata": {"a": "1"}});
     let agent = server.post("/v1/agents").json(body).ok().await;
-    assert_eq!(agent["model"], json!({"id": "rehearsal", "speed": "standard"}));
+    let model = json!({"id": "rehearsal", "speed": "standard", "effort": {"type": "high"}});
+    assert_eq!(agent["model"], model);
     assert_eq!((&agent["version"], &agent["type"]), (&json!(1), &json!("agent")));
     let path = format!("/v1/agents/{}", agent["id"].as_str().expect("an id"));
     let tools = agent["tools"].clone();
@@ -155,6 +156,44 @@ async fn an_agent_and_its_secret_s_name_change_together_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_directory_stays_one_that_the_operator_allows() {
+    let server = Server::new().await;
+    let project = server.projects.join("billing");
+    std::fs::create_dir(&project).expect("a new directory");
+    let config = json!({"type": "local", "project": project.to_str()});
+    let body = json!({"name": "here", "config": config});
+    let made = server.post("/v1/environments").json(body).ok().await;
+    let path = format!("/v1/environments/{}", made["id"].as_str().expect("an id"));
+    let update = |config: Value| server.post(&path).json(json!({ "config": config }));
+    let copied =
+        update(json!({"type": "local", "workspace": "copy", "setup": ["make"]})).ok().await;
+    let shown = &copied["config"];
+    assert_eq!((&shown["workspace"], &shown["setup"]), (&json!("copy"), &json!(["make"])));
+    assert_eq!(shown["project"], made["config"]["project"], "left out, it stays");
+    for wrong in [
+        json!({"type": "local", "project": "/"}),
+        json!({"type": "local", "workspace": "worktree"}),
+        json!({"type": "local", "colour": 1}),
+        json!({"type": "cloud"}),
+        json!({"project": project.to_str()}),
+        json!([]),
+    ] {
+        update(wrong).error(400, "invalid_request_error").await;
+    }
+    assert_eq!(server.get(&path).ok().await, copied);
+
+    let default = format!("/v1/environments/{}", server.environment);
+    server.call("DELETE", &default).error(409, "invalid_request_error").await;
+    server.post(&format!("{default}/archive")).error(409, "invalid_request_error").await;
+    let renamed = server.post(&default).json(json!({"name": "other"}));
+    renamed.error(409, "invalid_request_error").await;
+    server.post(&default).json(json!({"description": "changed"})).ok().await;
+    let deleted = server.call("DELETE", &path).ok().await;
+    assert_eq!(deleted, json!({"id": made["id"], "type": "environment_deleted"}));
+    server.get(&path).error(404, "not_found_error").await;
+}
+
+#[tokio::test]
 async fn an_environment_is_a_sandbox_or_a_directory() {
     let server = Server::new().await;
     let made = server.post("/v1/environments").json(json!({"name": "cloudy"})).ok().await;
@@ -167,7 +206,7 @@ async fn an_environment_is_a_sandbox_or_a_directory() {
     let project = server.projects.join("billing");
     std::fs::create_dir(&project).expect("a new directory");
     let spelt = format!("{}/./", project.display());
-    let config = json!({"type": "local", "project": spelt, "workspace": "worktree"});
+    let config = json!({"type": "local", "project": spelt, "workspace": "copy"});
     let local = json!({"name": "here", "config": config});
     let local = server.post("/v1/environments").json(local).ok().await;
     let real = project.canonicalize().expect("it is there");

@@ -15,6 +15,39 @@ use bellpull::{
 use serde_json::{Value, json};
 
 use super::server::{BOX, Server};
+use crate::support::raw;
+
+#[tokio::test]
+async fn what_could_be_read_as_something_else_is_refused() {
+    let server = Server::new().await;
+    let budget = json!({"day": {"tokens": 5}});
+    server.post("/v1/budgets/all").json(budget).ok().await;
+    for wrong in [json!({"day": []}), json!({"day": [null, 7]}), json!({"turn": ["1.0"]})] {
+        let refused = server.post("/v1/budgets/all").json(wrong.clone()).status(400).await;
+        let message = refused["error"]["message"].as_str().unwrap();
+        assert!(message.contains("must be an object"), "{wrong}: {message}");
+    }
+    let kept = server.get("/v1/budgets/all").ok().await;
+    assert_eq!(kept["day"], json!({"tokens": 5}));
+    for name in [".", "..", "..."] {
+        server.post("/v1/secrets").json(json!({"name": name, "value": "x"})).status(400).await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_archives_a_session_is_in_the_audit_log() {
+    let server = Server::new().await;
+    let body = json!({"agent": server.agent, "environment_id": server.environment});
+    let session = server.id(server.post("/v1/sessions").json(body)).await;
+    for _ in 0..2 {
+        server.post(&format!("/v1/sessions/{session}/archive")).ok().await;
+    }
+    let audit = server.get("/v1/audit").ok().await;
+    let said = audit["data"].as_array().unwrap().iter();
+    let said: Vec<_> = said.filter(|it| it["action"] == "session.archive").collect();
+    assert_eq!(said.len(), 1, "archived once");
+    assert_eq!((&said[0]["target"], &said[0]["actor"]), (&json!(session), &json!("master key")));
+}
 
 #[tokio::test]
 async fn a_secret_is_rotated_with_an_overlap() {
@@ -276,4 +309,66 @@ async fn deliveries(server: Server) {
     assert_eq!(hook("1", "opened").await["status"], "duplicate", "its identity stays");
     let audit = server.get("/v1/audit?limit=1").ok().await;
     assert_eq!(audit["data"][0]["action"], "delivery.erase");
+}
+
+#[tokio::test]
+async fn what_hardly_ever_came_is_looked_for_page_by_page() {
+    hardly_ever(Server::new().await).await;
+}
+
+#[tokio::test]
+async fn what_hardly_ever_came_is_looked_for_page_by_page_on_postgres() {
+    hardly_ever(Server::postgres().await).await;
+}
+
+async fn hardly_ever(server: Server) {
+    server
+        .post("/v1/sources")
+        .json(json!({"name": "s", "filter": "event_type != 'dull'"}))
+        .ok()
+        .await;
+    for kind in ["rare", "dull"] {
+        server.clock.advance(Duration::from_millis(5));
+        let call = server.bare("POST", "/api/webhook/s").bearer(BOX).header("webhook-id", kind);
+        call.header("x-event-type", kind).body("{}").status(202).await;
+    }
+    let copies = "insert into deliveries (id, source_id, dedupe_key, identity_field, identity_weak, \
+         status, reason, event_type, request_id, traceparent, received_at, body_bytes, headers) \
+         with recursive numbers(n) as (select 1 union all select n + 1 from numbers where n < 25000) \
+         select substr(d.id, 1, length(d.id) - 10) || substr(cast(10000000000 + n as text), 2), \
+         d.source_id, d.dedupe_key || cast(n as text), d.identity_field, d.identity_weak, d.status, \
+         d.reason, d.event_type, d.request_id, d.traceparent, d.received_at, d.body_bytes, d.headers \
+         from numbers cross join (select * from deliveries where event_type = 'dull') d";
+    raw::script(&server.location(), copies).await;
+    for filter in
+        ["event_type=rare", "event_type=rare&source=s", "status=accepted", "outcome=pending"]
+    {
+        let (mut found, mut page, mut n_pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let list = server.get(&format!("/v1/deliveries?{filter}&limit=20{page}")).ok().await;
+            found.extend(list["data"].as_array().expect("a list").clone());
+            n_pages += 1;
+            let Some(next) = list["next_page"].as_str() else { break };
+            page = format!("&page={next}");
+        }
+        assert_eq!(found.len(), 1, "{filter}");
+        assert_eq!(found[0]["event_type"], "rare");
+        assert_eq!(n_pages, 3, "{filter}: none of them looks at everything");
+    }
+    let page = server.get("/v1/deliveries?limit=20").ok().await;
+    assert_eq!(
+        page["data"].as_array().expect("a list").len(),
+        20,
+        "all of them need no looking for"
+    );
+    // A replay of many goes on where a page had none of what is wanted.
+    let wanted = json!({"event_type": "rare", "dry_run": true});
+    let mut many = server.post("/v1/sources/s/replay").json(wanted.clone()).ok().await;
+    while many["data"] == json!([]) {
+        let mut on = wanted.clone();
+        on["page"] = many["next_page"].clone();
+        assert!(on["page"].is_string(), "{many}");
+        many = server.post("/v1/sources/s/replay").json(on).ok().await;
+    }
+    assert_eq!(many["data"][0]["event_type"], "rare");
 }

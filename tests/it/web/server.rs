@@ -42,6 +42,7 @@ pub struct Server {
     pub router: Router,
     /// The hosts of senders.
     pub outside: Arc<Outside>,
+    pub vault: Arc<Vault>,
     pub told: mpsc::Receiver<Told>,
     refusals: mpsc::Receiver<Refusal>,
     /// The agent `default`.
@@ -50,7 +51,7 @@ pub struct Server {
     pub environment: String,
     /// A place where projects may be.
     pub projects: PathBuf,
-    _place: Place,
+    place: Place,
 }
 
 enum Place {
@@ -78,6 +79,10 @@ fn directory() -> TempDir {
 }
 
 impl Server {
+    pub fn location(&self) -> Location {
+        self.place.location()
+    }
+
     pub async fn new() -> Server {
         Server::with(ingest::Options::default()).await
     }
@@ -103,7 +108,8 @@ impl Server {
         let store = store.expect("the store opens");
         let vault = Arc::new(Vault::new(&Vault::generate_key()).expect("a key"));
         let keys = Keys { box_key: Some(BOX.into()), master_key: Some(MASTER.into()) };
-        let registry = Registry::open(store.clone(), vault, keys).await.expect("it is read");
+        let registry =
+            Registry::open(store.clone(), vault.clone(), keys).await.expect("it is read");
         let outside = Outside::new();
         let (ingest, refusals) = Ingest::new(store.clone(), registry, bounds, outside.network());
         let (signals, told) = Signals::new();
@@ -112,6 +118,7 @@ impl Server {
         let projects = place.directory().path().join("projects");
         std::fs::create_dir(&projects).expect("a new directory");
         options.project_roots = vec![projects.clone()];
+        options.callback_hosts = vec!["127.0.0.1".to_owned()];
         options.heartbeat = Duration::from_millis(50);
         let shutdown = CancellationToken::new();
         let app = App::new(store, ingest, signals, Previews::default(), options, shutdown);
@@ -121,12 +128,13 @@ impl Server {
             clock,
             router,
             outside,
+            vault,
             told,
             refusals,
             agent: String::new(),
             environment: String::new(),
             projects,
-            _place: place,
+            place,
         };
         let body = json!({"name": "default", "model": "rehearsal"});
         server.agent = server.id(server.post("/v1/agents").json(body)).await;

@@ -213,6 +213,9 @@ async fn previews_come_to_whoever_asks_and_before_the_event() {
     let wanted = format!("/v1/sessions/{session}/events/stream?event_deltas%5B%5D=agent.message");
     let mut with = Frames::open(server.get(&wanted)).await;
     let mut without = Frames::open(stream(&server, &session)).await;
+    let thinking_id = EventId::new(server.clock.now());
+    send(Preview::Request { thinking_id: thinking_id.clone(), message_id: id.clone() });
+    send(Preview::Thinking { event_id: thinking_id });
     send(start());
     send(start());
     send(text("Hel"));
@@ -221,6 +224,7 @@ async fn previews_come_to_whoever_asks_and_before_the_event() {
     assert_eq!(first.data["event"], json!({"type": "agent.message", "id": id}));
     // Opened in the middle: it gets none of this one.
     let mut late = Frames::open(server.get(&wanted)).await;
+    send(start());
     send(text("lo"));
     for piece in ["Hel", "lo"] {
         let delta = with.next().await;

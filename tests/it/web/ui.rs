@@ -16,7 +16,7 @@ use super::server::{BOX, MASTER, Server};
 async fn signing_in_and_out() {
     let server = Server::new().await;
     let mut browser = Browser::new(&server);
-    let page = browser.get("/agents").await;
+    let page = browser.get("/").await;
     assert_eq!((page.status, page.header("location")), (303, Some("/sign-in")));
     let page = browser.get("/sessions?agent=a").await;
     assert_eq!(page.header("location"), Some("/sign-in?next=%2Fsessions%3Fagent%3Da"));
@@ -28,15 +28,14 @@ async fn signing_in_and_out() {
     assert_eq!(browser.sign_in(BOX).await.status, 401);
 
     let page = browser.sign_in(MASTER).await;
-    assert_eq!((page.status, page.header("location")), (303, Some("/agents")));
+    assert_eq!((page.status, page.header("location")), (303, Some("/")));
     let cookie = page.header("set-cookie").expect("a cookie").to_owned();
     for part in ["Path=/;", "HttpOnly", "SameSite=Strict", "Secure", "Max-Age=604800"] {
         assert!(cookie.contains(part), "{cookie}");
     }
     assert!(cookie.starts_with("__Host-bellpull-4100=") && !cookie.contains(MASTER), "{cookie}");
 
-    let page = browser.get("/").await;
-    assert_eq!((page.status, page.header("location")), (303, Some("/agents")));
+    assert_eq!(browser.get("/").await.status, 200);
     let page = browser.get("/agents").await;
     assert_eq!(page.status, 200);
     for part in ["default", "rehearsal - no AI", "Webhook of default", "master key", "none yet"] {
@@ -323,11 +322,11 @@ async fn a_named_source_has_a_page_with_what_came_and_why_nobody_got_it() {
         deliveries.push(test.ok().await["answer"]["delivery_id"].as_str().unwrap().to_owned());
     }
     let browser = Browser::signed_in(&server, MASTER).await;
-    let board = browser.get("/agents").await.text;
+    let board = browser.get("/").await.text;
     assert!(board.contains("href=\"/sources/code\""), "{board}");
     assert!(board.contains("rings"), "{board}");
     server.clock.advance(Duration::from_secs(60));
-    assert!(browser.get("/agents").await.text.contains("the last delivery is held"));
+    assert!(browser.get("/").await.text.contains("has a delivery that is held"));
     let page = browser.get("/sources/code").await;
     let row = |n: usize| {
         let begin = format!("<li id=\"{}\">", deliveries[n]);
@@ -348,7 +347,7 @@ async fn a_named_source_has_a_page_with_what_came_and_why_nobody_got_it() {
     server.post("/v1/sources").json(json!({"name": "shop", "preset": "shopify"})).ok().await;
     let page = browser.get("/sources/shop").await.text;
     assert!(page.contains("Shopify") && page.contains("nobody can ring this bell"), "{page}");
-    assert!(browser.get("/agents").await.text.contains("no secret"));
+    assert!(browser.get("/").await.text.contains("has no secret yet"));
     server.call("DELETE", "/v1/sources/code").ok().await;
     assert_eq!(browser.get("/sources/code").await.status, 404);
     assert!(!browser.get("/sessions").await.text.contains("href=\"/sources/code\""));

@@ -8,7 +8,7 @@ use rusqlite::{
 };
 
 use super::{
-    super::value::{Dialect, Value, rewrite},
+    super::value::{Dialect, Value, repeated, rewrite},
     Row,
 };
 use crate::{
@@ -40,6 +40,22 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// For whoever copies the log back into the file.
+pub(super) fn open_checkpointer(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(from_sqlite)?;
+    // Pages pass through it once.
+    let pragmas = "pragma synchronous = full; pragma cache_size = -256;";
+    connection.execute_batch(pragmas).map_err(from_sqlite)?;
+    Ok(connection)
+}
+
+/// Copies of the log what nobody needs there any more. Waits for nobody.
+pub(super) fn copy_back(connection: &Connection) -> Result<()> {
+    let pragma = "pragma wal_checkpoint(passive)";
+    connection.query_row(pragma, [], |_| Ok(())).map_err(from_sqlite)
+}
+
 pub(super) fn open_reader(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(from_sqlite)?;
@@ -52,12 +68,15 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
 pub(super) struct Prepared {
     connection: Connection,
     texts: HashMap<String, Arc<str>>,
+    /// Of inserts, by their number of rows.
+    row_texts: HashMap<String, HashMap<usize, Arc<str>>>,
+    is_synced: bool,
 }
 
 impl Prepared {
     pub(super) fn new(connection: Connection) -> Prepared {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-        Prepared { connection, texts: HashMap::new() }
+        Prepared { connection, texts: HashMap::new(), row_texts: HashMap::new(), is_synced: true }
     }
 
     fn text(&mut self, sql: &str) -> Arc<str> {
@@ -69,9 +88,52 @@ impl Prepared {
         text
     }
 
+    /// The text that inserts so many rows at once. A row that cannot go in leaves the ones before it
+    /// there, which is all one: the operation has failed and is undone as a whole. Otherwise SQLite
+    /// would keep a copy of every page that the statement touches.
+    fn rows_text(&mut self, sql: &str, n: usize) -> Arc<str> {
+        let known = self.row_texts.get(sql).and_then(|texts| texts.get(&n));
+        if let Some(text) = known {
+            return text.clone();
+        }
+        let text = rewrite(&repeated(sql, n), Dialect::Sqlite);
+        let text: Arc<str> = text.replacen("insert into", "insert or fail into", 1).into();
+        self.row_texts.entry(sql.to_owned()).or_default().insert(n, text.clone());
+        text
+    }
+
     pub(super) fn batch(&self, sql: &str) -> Result<()> {
         let mut statement = self.connection.prepare_cached(sql).map_err(from_sqlite)?;
         statement.raw_execute().map(|_| ()).map_err(from_sqlite)
+    }
+
+    /// Whether the next commits are synced by themselves. Kept, as it is asked for at each of them.
+    pub(super) fn set_synced(&mut self, is_synced: bool) -> Result<()> {
+        if self.is_synced != is_synced {
+            let pragma =
+                format!("pragma synchronous = {}", if is_synced { "full" } else { "normal" });
+            // Not one of the prepared: it takes effect as it is prepared.
+            self.connection.execute_batch(&pragma).map_err(from_sqlite)?;
+            self.is_synced = is_synced;
+        }
+        Ok(())
+    }
+
+    /// Pages in the log at which the writer itself copies it back, between two commits.
+    pub(super) fn copy_back_at(&self, pages: u32) -> Result<()> {
+        let pragma = format!("pragma wal_autocheckpoint = {pages}");
+        self.connection.query_row(&pragma, [], |_| Ok(())).map_err(from_sqlite)
+    }
+
+    /// Copies of the log what nobody needs there any more. Where that fails, it goes on growing, and
+    /// the next commits say why.
+    pub(super) fn copy_back(&self) {
+        let _ = copy_back(&self.connection);
+    }
+
+    /// Rows that were changed since it was opened.
+    pub(super) fn n_changes(&self) -> u64 {
+        self.connection.total_changes()
     }
 
     /// Whether no transaction is open.
@@ -133,20 +195,45 @@ impl Tx<'_> {
         Ok(n as u64)
     }
 
-    /// Tells of each row whether it went in. Not by `returning`: that makes SQLite build a table of
-    /// its own for every row.
     pub(in crate::store::driver) fn insert(
         &mut self,
         sql: &str,
         rows: &[Vec<Value<'_>>],
+    ) -> Result<()> {
+        groups(rows).try_for_each(|group| self.insert_group(sql, group).map(drop))
+    }
+
+    /// Tells of each row whether it went in. Not by `returning`, for which SQLite builds a table of
+    /// its own for every row: where some of a group did not, `look` is asked for each.
+    pub(in crate::store::driver) fn insert_new(
+        &mut self,
+        sql: &str,
+        look: &str,
+        rows: &[Vec<Value<'_>>],
     ) -> Result<Vec<bool>> {
-        let text = self.prepared.text(sql);
+        let mut is_new = Vec::with_capacity(rows.len());
+        for group in groups(rows) {
+            let n_new = self.insert_group(sql, group)?;
+            if n_new == 0 || n_new == group.len() {
+                is_new.extend(group.iter().map(|_| n_new > 0));
+                continue;
+            }
+            let text = self.prepared.text(look);
+            let mut look = self.prepared.connection.prepare_cached(&text).map_err(from_sqlite)?;
+            for row in group {
+                let key = row.iter().take(look.parameter_count());
+                let found = look.exists(rusqlite::params_from_iter(key)).map_err(from_sqlite)?;
+                is_new.push(found);
+            }
+        }
+        Ok(is_new)
+    }
+
+    /// Rows that one statement inserts; the number of those that went in.
+    fn insert_group(&mut self, sql: &str, rows: &[Vec<Value<'_>>]) -> Result<usize> {
+        let text = self.prepared.rows_text(sql, rows.len());
         let mut statement = self.prepared.connection.prepare_cached(&text).map_err(from_sqlite)?;
-        let insert = |row: &Vec<Value<'_>>| {
-            let n = statement.execute(rusqlite::params_from_iter(row)).map_err(from_sqlite)?;
-            Ok(n == 1)
-        };
-        rows.iter().map(insert).collect()
+        statement.execute(rusqlite::params_from_iter(rows.iter().flatten())).map_err(from_sqlite)
     }
 
     pub(in crate::store::driver) fn script(&mut self, sql: &str) -> Result<()> {
@@ -157,6 +244,21 @@ impl Tx<'_> {
     pub(in crate::store::driver) fn now(&self) -> Timestamp {
         self.clock.steady()
     }
+}
+
+/// Rows that one statement inserts at most. While it runs, its cursors stay where they are, which for
+/// keys that grow is where the next row goes.
+const GROUP_MAX: usize = 16;
+
+/// In groups of powers of two, so that their statements are few and stay prepared.
+fn groups<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let n = (rest.len().checked_ilog2().map_or(0, |log| 1 << log)).min(GROUP_MAX);
+        let (group, others) = rest.split_at(n);
+        rest = others;
+        (n > 0).then_some(group)
+    })
 }
 
 fn collect(
@@ -217,6 +319,15 @@ fn from_sqlite(error: rusqlite::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_are_powers_of_two_and_lose_nothing() {
+        let rows: Vec<usize> = (0..53).collect();
+        let sizes: Vec<usize> = groups(&rows).map(<[usize]>::len).collect();
+        assert_eq!(sizes, [16, 16, 16, 4, 1]);
+        assert_eq!(groups(&rows).flatten().copied().collect::<Vec<_>>(), rows);
+        assert_eq!(groups::<usize>(&[]).count(), 0);
+    }
 
     /// No kill of the process can tell whether a commit was synced; only a cut of the power could.
     #[test]

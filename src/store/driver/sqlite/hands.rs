@@ -1,12 +1,21 @@
 //! Whoever does the work that is queued: one writer and some readers, each with its connection.
+//! Another one copies the log back into the file while the writer goes on: in the writer's own hands
+//! that would be time in which nobody's commit goes on, and every few commits a sync of the file.
 //!
 //! A server gives each of them a thread. Moved by hand, they do what they are told when they are told:
 //! that is how a simulation tries the orders in which things can happen.
 
-use std::{fmt, path::Path, sync::Arc, thread};
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use rusqlite::Connection;
 
 use super::{
-    AnyTx, Shared,
+    AnyTx, Flush, Shared,
     connection::{self, Prepared, Tx},
     queue::{Boxed, Operation, Queue},
 };
@@ -21,10 +30,17 @@ use crate::{
 const BATCH_INGEST_MAX: usize = 512;
 const BATCH_WORK_MAX: usize = 128;
 
+/// Rows that are changed before the log is copied back again: some eight megabytes of small ones.
+const COPIED_BACK_AFTER: u64 = 1500;
+
+/// Pages of 8 KiB in the log at which the writer does it alone, for rows that are not small.
+const LOG_PAGES_MAX: u32 = 2000;
+
 /// The hands of a store on a file of SQLite. Without them, what is asked of the store waits.
 pub struct Hands {
     writer: Writer,
     readers: Vec<Reader>,
+    copier: Connection,
 }
 
 struct Writer {
@@ -67,7 +83,7 @@ impl Hands {
             Ok(Reader { connection, queue: shared.reads.clone(), clock: clock.clone() })
         };
         let readers = (0..n_readers.max(1)).map(reader).collect::<Result<_>>()?;
-        Ok(Hands { writer, readers })
+        Ok(Hands { writer, readers, copier: connection::open_checkpointer(path)? })
     }
 
     /// Writes that nobody has done yet.
@@ -105,11 +121,36 @@ impl Hands {
                 }
             })?);
         }
+        // One word at a time: more would say the same.
+        let (enough, is_enough) = mpsc::sync_channel(1);
+        let (copied, is_copied) = mpsc::sync_channel(1);
+        let copier = self.copier;
+        threads.push(spawn("sqlite-copy", move || {
+            while is_enough.recv().is_ok() {
+                match connection::copy_back(&copier) {
+                    Ok(()) => drop(copied.try_send(())),
+                    Err(error) => tracing::warn!(%error, "the log was not copied back"),
+                }
+            }
+        })?);
         let mut writer = self.writer;
+        writer.connection.copy_back_at(LOG_PAGES_MAX)?;
         threads.push(spawn("sqlite-write", move || {
+            let mut copied_at = 0;
             while let Some(batch) = writer.queue.take(BATCH_INGEST_MAX, BATCH_WORK_MAX) {
                 writer.commit(batch);
+                let n_changes = writer.connection.n_changes();
+                if n_changes - copied_at >= COPIED_BACK_AFTER {
+                    copied_at = n_changes;
+                    let _ = enough.try_send(());
+                }
+                // What came meanwhile is little. With nobody writing all of the log is copied, and it
+                // is begun anew.
+                if is_copied.try_recv().is_ok() {
+                    writer.connection.copy_back();
+                }
             }
+            drop(enough);
             // Leaves a file that needs no recovery when it is opened again.
             let _ = writer.connection.checkpoint();
         })?);
@@ -134,7 +175,9 @@ impl Writer {
     /// One batch: begin, run the operations, commit, answer.
     fn commit(&mut self, batch: Vec<Boxed>) {
         let started = self.clock.monotonic();
-        if let Err(error) = self.connection.batch("begin immediate") {
+        let is_synced = batch.iter().any(|operation| operation.flush() == Flush::Now);
+        let begun = self.connection.set_synced(is_synced);
+        if let Err(error) = begun.and_then(|()| self.connection.batch("begin immediate")) {
             return fail(batch, &error);
         }
         let alone = batch.len() == 1;

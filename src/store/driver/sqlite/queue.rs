@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{AnyTx, Lane};
+use super::{AnyTx, Flush, Lane};
 use crate::store::{Error, Result, lock};
 
 /// A piece of work, and whoever waits for it.
@@ -17,12 +17,15 @@ pub(super) trait Operation: Send {
     fn run(&mut self, tx: &mut AnyTx<'_>) -> bool;
     /// Sends the result, or the error that befell the whole batch.
     fn answer(self: Box<Self>, failure: Option<Error>);
+    /// Whether the commit that holds it has to be on the disk before the answer.
+    fn flush(&self) -> Flush;
 }
 
 struct Waiting<T, F> {
     work: Option<F>,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
+    flush: Flush,
 }
 
 impl<T: Send, F: FnOnce(&mut AnyTx<'_>) -> Result<T> + Send> Operation for Waiting<T, F> {
@@ -45,6 +48,10 @@ impl<T: Send, F: FnOnce(&mut AnyTx<'_>) -> Result<T> + Send> Operation for Waiti
         // The caller may have gone away; the work is done all the same.
         let _ = self.reply.send(result);
     }
+
+    fn flush(&self) -> Flush {
+        self.flush
+    }
 }
 
 pub(super) type Boxed = Box<dyn Operation>;
@@ -52,10 +59,11 @@ pub(super) type Boxed = Box<dyn Operation>;
 pub(super) async fn submit<T: Send + 'static>(
     queue: &Queue,
     lane: Lane,
+    flush: Flush,
     work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (reply, answer) = oneshot::channel();
-    let waiting = Waiting { work: Some(work), result: None, reply };
+    let waiting = Waiting { work: Some(work), result: None, reply, flush };
     queue.push(lane, Box::new(waiting))?;
     answer.await.unwrap_or(Err(Error::Bug("the database thread has ended")))
 }

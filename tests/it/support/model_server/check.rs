@@ -49,7 +49,15 @@ pub fn said(format: Format, body: &Value) -> String {
 
 fn roles_alternate(body: &Value, problems: &mut Vec<String>) {
     let messages = body["messages"].as_array().map_or(&[][..], Vec::as_slice);
-    for (n, message) in messages.iter().enumerate() {
+    // A word of the operator's follows what the user's side says, and the answer follows that.
+    for (n, message) in messages.iter().enumerate().filter(|(_, it)| it["role"] == "system") {
+        let role = |n: usize| messages.get(n).map(|it| it["role"].as_str().unwrap_or_default());
+        let is_last = matches!(role(n + 1), None | Some("assistant"));
+        if n == 0 || role(n - 1) != Some("user") || !is_last {
+            problems.push(format!("message {n} is the operator's, in the wrong place: {message}"));
+        }
+    }
+    for (n, message) in messages.iter().filter(|it| it["role"] != "system").enumerate() {
         let wanted = if n % 2 == 0 { "user" } else { "assistant" };
         if message["role"] != wanted {
             problems.push(format!("message {n} is not the {wanted}'s"));
@@ -123,6 +131,9 @@ fn items(format: Format, body: &Value) -> Result<Vec<Item>, String> {
     let messages = body[key].as_array().ok_or("there are no messages")?;
     let mut items = Vec::new();
     for (n, message) in messages.iter().enumerate() {
+        if n > 0 && message["role"] == "system" {
+            continue;
+        }
         match format {
             Format::Anthropic => anthropic(message, &mut items)?,
             Format::Chat => chat(n, message, &mut items)?,
@@ -287,7 +298,9 @@ fn the_checks_bite() {
         json!([plain("user"), plain("assistant"), plain("assistant"), plain("user")]),
         "speaks twice",
     );
-    check(two, json!([plain("user"), plain("system")]), "the role Some(\"system\")");
+    check(two, json!([plain("user"), plain("narrator")]), "the role Some(\"narrator\")");
+    check(one, json!([user("a"), plain("system")]), "");
+    check(one, json!([user("a"), plain("system"), user("b")]), "in the wrong place");
 
     let three = Format::Responses;
     let item = |kind: &str, id: &str| json!({"type": kind, "call_id": id, "name": "t", "arguments": "{}", "output": "r"});

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use axum::body::BodyDataStream;
 use bellpull::{
     clock::Timestamp,
-    domain::turn::TurnEnd,
+    domain::{
+        event::{Block, Egress, EgressDecision, EventBody, NewEvent, Usage},
+        turn::TurnEnd,
+    },
     id::{EventId, Id, SessionId},
     preview::Preview,
 };
@@ -220,4 +223,54 @@ async fn long_logs_come_in_pages() {
     let page = browser.get(&format!("/sessions/{session}?before={earlier}")).await;
     assert!(page.text.contains("begin") && page.text.contains("answer 3."), "{}", page.text);
     assert!(!page.text.contains("answer 449.") && !page.text.contains("hx-sse:connect"));
+}
+
+#[tokio::test]
+async fn where_programs_wanted_to_go_is_with_their_call_as_text() {
+    let server = Server::new().await;
+    let mut browser = Browser::new(&server);
+    browser.sign_in(MASTER).await;
+    let session = server.session().await;
+    server.say(&session, "go").await;
+    let lease = server.work().await;
+    let now = server.clock.now();
+    let call = EventId::new(now);
+    let went = |host: &str, decision, reason: Option<&str>| Egress {
+        host: host.to_owned(),
+        port: 443,
+        decision,
+        reason: reason.map(str::to_owned),
+    };
+    let egress = vec![
+        went("<b>evil</b>.example", EgressDecision::Refused, Some("not one of the allowed hosts")),
+        went("good.example", EgressDecision::Allowed, None),
+    ];
+    let bodies = [
+        EventBody::AgentToolUse {
+            name: "bash".to_owned(),
+            input: serde_json::json!({"command": "curl"}),
+            evaluated_permission: "allow".to_owned(),
+            evaluation: None,
+        },
+        EventBody::AgentToolResult {
+            tool_use_id: call.clone(),
+            content: vec![Block::text("done")],
+            is_error: false,
+            egress,
+        },
+    ];
+    let mut live = Live::open(&browser, &session, 0).await;
+    for (id, body) in [call, EventId::new(now)].into_iter().zip(bodies) {
+        let event = NewEvent::new(id, body);
+        let appended = server.app.store.append(&lease, vec![event], Usage::default()).await;
+        appended.expect("the lease is good");
+        server.app.signals.changed(&session);
+    }
+    let refused =
+        "was refused &#60;b&#62;evil&#60;/b&#62;.example:443: not one of the allowed hosts";
+    while !live.elements.values().any(|html| html.contains(refused)) {
+        assert!(live.step().await, "{:#?}", live.elements);
+    }
+    let page = browser.get(&format!("/sessions/{session}")).await.text;
+    assert!(page.contains(refused) && page.contains("went out to good.example:443"), "{page}");
 }

@@ -6,6 +6,24 @@ use super::browser::Browser;
 use crate::web::server::{BOX, MASTER, Server};
 
 #[tokio::test]
+async fn many_are_not_replayed_by_a_time_that_nobody_can_read() {
+    let server = Server::new().await;
+    server.post("/v1/sources").json(json!({"name": "code"})).ok().await;
+    server.bare("POST", "/api/webhook/code").bearer(BOX).body("{}").status(202).await;
+    let browser = Browser::signed_in(&server, MASTER).await;
+    for (since, told) in [
+        ("yesterday", "since: must be a time of RFC 3339"),
+        ("2020-13-01T00:00", "since: must be a time of RFC 3339"),
+        ("2099-01-01T00:00", "would be replayed"),
+    ] {
+        let fields = [("source", "code"), ("since", since), ("dry_run", "1")];
+        let page = browser.submit("/deliveries/replay", &fields).await;
+        assert!(page.text.contains(told), "{since}: {}", page.text);
+        assert!(told == "would be replayed" || !page.text.contains("would be replayed"));
+    }
+}
+
+#[tokio::test]
 async fn a_delivery_is_released_and_replayed_on_its_page() {
     let server = Server::new().await;
     server.post("/v1/sources").json(json!({"name": "code", "filter": "body.n > 1"})).ok().await;

@@ -1,0 +1,396 @@
+//! Budgets, what was spent, and what is reserved for requests that are under way.
+//!
+//! Invariants: a reservation is written in the transaction of the intent, after everybody else's were
+//! looked at under a lock, and goes with the outcome; one that a dead worker left goes with the next
+//! claim. Rows of a day are locked in one order. Left out: what a limit means, which is the domain's.
+
+use std::collections::HashMap;
+
+use super::{
+    Change, Error, Lease, Result, Store, Urgency, audit,
+    driver::{Lane, Row, Tx, params},
+    queue::{Beside, Held, append_rows, hold},
+    select::Select,
+};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        Problem,
+        budget::{Admission, Budget, Budgets, CommonBudgets, Scope, Used, Wish},
+        cost::{MicroUsd, Spent},
+        event::{NewEvent, Usage},
+        source::EVERYBODY,
+    },
+    id::{SessionId, TurnId},
+};
+
+pub(super) const DAY_MS: i64 = 86_400_000;
+
+/// Days that are kept beside today's: a quarter, and a little for whoever looks at its end.
+pub(super) const DAYS_KEPT: i64 = 100;
+
+/// What somebody wants to begin, and what it may use at most.
+#[derive(Clone, Debug)]
+pub struct Reserve {
+    pub common: CommonBudgets,
+    pub wish: Wish,
+    /// Tokens of the request, at most.
+    pub tokens: i64,
+    /// Milliseconds of work on the turn that are in no row yet.
+    pub active_ms: i64,
+    /// Which model is asked.
+    pub model: String,
+}
+
+/// Whether it may begin; then it is journaled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    pub admission: Admission,
+    pub urgency: Urgency,
+    /// Milliseconds of work that the budgets leave.
+    pub ms_left: Option<i64>,
+}
+
+/// A budget, whose it is, and its row of what was used.
+struct Limit {
+    scope: Scope,
+    row: (String, i64),
+    budget: Budget,
+}
+
+impl Store {
+    /// Begins something that costs: looks at the budgets, and journals the intent with what it may
+    /// use. Nothing is written unless the admission is fine.
+    pub async fn begin_work(
+        &self,
+        lease: &Lease,
+        events: Vec<NewEvent>,
+        beside: Beside,
+        reserve: Reserve,
+    ) -> Result<Begun> {
+        let (lease, at) = (lease.clone(), self.clock.now());
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                let held = hold(tx, &lease)?;
+                let (admission, ms_left) = admit(tx, &held, &reserve)?;
+                if admission == Admission::Fine {
+                    append_rows(tx, &held, &events, at, "running")?;
+                    beside.apply(tx, &held, at)?;
+                    if let Wish::Model { cost } = reserve.wish {
+                        put(tx, &held, cost.unwrap_or_default(), &reserve)?;
+                    }
+                }
+                Ok(Begun { admission, urgency: held.urgency, ms_left })
+            })
+            .await
+    }
+
+    /// The limits of an agent, a source or a session, by its id.
+    pub async fn budgets(&self, owner: String) -> Result<Budgets> {
+        self.driver
+            .read(move |tx| {
+                let sql = "select limits from budgets where owner = $1";
+                let row = tx.first(sql, &params![owner])?;
+                Ok(row.map(|mut row| row.json(0)).transpose()?.unwrap_or_default())
+            })
+            .await
+    }
+
+    /// What agents and sources, by their ids, and [`ALL`] have cost today (UTC); who has used nothing is
+    /// not among the answers.
+    pub async fn cost_today(&self, owners: Vec<String>) -> Result<HashMap<String, MicroUsd>> {
+        if owners.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let today = self.clock.now().0 / DAY_MS;
+        self.driver
+            .read(move |tx| {
+                let mut select = Select::new(
+                    "select scope, cost_micros from spending where day = $1",
+                    [today.into()],
+                );
+                select.and_among("scope", owners.iter());
+                let (sql, values) = select.into_parts();
+                let rows = tx.query(&sql, &values)?.into_iter();
+                rows.map(|mut row| Ok((row.text(0)?, MicroUsd(row.int(1)?)))).collect()
+            })
+            .await
+    }
+
+    pub async fn set_budgets(&self, owner: String, budgets: Budgets, change: Change) -> Result<()> {
+        let at = self.clock.now();
+        self.driver
+            .transaction(Lane::Work, move |tx| {
+                keep(tx, &owner, &budgets)?;
+                audit::note_only(tx, &change, at)
+            })
+            .await
+    }
+}
+
+/// Whoever has no limit has no row.
+pub(super) fn keep(tx: &mut Tx<'_>, owner: &str, budgets: &Budgets) -> Result<()> {
+    if *budgets == Budgets::default() {
+        tx.execute("delete from budgets where owner = $1", &params![owner])?;
+    } else {
+        tx.execute(
+            "insert into budgets (owner, limits) values ($1, $2) \
+             on conflict (owner) do update set limits = excluded.limits",
+            &params![owner, super::to_json(budgets)],
+        )?;
+    }
+    Ok(())
+}
+
+/// Nobody may ask for more of a session that has cost what it may cost by its own budget.
+pub(super) fn refuse_at_cap(tx: &mut Tx<'_>, session: &SessionId, field: &str) -> Result<()> {
+    let sql = "select b.limits, s.cost_micros from budgets b \
+               join sessions s on s.id = b.owner where b.owner = $1";
+    let Some(mut row) = tx.first(sql, &params![session])? else { return Ok(()) };
+    let budgets: Budgets = row.json(0)?;
+    let cost = MicroUsd(row.int(1)?);
+    match budgets.session.cost_usd {
+        Some(most) if cost >= most => {
+            let message = "cannot be sent: the session has reached its budget; raise or remove it";
+            Err(Error::Invalid(Problem::new(field, message).with_code("budget_reached")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Who works, as far as budgets go.
+fn owners(tx: &mut Tx<'_>, session: &SessionId) -> Result<(String, String)> {
+    let sql = "select agent_id, source_id from sessions where id = $1";
+    let mut row = tx.first(sql, &params![session])?.ok_or(Error::NotFound)?;
+    Ok((row.text(0)?, row.text(1)?))
+}
+
+fn admit(tx: &mut Tx<'_>, held: &Held, reserve: &Reserve) -> Result<(Admission, Option<i64>)> {
+    let (agent, source) = owners(tx, &held.session_id)?;
+    let limits = limits(tx, held, &agent, &source, &reserve.common)?;
+    for Limit { row: (scope, day), .. } in limits.iter().filter(|limit| limit.row.1 > 0) {
+        // In the order of the rows. It must be there to be locked.
+        tx.execute(
+            "insert into spending (scope, day) values ($1, $2) on conflict (scope, day) do nothing",
+            &params![scope, *day],
+        )?;
+    }
+    let (mut admission, mut ms_left) = (Admission::Fine, None);
+    for Limit { scope, row, budget } in &limits {
+        let mut used = used(tx, row)?;
+        used.ms += reserve.active_ms;
+        let reserved = match scope {
+            Scope::Turn | Scope::Session => Used::default(),
+            Scope::SourceDay => reserved(tx, "source_id", Some(&source))?,
+            Scope::AgentDay => reserved(tx, "agent_id", Some(&agent))?,
+            Scope::Day => reserved(tx, "agent_id", None)?,
+        };
+        ms_left = [ms_left, budget.ms_left(&used)].into_iter().flatten().min();
+        match budget.admit(*scope, &used, &reserved, reserve.wish) {
+            Admission::Fine => {}
+            Admission::Busy => admission = Admission::Busy,
+            end => return Ok((end, ms_left)),
+        }
+    }
+    Ok((admission, ms_left))
+}
+
+/// The budgets that count for this turn, in the order of their rows.
+fn limits(
+    tx: &mut Tx<'_>,
+    held: &Held,
+    agent: &str,
+    source: &str,
+    common: &CommonBudgets,
+) -> Result<Vec<Limit>> {
+    let session = held.session_id.to_string();
+    let rows = tx.query(
+        "select owner, limits from budgets \
+         where owner = $1 or owner = $2 or owner = $3 or owner = $4",
+        &params![agent, source, &session, ALL],
+    )?;
+    let (mut turn, mut of_session) = (common.turn, common.session);
+    let (mut source_day, mut agent_day) = (common.source_day, common.agent_day);
+    let mut day = common.day;
+    for mut row in rows {
+        let (owner, budgets): (String, Budgets) = (row.text(0)?, row.json(1)?);
+        turn = turn.and(budgets.turn);
+        of_session = of_session.and(budgets.session);
+        if owner == agent {
+            agent_day = agent_day.and(budgets.day);
+        } else if owner == source {
+            source_day = source_day.and(budgets.day);
+        } else if owner == ALL {
+            day = day.and(budgets.day);
+        }
+    }
+    let today = tx.now()?.0 / DAY_MS;
+    let turn_id = held.turn_id.as_ref().map(ToString::to_string).unwrap_or_default();
+    let all = [
+        (Scope::AgentDay, (agent.to_owned(), today), agent_day),
+        (Scope::Day, (ALL.to_owned(), today), day),
+        (Scope::Session, (session, 0), of_session),
+        (Scope::SourceDay, (source.to_owned(), today), source_day),
+        (Scope::Turn, (turn_id, 0), turn),
+    ];
+    let limits = all.into_iter().filter(|(scope, row, budget)| {
+        !budget.is_none() && (*scope != Scope::SourceDay || !row.0.is_empty())
+    });
+    Ok(limits.map(|(scope, row, budget)| Limit { scope, row, budget }).collect())
+}
+
+/// The row of everything together, and the owner of the server's own budgets. It sorts between agents
+/// and models.
+pub const ALL: &str = EVERYBODY;
+
+/// What the row of a model begins with; it sorts between everything and sessions.
+pub(super) const MODEL: &str = "model:";
+
+fn used(tx: &mut Tx<'_>, (scope, day): &(String, i64)) -> Result<Used> {
+    let lock = if *day > 0 { " {wait}" } else { "" };
+    let sql = format!("select {USED} from spending where scope = $1 and day = $2{lock}");
+    let row = tx.first(&sql, &params![scope, *day])?;
+    row.map_or(Ok(Used::default()), from_row)
+}
+
+pub(super) const USED: &str =
+    "cost_micros, tokens, model_calls, tool_calls, active_ms, turns, unpriced_calls";
+
+fn from_row(mut row: Row) -> Result<Used> {
+    read_used(&mut row, 0)
+}
+
+/// Reads the columns of [`USED`], which begin here.
+pub(super) fn read_used(row: &mut Row, at: usize) -> Result<Used> {
+    Ok(Used {
+        cost: MicroUsd(row.int(at)?),
+        tokens: row.int(at + 1)?,
+        model_calls: row.int(at + 2)?,
+        tool_calls: row.int(at + 3)?,
+        ms: row.int(at + 4)?,
+        turns: row.int(at + 5)?,
+        unpriced_calls: row.int(at + 6)?,
+    })
+}
+
+/// What others have under way. The session's own is gone by then.
+fn reserved(tx: &mut Tx<'_>, column: &'static str, owner: Option<&str>) -> Result<Used> {
+    let these = if owner.is_some() { format!("where {column} = $1") } else { String::new() };
+    let sql = format!(
+        "select cast(coalesce(sum(cost_micros), 0) as bigint), \
+         cast(coalesce(sum(tokens), 0) as bigint), count(*) from reservations {these}"
+    );
+    let row = match owner {
+        Some(owner) => tx.first(&sql, &params![owner])?,
+        None => tx.first(&sql, &[])?,
+    };
+    let mut row = row.ok_or(Error::Bug("a sum without a row"))?;
+    Ok(Used {
+        cost: MicroUsd(row.int(0)?),
+        tokens: row.int(1)?,
+        model_calls: row.int(2)?,
+        ..Used::default()
+    })
+}
+
+fn put(tx: &mut Tx<'_>, held: &Held, cost: MicroUsd, reserve: &Reserve) -> Result<()> {
+    let (agent, source) = owners(tx, &held.session_id)?;
+    tx.execute(
+        "insert into reservations (session_id, agent_id, source_id, cost_micros, tokens, model) \
+         values ($1, $2, $3, $4, $5, $6) on conflict (session_id) do update set \
+         cost_micros = excluded.cost_micros, tokens = excluded.tokens, model = excluded.model",
+        &params![&held.session_id, &agent, &source, cost.0, reserve.tokens, &reserve.model],
+    )?;
+    Ok(())
+}
+
+/// Nothing of the session is under way any more.
+pub(super) fn release(tx: &mut Tx<'_>, session: &SessionId) -> Result<()> {
+    tx.execute("delete from reservations where session_id = $1", &params![session])?;
+    Ok(())
+}
+
+/// Writes down what was used: by the turn, its session, and for the day. Comes before the release of
+/// the reservation, which knows the model that was asked.
+pub(super) fn settle(
+    tx: &mut Tx<'_>,
+    session: &SessionId,
+    turn: Option<&TurnId>,
+    used: &Used,
+) -> Result<()> {
+    if *used == Used::default() {
+        return Ok(());
+    }
+    let (agent, source) = owners(tx, session)?;
+    let today = tx.now()?.0 / DAY_MS;
+    let model = match used.model_calls {
+        0 => String::new(),
+        _ => asked_model(tx, session)?,
+    };
+    // The order in which everybody locks them.
+    let rows = [
+        (agent, today),
+        (ALL.to_owned(), today),
+        (model, today),
+        (session.to_string(), 0),
+        (source, today),
+        (turn.map(ToString::to_string).unwrap_or_default(), 0),
+    ];
+    for (scope, day) in rows.into_iter().filter(|(scope, _)| !scope.is_empty()) {
+        tx.execute(
+            "insert into spending (scope, day, cost_micros, tokens, model_calls, tool_calls, \
+             active_ms, turns, unpriced_calls) values ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+             on conflict (scope, day) do update set \
+             cost_micros = spending.cost_micros + excluded.cost_micros, \
+             tokens = spending.tokens + excluded.tokens, \
+             model_calls = spending.model_calls + excluded.model_calls, \
+             tool_calls = spending.tool_calls + excluded.tool_calls, \
+             active_ms = spending.active_ms + excluded.active_ms, \
+             turns = spending.turns + excluded.turns, \
+             unpriced_calls = spending.unpriced_calls + excluded.unpriced_calls",
+            &params![
+                &scope,
+                day,
+                used.cost.0,
+                used.tokens,
+                used.model_calls,
+                used.tool_calls,
+                used.ms,
+                used.turns,
+                used.unpriced_calls
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// The scope of the model that a session has under way; nobody's where that is not known any more.
+fn asked_model(tx: &mut Tx<'_>, session: &SessionId) -> Result<String> {
+    let sql = "select model from reservations where session_id = $1";
+    let row = tx.first(sql, &params![session])?;
+    let model = row.map(|mut row| row.text(0)).transpose()?.unwrap_or_default();
+    Ok(if model.is_empty() { model } else { format!("{MODEL}{model}") })
+}
+
+/// What one model request used.
+pub(super) fn of_request(spent: &Spent) -> Used {
+    let usage = &spent.usage;
+    Used {
+        cost: spent.cost.unwrap_or_default(),
+        unpriced_calls: i64::from(spent.cost.is_none() && *usage != Usage::default()),
+        tokens: usage.input_tokens
+            + usage.output_tokens
+            + usage.cache_creation_input_tokens
+            + usage.cache_read_input_tokens,
+        model_calls: 1,
+        ..Used::default()
+    }
+}
+
+/// A turn is over: nobody asks any more what it used. Days long gone go along.
+pub(super) fn forget(tx: &mut Tx<'_>, turn: &TurnId, now: Timestamp) -> Result<()> {
+    tx.execute("delete from spending where scope = $1 and day = 0", &params![turn])?;
+    let sql = "delete from spending where day > 0 and day < $1";
+    tx.execute(sql, &params![now.0 / DAY_MS - DAYS_KEPT])?;
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! The text of a list: what is selected, conditions that may be there, an order and a limit.
+//!
+//! Invariant: what comes from outside is a parameter and never part of the text. Left out: what leads
+//! to which index, which the callers know.
+
+use super::driver::Value;
+
+/// A statement that grows condition by condition.
+#[derive(Debug)]
+pub(super) struct Select<'a> {
+    sql: String,
+    values: Vec<Value<'a>>,
+}
+
+impl<'a> Select<'a> {
+    /// Begins with a text that has a condition already, and its parameters.
+    pub(super) fn new(sql: impl Into<String>, values: impl Into<Vec<Value<'a>>>) -> Select<'a> {
+        Select { sql: sql.into(), values: values.into() }
+    }
+
+    /// A column and a mark, such as `id <`, and what it is compared with.
+    pub(super) fn and(&mut self, text: &str, value: impl Into<Value<'a>>) {
+        let mark = self.mark(value);
+        self.and_text(&format!("{text} {mark}"));
+    }
+
+    /// As [`Select::and`], where there is something to compare with.
+    pub(super) fn and_some(&mut self, text: &str, value: Option<impl Into<Value<'a>>>) {
+        if let Some(value) = value {
+            self.and(text, value);
+        }
+    }
+
+    /// Whether a column is one of these; any of them where there is none.
+    pub(super) fn and_among(
+        &mut self,
+        column: &str,
+        values: impl IntoIterator<Item = impl Into<Value<'a>>>,
+    ) {
+        let marks: Vec<String> = values.into_iter().map(|value| self.mark(value)).collect();
+        if !marks.is_empty() {
+            self.and_text(&format!("{column} in ({})", marks.join(", ")));
+        }
+    }
+
+    /// A condition of constants: only so the text leads to an index that is for some rows alone.
+    pub(super) fn and_text(&mut self, text: &str) {
+        self.sql.push_str(" and ");
+        self.sql.push_str(text);
+    }
+
+    /// Makes a value a parameter, and answers how the text names it.
+    pub(super) fn mark(&mut self, value: impl Into<Value<'a>>) -> String {
+        self.values.push(value.into());
+        format!("${}", self.values.len())
+    }
+
+    pub(super) fn into_parts(self) -> (String, Vec<Value<'a>>) {
+        (self.sql, self.values)
+    }
+
+    /// In an order, such as `id desc`, and one more than wanted: that row tells of a next page.
+    pub(super) fn page(mut self, order: &str, limit: usize) -> (String, Vec<Value<'a>>) {
+        let mark = self.mark(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1));
+        self.sql.push_str(&format!(" order by {order} limit {mark}"));
+        self.into_parts()
+    }
+}

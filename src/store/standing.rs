@@ -1,0 +1,46 @@
+//! What a worker has to know of a session before it goes on with its turn, in one read.
+
+use std::collections::BTreeSet;
+
+use super::{Error, Result, Store, effects, environments, events, queue, sessions};
+use crate::{
+    domain::{environment::Environment, event::Event, session::Session},
+    id::{EventId, SessionId},
+};
+
+/// How things stand with a session.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub session: Session,
+    /// `None` when it was deleted.
+    pub environment: Option<Environment>,
+    /// From the beginning, as much of it as one read may hold.
+    pub log: Vec<Event>,
+    /// Whether there may be more of it: [`Store::events_after`].
+    pub has_more: bool,
+    /// Effects that were begun, and of which nobody knows how they ended.
+    pub begun: BTreeSet<EventId>,
+    /// Effects in doubt, of this turn and of earlier ones; the newest, where there are many.
+    pub doubts: BTreeSet<EventId>,
+}
+
+impl Store {
+    /// [`Error::NotFound`](super::Error::NotFound) without the session.
+    pub async fn standing(&self, session: &SessionId, limit: usize) -> Result<Standing> {
+        let id = session.clone();
+        self.driver
+            .read(move |tx| {
+                let session = sessions::read(tx, &id)?;
+                let environment = match environments::read(tx, &session.environment_id) {
+                    Ok(environment) => Some(environment),
+                    Err(Error::NotFound) => None,
+                    Err(error) => return Err(error),
+                };
+                let (log, has_more) = events::after(tx, &id, 0, limit)?;
+                let begun = queue::begun(tx, &id)?;
+                let doubts = effects::in_doubt(tx, &id)?;
+                Ok(Standing { session, environment, log, has_more, begun, doubts })
+            })
+            .await
+    }
+}

@@ -1,0 +1,310 @@
+//! One delivery, from the gate to what came of it: the inspector.
+//!
+//! It shows what is stored: headers with the sensitive values taken out, the body as it came and as
+//! lines, how it was told from others, each request for it, where it went and where it would go now.
+//! Left out: the signature, which is not kept, so the gate cannot be asked again.
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Redirect, Response},
+};
+use serde_json::Value;
+
+use super::{
+    super::{App, error::Error, hooks, input::At, managed},
+    deliveries::{badge, session_of},
+    delivery_list::Choice,
+    fault::Fault,
+    guard::{Fields, Posted, Visitor},
+    overview::source_name,
+    page as rendered,
+    payload::Payload,
+    session::Badge,
+    view::{Moment, Shell, bytes, short},
+};
+use crate::{
+    clock::Timestamp,
+    domain::{Problem, delivery::Delivery, secret::SecretName, text::printable},
+    id::{AgentId, DeliveryId, Id},
+    ingest::{Destination, NotReplayed, Order, Reject, Snapshot},
+    store,
+};
+
+#[derive(Template)]
+#[template(path = "delivery.html")]
+struct Page {
+    shell: Shell,
+    it: Shown,
+    agents: Vec<Choice>,
+    version: String,
+    notice: Option<String>,
+    problem: Option<String>,
+}
+
+/// A delivery as the page says it.
+struct Shown {
+    id: String,
+    short: String,
+    badge: Badge,
+    source: String,
+    event_type: Option<String>,
+    reason: Option<String>,
+    received: Moment,
+    size: String,
+    content_type: Option<String>,
+    trace: String,
+    /// What happened, in order: a word, and what about it.
+    steps: Vec<(&'static str, String)>,
+    attempts: Vec<(i64, String, Moment)>,
+    headers: Vec<(String, String)>,
+    body: Body,
+    /// What the agent is told, or would be now.
+    message: Option<Payload>,
+    /// Where it would go now.
+    would: Option<String>,
+    session: Option<String>,
+    replay_of: Option<(String, String)>,
+    possible_replay_of: Option<(String, String)>,
+    n_replays: i64,
+}
+
+enum Body {
+    /// As lines, as it came, and whether both are the same.
+    Text {
+        pretty: Payload,
+        raw: String,
+        is_same: bool,
+    },
+    Bytes,
+    /// Why it is not there.
+    Gone(&'static str),
+}
+
+/// Characters of a raw body on the page.
+const RAW_CHARS_MAX: usize = 20_000;
+
+fn find(id: &str) -> Result<DeliveryId, Fault> {
+    id.parse().map_err(|_| Fault::not_found("There is no such delivery."))
+}
+
+pub(super) async fn page(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Response, Fault> {
+    let id = find(&id)?;
+    show(&app, visitor, &id, &Fields::default(), (None, None)).await
+}
+
+async fn show(
+    app: &App,
+    visitor: Visitor,
+    id: &DeliveryId,
+    fields: &Fields,
+    (notice, problem): (Option<String>, Option<String>),
+) -> Result<Response, Fault> {
+    let delivery = app.store.delivery(id).await;
+    let delivery = delivery.map_err(|error| match error {
+        store::Error::NotFound => Fault::not_found("There is no such delivery."),
+        error => error.into(),
+    })?;
+    let now = app.store.clock().now();
+    let snapshot = app.ingest.registry.snapshot();
+    let chosen = fields.text("agent").unwrap_or_default();
+    let mut agents: Vec<_> =
+        snapshot.agents.values().filter(|agent| agent.archived_at.is_none()).collect();
+    agents.sort_by_key(|agent| agent.spec.name.to_lowercase());
+    let agents = agents
+        .iter()
+        .map(|agent| Choice::new(agent.id.as_str(), printable(&agent.spec.name), chosen))
+        .collect();
+    let it = shown(app, &snapshot, &delivery, now).await?;
+    let version = fields.text("version").unwrap_or_default().to_owned();
+    let shell = Shell::new(visitor, "deliveries", now);
+    rendered(&Page { shell, it, agents, version, notice, problem })
+}
+
+async fn shown(
+    app: &App,
+    snapshot: &Snapshot,
+    delivery: &Delivery,
+    now: Timestamp,
+) -> Result<Shown, Fault> {
+    let id = delivery.id.to_string();
+    let attempts = app.store.attempts(&delivery.id).await?;
+    let (would, message) = match app.ingest.would_replay(&delivery.id, &Order::default()).await {
+        Ok((destination, message)) => (Some(destination), message),
+        Err(NotReplayed::Reject(Reject::Failed(error))) => return Err(error.into()),
+        Err(_) => (None, None),
+    };
+    let pair = |id: &DeliveryId| (id.to_string(), short(id.as_str()));
+    Ok(Shown {
+        short: short(&id),
+        id,
+        badge: badge(delivery),
+        source: source_name(snapshot, &delivery.source_name),
+        event_type: delivery.event_type.as_deref().map(printable),
+        reason: delivery.reason.as_deref().map(printable),
+        received: Moment::new(delivery.received_at, now),
+        size: bytes(delivery.body_bytes),
+        content_type: delivery.content_type.as_deref().map(printable),
+        trace: delivery.trace.trace_id().to_string(),
+        steps: steps(delivery, snapshot),
+        attempts: attempts
+            .iter()
+            .map(|it| (it.n, it.request_id.to_string(), Moment::new(it.received_at, now)))
+            .collect(),
+        headers: headers(&delivery.headers),
+        body: body(app, delivery).await?,
+        message: message.as_deref().map(Payload::new),
+        would: would.map(|it| would_say(&it, snapshot)),
+        session: session_of(delivery),
+        replay_of: delivery.replay_of.as_ref().map(pair),
+        possible_replay_of: delivery.possible_replay_of.as_ref().map(pair),
+        n_replays: delivery.n_replays,
+    })
+}
+
+/// How it came in, in the order in which that was decided.
+fn steps(delivery: &Delivery, snapshot: &Snapshot) -> Vec<(&'static str, String)> {
+    let secret = delivery.secret.as_ref().map(SecretName::to_string);
+    let gate = match (&delivery.replay_of, secret) {
+        (Some(_), _) => "not asked: somebody with a key replayed it".to_owned(),
+        (None, Some(secret)) => format!("let in by {}", printable(&secret)),
+        (None, None) => "let in by a key of this server, or by its network".to_owned(),
+    };
+    let identity = &delivery.identity;
+    let told = match identity.field.as_str() {
+        "none" => "the sender gives no id, so every request is a new delivery".to_owned(),
+        "body_hash" => "the sender gives no id; the hash of the body tells it apart".to_owned(),
+        "replay" => "a replay, which no sender's id can be".to_owned(),
+        _ => {
+            let weak = if identity.weak { " (may be rewritten on the way)" } else { "" };
+            printable(&format!("{}{weak}", identity.key))
+        }
+    };
+    let kind = delivery.event_type.as_deref();
+    let kind = kind.map_or("none was found".to_owned(), printable);
+    let agent = delivery.agent_id.as_ref().map(|id| {
+        let name = snapshot.agents.get(id).map(|agent| printable(&agent.spec.name));
+        name.unwrap_or_else(|| id.to_string())
+    });
+    let route = match (&delivery.reason, agent) {
+        (Some(reason), _) => format!("{}: {}", delivery.status.as_str(), printable(reason)),
+        (None, Some(agent)) => format!("to {agent}"),
+        (None, None) => delivery.status.as_str().to_owned(),
+    };
+    vec![("Gate", gate), ("Identity", told), ("Event type", kind), ("Route", route)]
+}
+
+fn headers(headers: &Value) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    for (name, value) in headers.as_object().into_iter().flatten() {
+        let values = match value {
+            Value::Array(all) => all.iter().collect(),
+            one => vec![one],
+        };
+        for value in values {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            out.push((printable(name), printable(&text)));
+        }
+    }
+    out
+}
+
+async fn body(app: &App, delivery: &Delivery) -> Result<Body, Fault> {
+    let stored = match app.store.delivery_body(&delivery.id).await {
+        Ok(stored) => stored,
+        Err(store::Error::NotFound) if delivery.erased_at.is_some() => {
+            return Ok(Body::Gone("It was erased."));
+        }
+        Err(store::Error::NotFound) => return Ok(Body::Gone("It is past its days.")),
+        Err(error) => return Err(error.into()),
+    };
+    let Ok(text) = std::str::from_utf8(&stored.bytes) else { return Ok(Body::Bytes) };
+    let pretty = Payload::new(text);
+    let raw: String = printable(&text.chars().take(RAW_CHARS_MAX).collect::<String>());
+    let lines: String = pretty.pieces.iter().map(|piece| piece.text.as_str()).collect();
+    Ok(Body::Text { is_same: lines == raw, pretty, raw })
+}
+
+fn would_say(destination: &Destination, snapshot: &Snapshot) -> String {
+    let name = |id: &AgentId| {
+        let agent = snapshot.agents.get(id);
+        agent.map_or_else(|| id.to_string(), |agent| printable(&agent.spec.name))
+    };
+    match destination {
+        Destination::NewSession { agent_id } => format!("a new session of {}", name(agent_id)),
+        Destination::Session { agent_id, session_id } => {
+            format!("session {} of {}", short(session_id.as_str()), name(agent_id))
+        }
+        Destination::Key { agent_id, key } => {
+            format!("the session of {} of {}", printable(key), name(agent_id))
+        }
+        Destination::Held { reason } => format!("nowhere; it would be held: {}", printable(reason)),
+        Destination::Filtered { reason } => {
+            format!("nowhere; it would be filtered: {}", printable(reason))
+        }
+    }
+}
+
+/// The bytes as they came, to be saved.
+pub(super) async fn raw(
+    State(app): State<App>,
+    _: Visitor,
+    Path(id): Path<String>,
+) -> Result<Response, Fault> {
+    Ok(managed::deliveries::body(State(app), At(find(&id)?)).await?)
+}
+
+/// Makes it again: as the source says, or for another agent and version; or says where it would go.
+pub(super) async fn replay(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Result<Response, Fault> {
+    let Posted { visitor, form } = posted;
+    visitor.must_be_able_to_change()?;
+    let (id, fields) = (find(&id)?, form.fields);
+    let version = fields.text("version").map(str::parse::<i64>);
+    let order = match version.transpose() {
+        Ok(version) => app.ingest.order(fields.text("agent"), version),
+        Err(_) => Err(Problem::new("version", "must be a whole number from 1")),
+    };
+    let order = match order {
+        Ok(order) => order,
+        Err(problem) => return show(&app, visitor, &id, &fields, (None, said(problem))).await,
+    };
+    if fields.text("dry_run").is_some() {
+        let told = match app.ingest.would_replay(&id, &order).await {
+            Ok((destination, _)) => {
+                let snapshot = app.ingest.registry.snapshot();
+                (Some(format!("It would go to {}.", would_say(&destination, &snapshot))), None)
+            }
+            Err(failed) => (None, not_replayed(failed)?),
+        };
+        return show(&app, visitor, &id, &fields, told).await;
+    }
+    match app.ingest.replay(&id, &order, visitor.name.clone()).await {
+        Ok(answer) => {
+            hooks::ring(&app, &answer);
+            Ok(Redirect::to(&format!("/deliveries/{}", answer.delivery_id)).into_response())
+        }
+        Err(failed) => {
+            let problem = not_replayed(failed)?;
+            show(&app, visitor, &id, &fields, (None, problem)).await
+        }
+    }
+}
+
+fn said(problem: Problem) -> Option<String> {
+    Some(format!("It was not replayed: {}.", Error::from(problem).message()))
+}
+
+fn not_replayed(failed: NotReplayed) -> Result<Option<String>, Fault> {
+    if let NotReplayed::Reject(Reject::Failed(error)) = failed {
+        return Err(error.into());
+    }
+    Ok(Some(format!("It was not replayed: {}.", Error::from(failed).message())))
+}

@@ -1,0 +1,286 @@
+//! All deliveries, newest first: filtered, page by page, and many of them replayed at once.
+//!
+//! A filter is the query of the page, so it can be kept and sent to somebody. A page looks at some
+//! thousands of deliveries at most: where no index leads to what is wanted it may be short, and says so.
+
+use askama::Template;
+use axum::{extract::State, response::Response};
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{App, auth::Actor, error::Error, input, managed::replays},
+    deliveries::{badge, session_of},
+    fault::Fault,
+    guard::{Fields, Posted, Visitor},
+    overview::source_name,
+    page as rendered,
+    session::Badge,
+    view::{Moment, Shell, bytes, count, short},
+};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        delivery::{Delivery, Outcome, Status},
+        source::SourceKind,
+        text::printable,
+    },
+    id::{DeliveryId, Id},
+    ingest::Snapshot,
+    store::DeliveryFilter,
+};
+
+/// Deliveries on one page.
+const LIST_MAX: usize = 50;
+
+const STATUSES: [Status; 3] = [Status::Accepted, Status::Filtered, Status::Held];
+
+#[derive(Template)]
+#[template(path = "delivery_list.html")]
+struct Page {
+    shell: Shell,
+    form: Form,
+    list: List,
+    notice: Option<String>,
+    problem: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "delivery_list.html", block = "live")]
+struct Live {
+    list: List,
+}
+
+/// What the page is filtered by, as it was written.
+struct Form {
+    sources: Vec<Choice>,
+    statuses: Vec<Choice>,
+    outcomes: Vec<Choice>,
+    source: String,
+    status: String,
+    outcome: String,
+    event_type: String,
+    since: String,
+    until: String,
+    is_used: bool,
+    /// What is replayed together: a source has to be chosen.
+    may_replay: bool,
+}
+
+/// One line of a select.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) value: String,
+    pub(super) word: String,
+    pub(super) is_chosen: bool,
+}
+
+impl Choice {
+    pub(super) fn new(value: impl Into<String>, word: impl Into<String>, chosen: &str) -> Choice {
+        let value = value.into();
+        Choice { is_chosen: value == chosen, word: word.into(), value }
+    }
+}
+
+struct List {
+    rows: Vec<Row>,
+    /// Of this list, for looking it up again; none on later pages, which do not change.
+    again: Option<String>,
+    /// The query of the next page.
+    next: Option<String>,
+    is_filtered: bool,
+}
+
+struct Row {
+    id: String,
+    short: String,
+    badge: Badge,
+    source: String,
+    source_href: Option<String>,
+    event_type: Option<String>,
+    reason: Option<String>,
+    size: String,
+    n_attempts: i64,
+    is_replay: bool,
+    session: Option<String>,
+    at: Moment,
+}
+
+pub(super) async fn page(
+    State(app): State<App>,
+    visitor: Visitor,
+    query: Fields,
+) -> Result<Response, Fault> {
+    let (form, list) = look(&app, &visitor, &query).await?;
+    if query.text("part") == Some("live") {
+        return rendered(&Live { list });
+    }
+    let shell = Shell::new(visitor, "deliveries", app.store.clock().now());
+    rendered(&Page { shell, form, list, notice: None, problem: None })
+}
+
+async fn look(app: &App, visitor: &Visitor, query: &Fields) -> Result<(Form, List), Fault> {
+    let now = app.store.clock().now();
+    let snapshot = app.ingest.registry.snapshot();
+    let form = form(&snapshot, visitor, query);
+    let wanted = query.text("source");
+    let source = wanted.and_then(|wanted| {
+        let sources = snapshot.sources();
+        sources.iter().find(|it| it.source.id.as_str() == wanted).map(|it| it.source.id.clone())
+    });
+    let filter = DeliveryFilter {
+        source_id: source.or_else(|| wanted.and_then(|it| it.parse().ok())),
+        status: query.text("status").and_then(Status::parse),
+        outcome: query.text("outcome").and_then(Outcome::parse),
+        event_type: query.text("event_type").map(str::to_owned),
+        received: (time(query.text("since")), time(query.text("until"))),
+        cursor: query.text("page").and_then(|it| it.parse::<DeliveryId>().ok()),
+        limit: LIST_MAX,
+        ..DeliveryFilter::default()
+    };
+    let found = app.store.deliveries(filter).await?;
+    let filters = filters(query);
+    let list = List {
+        rows: found.data.iter().map(|it| row(it, &snapshot, now)).collect(),
+        again: query.text("page").is_none().then(|| format!("part=live{filters}")),
+        next: found.next.map(|next| format!("page={next}{filters}")),
+        is_filtered: form.is_used,
+    };
+    Ok((form, list))
+}
+
+fn form(snapshot: &Snapshot, visitor: &Visitor, query: &Fields) -> Form {
+    let text = |name: &str| query.text(name).unwrap_or_default().to_owned();
+    let (source, status, outcome) = (text("source"), text("status"), text("outcome"));
+    let mut entries = snapshot.sources();
+    entries.sort_by_key(|it| {
+        (matches!(it.source.kind, SourceKind::Agent(_)), it.display_name().to_lowercase())
+    });
+    let sources = entries.iter().map(|it| {
+        Choice::new(it.source.id.as_str(), source_name(snapshot, &it.source.name), &source)
+    });
+    let statuses = STATUSES.map(|it| Choice::new(it.as_str(), it.as_str(), &status));
+    let outcomes =
+        Outcome::ALL.map(|it| Choice::new(it.as_str(), it.as_str().replace('_', " "), &outcome));
+    let names = ["source", "status", "outcome", "event_type", "since", "until"];
+    Form {
+        sources: sources.collect(),
+        statuses: statuses.into(),
+        outcomes: outcomes.into(),
+        is_used: names.iter().any(|name| query.text(name).is_some()),
+        may_replay: visitor.may_change && !source.is_empty(),
+        source,
+        status,
+        outcome,
+        event_type: printable(&text("event_type")),
+        since: text("since"),
+        until: text("until"),
+    }
+}
+
+/// The filters again, for a link.
+fn filters(query: &Fields) -> String {
+    let mut out = form_urlencoded::Serializer::new(String::new());
+    for name in ["source", "status", "outcome", "event_type", "since", "until"] {
+        if let Some(value) = query.text(name) {
+            out.append_pair(name, value);
+        }
+    }
+    let text = out.finish();
+    if text.is_empty() { text } else { format!("&{text}") }
+}
+
+/// What a field for date and time says, as UTC; a whole time of RFC 3339 is read as well.
+pub(super) fn time(text: Option<&str>) -> Option<Timestamp> {
+    let text = text?;
+    let seconds = if text.len() == 16 { ":00Z" } else { "Z" };
+    text.parse().or_else(|_| format!("{text}{seconds}").parse()).ok()
+}
+
+fn row(delivery: &Delivery, snapshot: &Snapshot, now: Timestamp) -> Row {
+    let id = delivery.id.to_string();
+    let name = &delivery.source_name;
+    let source_href = if snapshot.named_source(name).is_some() {
+        Some(format!("/sources/{name}"))
+    } else if snapshot.agent_source(name).is_some() {
+        Some(format!("/agents/{name}/webhook"))
+    } else {
+        None
+    };
+    Row {
+        short: short(&id),
+        id,
+        badge: badge(delivery),
+        source: source_name(snapshot, name),
+        source_href,
+        event_type: delivery.event_type.as_deref().map(printable),
+        reason: delivery.reason.as_deref().map(printable),
+        size: bytes(delivery.body_bytes),
+        n_attempts: delivery.n_attempts,
+        is_replay: delivery.replay_of.is_some(),
+        session: session_of(delivery),
+        at: Moment::new(delivery.received_at, now),
+    }
+}
+
+/// Replays what the filters lead to, oldest first, of one source.
+pub(super) async fn replay(State(app): State<App>, posted: Posted) -> Result<Response, Fault> {
+    let Posted { visitor, form } = posted;
+    visitor.must_be_able_to_change()?;
+    let fields = &form.fields;
+    let source = fields.text("source").unwrap_or_default().to_owned();
+    let mut order = Map::new();
+    for name in ["status", "outcome", "event_type", "agent"] {
+        if let Some(value) = fields.text(name) {
+            order.insert(name.to_owned(), json!(value));
+        }
+    }
+    for name in ["since", "until"] {
+        if let Some(text) = fields.text(name).filter(|it| !it.is_empty()) {
+            // What is no time is left to the API to refuse: without it, more would be replayed.
+            let at = time(Some(text)).map_or_else(|| json!(text), |at| json!(at));
+            order.insert(name.to_owned(), at);
+        }
+    }
+    if fields.text("dry_run").is_some() {
+        order.insert("dry_run".to_owned(), json!(true));
+    }
+    let actor = Actor(visitor.name.clone());
+    let done = match input::Fields::of(Value::Object(order), "form") {
+        Ok(order) => replays::many_of(&app, &actor, &source, order).await,
+        Err(problem) => Err(Error::from(problem)),
+    };
+    let (notice, problem) = match done {
+        Ok(answer) => (Some(told(&answer)), None),
+        Err(error) if error.is_of_caller() => (None, Some(format!("{}.", error.message()))),
+        Err(error) => return Err(error.into()),
+    };
+    let (form, list) = look(&app, &visitor, fields).await?;
+    let shell = Shell::new(visitor, "deliveries", app.store.clock().now());
+    rendered(&Page { shell, form, list, notice, problem })
+}
+
+/// What the answer of the API says, in a sentence.
+fn told(answer: &Value) -> String {
+    let all = answer["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let with = |status: &str| all.iter().filter(|it| it["status"] == status).count();
+    let n = |n: usize| count(i64::try_from(n).unwrap_or(i64::MAX));
+    let (accepted, held) = (with("accepted"), with("held"));
+    let failed = all.iter().filter(|it| !it["error"].is_null()).count();
+    let (did, accepted_word) = match answer["dry_run"] == true {
+        true => ("would be replayed", "would go to an agent"),
+        false => ("were replayed", "went to an agent"),
+    };
+    let mut text = format!(
+        "{} deliveries {did}: {} {accepted_word}, {} held, {} not possible.",
+        n(all.len()),
+        n(accepted),
+        n(held),
+        n(failed)
+    );
+    if let Some(stopped) = answer["stopped"].as_str() {
+        text.push_str(&format!(" It stopped early: {}.", printable(stopped)));
+    } else if answer["is_cut"] == true {
+        text.push_str(" There are more: do it again to go on with them.");
+    }
+    text
+}

@@ -1,0 +1,127 @@
+//! What was used, by whom and when, and the words of the audit log.
+
+use bellpull::{
+    domain::{
+        budget::{Budget, Budgets, CommonBudgets, Used, Wish},
+        cost::{MicroUsd, Spent},
+        event::Usage,
+        turn::TurnEnd,
+    },
+    id::Id,
+    store::{AuditFilter, BUDGETS_OF_ALL, Beside, Lease, Reserve, Spender},
+};
+
+use super::{Bench, bench::change};
+
+on_both!(
+    what_was_used_is_counted_by_agent_source_model_and_day,
+    a_budget_shows_what_is_used_and_reserved,
+    the_audit_log_is_filtered,
+);
+
+async fn ask(bench: &Bench, lease: &Lease, model: &str) {
+    let reserve = Reserve {
+        common: CommonBudgets::default(),
+        wish: Wish::Model { cost: Some(MicroUsd(50)) },
+        tokens: 500,
+        active_ms: 0,
+        model: model.to_owned(),
+    };
+    let begun = bench.store.begin_work(lease, vec![bench.running()], Beside::default(), reserve);
+    begun.await.unwrap();
+}
+
+async fn answer(bench: &Bench, lease: &Lease, cost: Option<MicroUsd>) {
+    let usage = Usage { input_tokens: 10, output_tokens: 5, ..Usage::default() };
+    let beside = Beside { asked: true, ..Beside::default() };
+    let spent = Spent { usage, cost };
+    bench.store.append_with(lease, vec![bench.says("done")], spent, beside).await.unwrap();
+}
+
+async fn what_was_used_is_counted_by_agent_source_model_and_day(bench: Bench) {
+    bench.accept(bench.draft("one")).await;
+    let lease = bench.claim_one().await;
+    bench.begin(&lease).await;
+    ask(&bench, &lease, "large").await;
+    answer(&bench, &lease, Some(MicroUsd(40))).await;
+    ask(&bench, &lease, "small").await;
+    answer(&bench, &lease, None).await;
+    bench.finish(&lease, TurnEnd::EndTurn).await;
+
+    let found = bench.store.usage(1).await.unwrap();
+    let of = |spender: Spender| {
+        let found = found.iter().find(|(it, _)| *it == spender);
+        let used = found.map(|(_, used)| *used).unwrap_or_default();
+        (used.cost.0, used.tokens, used.model_calls, used.turns, used.unpriced_calls)
+    };
+    let whole = (40, 30, 2, 1, 1);
+    assert_eq!(of(Spender::All), whole);
+    assert_eq!(of(Spender::Agent(bench.agent.id.to_string())), whole);
+    assert_eq!(of(Spender::Source(bench.source.id.to_string())), whole);
+    assert_eq!(of(Spender::Model("large".to_owned())), (40, 15, 1, 0, 0));
+    assert_eq!(of(Spender::Model("small".to_owned())), (0, 15, 1, 0, 1));
+    assert_eq!(found.len(), 5, "sessions and turns are nobody of these: {found:?}");
+
+    let days = bench.store.usage_by_day(&Spender::All, 1).await.unwrap();
+    assert_eq!(days.iter().map(|(_, used)| used.tokens).collect::<Vec<_>>(), [30]);
+    let (today, _) = days[0];
+    assert!(bench.store.usage(today).await.unwrap().len() == 5, "its first day counts");
+    assert!(bench.store.usage(today + 1).await.unwrap().is_empty());
+}
+
+async fn a_budget_shows_what_is_used_and_reserved(bench: Bench) {
+    let day = Budget { model_calls: Some(1), ..Budget::default() };
+    let budgets = Budgets { day, ..Budgets::default() };
+    for owner in [BUDGETS_OF_ALL, bench.agent.id.as_str()] {
+        bench.store.set_budgets(owner.to_owned(), budgets, change("budgets.set")).await.unwrap();
+    }
+    bench.accept(bench.draft("one")).await;
+    let lease = bench.claim_one().await;
+    bench.begin(&lease).await;
+    ask(&bench, &lease, "large").await;
+    let states = bench.store.budget_states().await.unwrap();
+    assert_eq!(states.len(), 2);
+    for state in &states {
+        assert_eq!(state.budgets, budgets);
+        assert_eq!((state.reserved.cost.0, state.reserved.tokens), (50, 500), "{}", state.owner);
+        assert_eq!(state.today.model_calls, 0);
+    }
+    answer(&bench, &lease, Some(MicroUsd(40))).await;
+    let states = bench.store.budget_states().await.unwrap();
+    for state in &states {
+        assert_eq!(state.reserved, Used::default());
+        assert_eq!((state.today.cost.0, state.today.model_calls), (40, 1));
+    }
+    assert!(states.iter().any(|state| state.owner == BUDGETS_OF_ALL));
+}
+
+async fn the_audit_log_is_filtered(bench: Bench) {
+    let before = bench.store.audit_words().await.unwrap();
+    for (actor, action) in [("ann", "thing.make"), ("ben", "thing.make"), ("ann", "thing.break")] {
+        let mut change = change(action);
+        change.actor = actor.to_owned();
+        let owner = bench.agent.id.to_string();
+        bench.store.set_budgets(owner, Budgets::default(), change).await.unwrap();
+    }
+    let (actors, actions) = bench.store.audit_words().await.unwrap();
+    assert_eq!(actors.len(), before.0.len() + 2);
+    assert_eq!(actions.len(), before.1.len() + 2);
+    assert!(actors.is_sorted() && actions.is_sorted());
+    let of = async |actor: Option<&str>, action: Option<&str>| {
+        let filter = AuditFilter {
+            actor: actor.map(str::to_owned),
+            action: action.map(str::to_owned),
+            cursor: None,
+            limit: 10,
+        };
+        let found = bench.store.audit_of(filter).await.unwrap().data;
+        let said = found.into_iter().map(|it| format!("{} {}", it.actor, it.action));
+        let mut said = said.collect::<Vec<_>>();
+        // They have one time, so their order is nobody's.
+        said.sort();
+        said
+    };
+    assert_eq!(of(Some("ann"), None).await, ["ann thing.break", "ann thing.make"]);
+    assert_eq!(of(None, Some("thing.make")).await, ["ann thing.make", "ben thing.make"]);
+    assert_eq!(of(Some("ben"), Some("thing.break")).await, Vec::<String>::new());
+}

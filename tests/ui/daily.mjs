@@ -1,0 +1,339 @@
+// The pages of every day: overview, palette, deliveries, sources, agents, and a transcript in which
+// somebody has to decide. The model is a script of this file.
+
+import assert from 'node:assert/strict';
+import http from 'node:http';
+import { once } from 'node:events';
+import { checkAccessibility } from './axe.mjs';
+import { World, until } from './world.mjs';
+
+// Answers as the last message asks: with a call of a tool, never, or with a word.
+const model = http.createServer((request, response) => {
+  let text = '';
+  request.on('data', (bytes) => { text += bytes; });
+  request.on('end', () => {
+    const { messages } = JSON.parse(text);
+    const last = messages.at(-1);
+    const said = typeof last.content === 'string' ? last.content : JSON.stringify(last.content);
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    const send = (choice) => response.write(`data: ${JSON.stringify({ id: 'c', object: 'chat.completion.chunk', choices: [{ index: 0, ...choice }] })}\n\n`);
+    // What was said after a stop stands beside what was said before it.
+    const asked = last.role === 'user' ? [...said.matchAll(/hang|use (\w+)/g)].at(-1) : undefined;
+    if (asked?.[0] === 'hang') {
+      send({ delta: { content: 'I am still thinking' } });
+      return;
+    }
+    const tool = asked?.[1];
+    if (tool) {
+      const call = { name: tool, arguments: JSON.stringify({ file_path: 'note.txt', content: 'a note', what: 'which room?' }) };
+      send({ delta: { tool_calls: [{ index: 0, id: `call_${Date.now()}`, type: 'function', function: call }] } });
+      send({ delta: {}, finish_reason: 'tool_calls' });
+    } else {
+      send({ delta: { content: 'All is done.' } });
+      send({ delta: {}, finish_reason: 'stop' });
+    }
+    response.write(`data: ${JSON.stringify({ id: 'c', object: 'chat.completion.chunk', choices: [], usage: { prompt_tokens: 120, completion_tokens: 7 } })}\n\n`);
+    response.end('data: [DONE]\n\n');
+  });
+});
+model.listen(0, '127.0.0.1');
+await once(model, 'listening');
+
+const world = await World.open({
+  OPENAI_API_KEY: 'none',
+  OPENAI_BASE_URL: `http://127.0.0.1:${model.address().port}`,
+  BELLPULL_MODELS__OPENAI_API: 'chat_completions',
+});
+let failed = false;
+
+async function story(name, tell) {
+  const started = Date.now();
+  try {
+    await tell();
+    console.log(`ok    ${name} (${((Date.now() - started) / 1000).toFixed(1)} s)`);
+  } catch (error) {
+    failed = true;
+    console.log(`FAIL  ${name}`);
+    console.error(error);
+  }
+}
+
+// Accessible in both lights, not wider than a phone, and without a complaint.
+async function inspect(page, name, without = []) {
+  await checkAccessibility(page, name, without);
+  for (const width of [390, 1280]) {
+    await page.setViewportSize({ width, height: 844 });
+    const over = await page.evaluate(() => document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth);
+    assert.equal(over, 0, `${name} at ${width} px is wider than the screen`);
+  }
+  assert.deepEqual(page.complaints, [], name);
+}
+
+const page = await world.page();
+const secret = 'a-secret-that-is-long';
+let session;
+
+const start = async (agent, text) => {
+  const environment = (await world.api('/v1/environments')).data[0].id;
+  const content = [{ type: 'text', text }];
+  const made = await world.api('/v1/sessions', { agent, environment_id: environment });
+  await world.api(`/v1/sessions/${made.id}/events`, { events: [{ type: 'user.message', content }] });
+  return made.id;
+};
+
+await story('the overview, its theme and the way to every page', async () => {
+  await world.signIn(page, '/');
+  await page.getByRole('heading', { name: 'Needs you' }).waitFor();
+  await page.getByText('Nothing waits for a person').waitFor();
+  await inspect(page, 'overview');
+  await page.getByRole('button', { name: 'dark' }).click();
+  await page.locator('html[data-theme="dark"]').waitFor();
+  await until('the server remembers it', async () => {
+    await page.reload();
+    return page.locator('html[data-theme="dark"]').count();
+  });
+  await page.getByRole('button', { name: 'auto' }).click();
+  for (const name of ['Agents', 'Sources', 'Deliveries', 'Sessions']) {
+    await page.getByRole('navigation').getByRole('link', { name, exact: true }).click();
+    await page.getByRole('heading', { level: 1, name }).waitFor();
+    const current = page.getByRole('navigation').locator('[aria-current="page"]');
+    assert.equal(await current.textContent(), name);
+  }
+});
+
+await story('the menu of a phone opens without a script', async () => {
+  const phone = await world.page({ javaScriptEnabled: false, viewport: { width: 390, height: 844 } });
+  await world.signIn(phone, '/');
+  const link = phone.getByRole('link', { name: 'Sources', exact: true });
+  assert.ok(!await link.isVisible());
+  await phone.getByRole('button', { name: 'Menu' }).click();
+  await link.click();
+  await phone.getByRole('heading', { level: 1, name: 'Sources' }).waitFor();
+  await phone.getByRole('button', { name: 'Menu' }).click();
+  await phone.getByRole('button', { name: 'light' }).click();
+  await phone.waitForURL('**/sources');
+  await phone.locator('html[data-theme="light"]').waitFor();
+  await phone.context().close();
+});
+
+await story('a source is made in three steps, rings, and is looked at', async () => {
+  await page.goto(`${world.base}/sources`);
+  await page.getByRole('link', { name: 'New source' }).click();
+  await page.getByLabel('Who sends?').fill('github');
+  await page.keyboard.press('Enter');
+  await page.waitForURL(/q=github/);
+  await inspect(page, 'source-new');
+  await page.getByRole('link', { name: /^GitHub/ }).first().click();
+  await page.getByLabel('Name: the last part').fill('code');
+  await page.getByLabel('Secret that you and the sender share').fill(secret);
+  await page.getByLabel('Session', { exact: true }).selectOption('key');
+  await inspect(page, 'source-new-form');
+  await page.getByRole('button', { name: 'Make the source' }).click();
+  await page.getByText('Two things are left').waitFor();
+  assert.equal(await page.locator('#endpoint-url').textContent(), `${world.direct}/api/webhook/code`);
+  assert.ok(!(await page.content()).includes(secret), 'a secret is never shown again');
+  await page.getByRole('button', { name: 'Send a test' }).click();
+  await page.getByRole('status').getByText('answered with 202').waitFor();
+  await inspect(page, 'source');
+  const wrong = await fetch(`${world.direct}/api/webhook/code`, { method: 'POST', body: '{}' });
+  assert.equal(wrong.status, 401);
+  await until('the refusal is written down', async () => {
+    await page.goto(`${world.base}/sources/code`);
+    return page.getByText('None that are still kept').count().then((n) => n === 0);
+  });
+});
+
+await story('settings are tried on what came, saved, and say what is wrong', async () => {
+  await page.goto(`${world.base}/sources/code`);
+  await page.getByText('Where it goes, filters, rules and limits').click();
+  await page.getByLabel(/^Filter/).fill('event_type ==');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.getByRole('alert').getByText(/filter/).waitFor();
+  page.complaints.length = 0;
+  await page.getByLabel(/^Filter/).fill('event_type == "nothing"');
+  await page.getByRole('button', { name: 'Try on what came' }).click();
+  await page.getByText(/would have gone another way/).waitFor();
+  assert.equal(await page.getByLabel(/^Filter/).inputValue(), 'event_type == "nothing"');
+  await inspect(page, 'source-tried');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.getByRole('status').getByText('It is saved').waitFor();
+  assert.equal((await world.api('/v1/sources/code')).filter, 'event_type == "nothing"');
+  await page.getByText('Change the secret').click();
+  await page.getByLabel('stops working').selectOption('3600');
+  await page.getByRole('button', { name: 'Make a new secret' }).click();
+  assert.match(await page.locator('#made-secret').textContent(), /^bps_/);
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await page.getByText('is paused: what comes in is held').waitFor();
+  await page.getByRole('button', { name: 'Resume' }).click();
+  await page.getByRole('button', { name: 'Pause' }).waitFor();
+});
+
+await story('deliveries are filtered, inspected and replayed', async () => {
+  await page.goto(`${world.base}/deliveries`);
+  await page.getByLabel('Source').selectOption({ label: 'code' });
+  await page.getByRole('button', { name: 'Filter' }).click();
+  await page.waitForURL(/source=/);
+  const rows = page.getByRole('row');
+  await until('there is one', async () => (await rows.count()) === 2);
+  await inspect(page, 'deliveries');
+  await page.getByText('Replay what is filtered').click();
+  await page.getByRole('button', { name: 'Try without doing' }).click();
+  await page.getByRole('status').getByText('1 deliveries would be replayed').waitFor();
+  await rows.nth(1).getByRole('link').first().click();
+  await page.getByRole('heading', { name: 'How it came in' }).waitFor();
+  await page.getByText('let in by SOURCE_code_SECRET version 1').waitFor();
+  await page.getByRole('rowheader', { name: 'x-github-delivery' }).waitFor();
+  await inspect(page, 'delivery');
+  await page.getByRole('button', { name: 'Try without doing' }).click();
+  await page.getByRole('status').getByText('It would go to').waitFor();
+  await page.getByLabel('Version of the agent').fill('99');
+  await page.getByRole('button', { name: 'Replay', exact: true }).click();
+  await page.getByRole('alert').getByText('It was not replayed').waitFor();
+  await page.getByLabel('Version of the agent').fill('');
+  await page.getByRole('button', { name: 'Replay', exact: true }).click();
+  await page.getByText('somebody with a key replayed it').waitFor();
+  page.complaints.length = 0;
+});
+
+await story('the palette jumps by keyboard', async () => {
+  await page.locator('#find[data-ready]').waitFor({ state: 'attached' });
+  await page.keyboard.press('Control+k');
+  const input = page.getByRole('combobox', { name: /^Find/ });
+  await input.fill('cod');
+  await page.getByRole('option', { name: /source code/ }).waitFor();
+  await inspect(page, 'palette');
+  await page.keyboard.press('Enter');
+  await page.waitForURL('**/sources/code');
+  const { data } = await world.api('/v1/deliveries');
+  await page.locator('#find[data-ready]').waitFor({ state: 'attached' });
+  await page.keyboard.press('Control+k');
+  await input.fill(data[0].id);
+  await page.getByRole('option', { name: /delivery/ }).waitFor();
+  await page.keyboard.press('Enter');
+  await page.waitForURL(`**/deliveries/${data[0].id}`);
+  await page.goto(`${world.base}/find?q=deliv`);
+  await inspect(page, 'find');
+  assert.deepEqual(page.complaints, []);
+});
+
+await story('the API is a page, and its shapes are a click away', async () => {
+  await page.goto(`${world.base}/`);
+  await page.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name: 'API', exact: true }).click();
+  await page.getByRole('heading', { level: 1, name: 'API' }).waitFor();
+  const endpoint = page.locator('details.endpoint', { hasText: 'POST /v1/sessions ' }).first();
+  await endpoint.locator('summary').click();
+  await inspect(page, 'reference', ['.shape ~ .shape', '.endpoint ~ .endpoint']);
+  await endpoint.getByRole('link', { name: 'SessionCreate' }).first().click();
+  await page.locator('#schema-SessionCreate').waitFor();
+  assert.ok(page.url().endsWith('#schema-SessionCreate'));
+});
+
+await story('an agent is made, changed and compared', async () => {
+  await page.goto(`${world.base}/new-agent`);
+  await page.getByLabel('Name').fill('night porter');
+  await page.getByLabel('Model').fill('openai/night');
+  await page.getByLabel('Tools and their policies').fill('[{');
+  await page.getByRole('button', { name: 'Make the agent' }).click();
+  await page.getByRole('alert').getByText('The tools are no JSON').waitFor();
+  assert.equal(await page.getByLabel('Name').inputValue(), 'night porter');
+  const tools = [
+    { type: 'agent_toolset_20260401', configs: [{ name: 'write', enabled: true, permission_policy: { type: 'always_ask' } }] },
+    { type: 'custom', name: 'desk', description: 'Asks the desk.', input_schema: { type: 'object', properties: { what: { type: 'string' } } } },
+  ];
+  await page.getByLabel('Tools and their policies').fill(JSON.stringify(tools));
+  await page.getByRole('button', { name: 'Make the agent' }).click();
+  await page.getByRole('heading', { level: 1, name: 'night porter' }).waitFor();
+  await page.getByLabel('System prompt').fill('Be quiet.\nBe brief.');
+  await page.getByRole('button', { name: 'Save as a new version' }).click();
+  await page.getByRole('status').getByText('version 2').waitFor();
+  await page.getByText('Version 2,').click();
+  await page.locator('.diff ins').getByText('Be brief.').waitFor();
+  await inspect(page, 'agent');
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await page.getByText('This agent is paused').waitFor();
+  await page.getByRole('button', { name: 'Resume' }).click();
+  await page.getByRole('button', { name: 'Pause' }).waitFor();
+  await page.goto(`${world.base}/agents`);
+  await inspect(page, 'agents');
+});
+
+await story('somebody allows a call, denies another, and stops a turn', async () => {
+  const agent = (await world.api('/v1/agents')).data.find((it) => it.name === 'night porter');
+  session = await start(agent.id, 'please use write');
+  await page.goto(world.base);
+  await page.getByRole('link', { name: /asks to run write/ }).click();
+  await page.waitForURL(`**/sessions/${session}**`);
+  await page.getByText('policy: ask').waitFor();
+  await inspect(page, 'session-asks');
+  await page.getByRole('button', { name: 'Allow' }).click();
+  await page.locator('.result .label').getByText(/^(answered|failed) in/).waitFor();
+  await page.getByText('All is done.').waitFor();
+
+  await page.getByLabel('Message to the agent').fill('and again use write');
+  await page.getByRole('button', { name: 'Send' }).click();
+  await page.getByRole('button', { name: 'Deny' }).click();
+  await page.locator('.entry.line').getByText(/^denied/).waitFor();
+  await page.locator('#head[data-status="idle"]').waitFor();
+
+  await page.getByLabel('Message to the agent').fill('now hang');
+  await page.getByRole('button', { name: 'Send' }).click();
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await page.getByText('stopped by hand').waitFor();
+  await page.locator('#head[data-status="idle"]').waitFor();
+
+  await page.getByLabel('Message to the agent').fill('use desk');
+  await page.getByRole('button', { name: 'Send' }).click();
+  await page.getByText('waits for the result from your program').waitFor({ state: 'attached' });
+  await page.locator('.entry.tool').last().locator('summary').click();
+  await inspect(page, 'session');
+});
+
+await story('a transcript is taken away, archived and deleted', async () => {
+  const headers = { cookie: (await page.context().cookies()).map((it) => `${it.name}=${it.value}`).join('; ') };
+  const json = await (await fetch(`${world.base}/sessions/${session}/transcript.json`, { headers })).json();
+  assert.equal(json.session.id, session);
+  assert.ok(json.events.some((it) => it.type === 'agent.custom_tool_use'));
+  const text = await (await fetch(`${world.base}/sessions/${session}/transcript.md`, { headers })).text();
+  assert.match(text, /### Tool write/);
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await page.locator('#head[data-status="idle"]').waitFor();
+  await page.goto(`${world.base}/sessions?title=&agent=`);
+  await inspect(page, 'sessions');
+  await page.goto(`${world.base}/sessions/${session}`);
+  await page.getByRole('link', { name: 'Delete …' }).click();
+  await page.getByRole('button', { name: 'Delete for good' }).waitFor();
+  await inspect(page, 'session-delete');
+  await page.getByRole('link', { name: 'Keep it' }).click();
+  await page.getByRole('button', { name: 'Archive' }).click();
+  await page.locator('#head[data-status="archived"]').waitFor();
+  await page.getByRole('link', { name: 'Delete …' }).click();
+  await page.getByRole('button', { name: 'Delete for good' }).click();
+  await page.getByRole('heading', { level: 1, name: 'Sessions' }).waitFor();
+  assert.equal(await page.getByRole('link', { name: new RegExp(session) }).count(), 0);
+});
+
+await story('a key that may only read finds nothing to change', async () => {
+  const { key } = await world.api('/v1/api_keys', { name: 'looker', scopes: ['read'] });
+  const { data } = await world.api('/v1/deliveries');
+  const agent = (await world.api('/v1/agents')).data[0].id;
+  const looker = await world.page();
+  await looker.goto(world.base);
+  await looker.getByLabel('API key').fill(key);
+  await looker.keyboard.press('Enter');
+  await looker.getByText('read only').waitFor();
+  const talks = data.find((it) => it.session_id)?.session_id;
+  const places = ['/', '/agents', `/agents/${agent}`, '/sources', '/sources/code', '/deliveries', `/deliveries/${data[0].id}`, '/sessions', `/sessions/${talks}`];
+  for (const place of places) {
+    await looker.goto(world.base + place);
+    const words = /Save|Replay|Release|Pause|Send|Store|Make|Remove|Archive|Delete|Allow|Deny|Stop|New /;
+    assert.equal(await looker.getByRole('button', { name: words }).count(), 0, place);
+    assert.equal(await looker.getByRole('link', { name: /New source|New agent|Delete/ }).count(), 0, place);
+  }
+  assert.deepEqual(looker.complaints, []);
+  await looker.context().close();
+});
+
+await world.close({ failed });
+model.closeAllConnections();
+model.close();
+process.exit(failed ? 1 : 0);
