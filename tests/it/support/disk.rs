@@ -35,9 +35,9 @@ impl SmallDisk {
     /// Fills the disk but for about so many bytes.
     pub fn fill_but(&self, bytes: u64) {
         let mut ballast = File::create(self.path().join("ballast")).expect("a file can be made");
-        while self.free_bytes() > bytes {
-            let n = (self.free_bytes() - bytes).clamp(1, 65_536);
-            // Others may be quicker.
+        // Others write too: what was free a moment ago may not be any more.
+        while let Some(n @ 1..) = self.free_bytes().checked_sub(bytes) {
+            let n = n.min(65_536);
             if ballast.write_all(&vec![0; usize::try_from(n).expect("it is small")]).is_err() {
                 return;
             }
