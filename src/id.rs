@@ -149,6 +149,8 @@ ids! {
     EventId = "sevt_";
     /// A file that was uploaded, or that a session has.
     FileId = "file_";
+    /// Something that a session shall reach.
+    OutcomeId = "outc_";
     /// A message that leaves: the `webhook-id` of a callback.
     OutgoingId = "msg_";
     /// A refused attempt to call in.

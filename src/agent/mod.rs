@@ -5,11 +5,13 @@
 //! any node, after any crash. Left out: doing what was decided.
 
 mod fence;
+mod grading;
 pub mod permission;
 mod step;
 mod transcript;
 
 pub use fence::fence;
+pub use grading::{Goal, grading, verdict};
 pub use permission::{Permission, ServerTool, Setting};
 pub use step::{Command, Limits, NOT_RUN, REPEATED, ToolKind, interrupted, step};
 pub use transcript::{CallAnswer, OpenTool, Remote, Transcript};

@@ -65,6 +65,8 @@ pub enum Command {
     CallModel,
     /// The conversation comes near the end of the model's window: have it summed up.
     Compact,
+    /// The agent has nothing more to do: have it judged whether the outcome is reached.
+    Grade,
     RunTool {
         call: ToolUse,
         /// Whether the model has to be told that it goes round in a circle.
@@ -107,11 +109,15 @@ pub fn step(
     if transcript.refusal.is_some() {
         return Command::Finish(TurnEnd::Refusal);
     }
-    if !transcript.awaits_answer() {
+    let is_done = !transcript.awaits_answer();
+    if is_done && transcript.goal.is_none() {
         return Command::Finish(TurnEnd::EndTurn);
     }
     if transcript.n_requests >= limits.requests_max {
         return Command::StopAtLimit;
+    }
+    if is_done {
+        return Command::Grade;
     }
     let is_long = transcript.context_tokens > i64::from(limits.context_tokens_max);
     match is_long && transcript.n_compactions < COMPACTIONS_MAX {
@@ -164,7 +170,10 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
-        domain::event::{Block, Confirmed, Event, EventBody, SessionError, Usage},
+        domain::{
+            event::{Block, Confirmed, Event, EventBody, SessionError, Usage},
+            outcome::{Rubric, Verdict},
+        },
         id::Id,
     };
 
@@ -278,6 +287,117 @@ mod tests {
         let transcript = fold(&bodies);
         assert_eq!(step(&transcript, kind, &limits), Command::CallModel);
         assert_eq!(transcript.messages.len(), 1, "{:?}", transcript.messages);
+    }
+
+    fn defines(max_iterations: Option<u32>) -> EventBody {
+        let rubric = Rubric::Text { content: "it rhymes".to_owned() };
+        let description = "write a poem".to_owned();
+        let outcome_id = "outc_1".parse().unwrap();
+        EventBody::UserDefineOutcome { outcome_id, description, rubric, max_iterations }
+    }
+
+    fn begins(iteration: u32) -> EventBody {
+        EventBody::OutcomeEvaluationStart { outcome_id: "outc_1".parse().unwrap(), iteration }
+    }
+
+    fn judges(iteration: u32, result: Verdict) -> EventBody {
+        EventBody::OutcomeEvaluationEnd {
+            outcome_evaluation_start_id: String::new(),
+            outcome_id: "outc_1".parse().unwrap(),
+            iteration,
+            result,
+            explanation: "not a rhyme".to_owned(),
+            usage: Usage::default(),
+        }
+    }
+
+    /// With the ends of requests that are a grader's.
+    fn decide_graded(bodies: &[EventBody]) -> (Command, Transcript) {
+        let mut events = log(bodies);
+        let mut of_grader = false;
+        for event in &mut events {
+            match &event.body {
+                EventBody::OutcomeEvaluationStart { .. } => of_grader = true,
+                EventBody::OutcomeEvaluationEnd { .. } => of_grader = false,
+                EventBody::ModelRequestEnd { is_error: Some(false), .. } if of_grader => {
+                    event.private = Some(json!({"grader": true}));
+                }
+                _ => {}
+            }
+        }
+        let transcript = Transcript::of(&events, &BTreeSet::new());
+        (step(&transcript, kind, &Limits::default()), transcript)
+    }
+
+    #[test]
+    fn an_outcome_is_graded_and_revised_until_it_is_reached() {
+        use EventBody::{ModelRequestStart, StatusRunning};
+        let mut bodies = vec![StatusRunning, defines(None)];
+        assert_eq!(decide_graded(&bodies).0, Command::CallModel);
+        bodies.extend([ModelRequestStart, says("roses"), end(2)]);
+        assert_eq!(decide_graded(&bodies).0, Command::Grade);
+        bodies.extend([begins(0), ModelRequestStart, end(6)]);
+        bodies.push(judges(0, Verdict::NeedsRevision));
+        let (command, transcript) = decide_graded(&bodies);
+        assert_eq!(command, Command::CallModel);
+        assert_eq!(transcript.goal.as_ref().map(|goal| goal.iteration), Some(1));
+        let heard = format!("{:?}", transcript.messages.last());
+        assert!(heard.contains("not a rhyme"), "{heard}");
+        bodies.extend([ModelRequestStart, says("roses, noses"), end(9)]);
+        assert_eq!(decide_graded(&bodies).0, Command::Grade);
+        let graded = [begins(1), ModelRequestStart, end(13)];
+        bodies.extend(graded.clone());
+        for verdict in [Verdict::Satisfied, Verdict::Failed, Verdict::Interrupted] {
+            let ended = [&bodies[..], &[judges(1, verdict)]].concat();
+            let (command, transcript) = decide_graded(&ended);
+            assert_eq!(command, Command::Finish(TurnEnd::EndTurn), "{verdict:?}");
+            assert_eq!(transcript.goal, None, "{verdict:?}");
+        }
+        // The last word is the agent's, and nobody judges that.
+        bodies.push(judges(1, Verdict::MaxIterationsReached));
+        assert_eq!(decide_graded(&bodies).0, Command::CallModel);
+        bodies.extend([ModelRequestStart, says("it is what it is"), end(17)]);
+        assert_eq!(decide_graded(&bodies).0, Command::Finish(TurnEnd::EndTurn));
+    }
+
+    #[test]
+    fn grading_that_an_earlier_life_began_is_done_again_under_the_same_start() {
+        use EventBody::{ModelRequestStart, StatusRunning};
+        let mut bodies =
+            vec![StatusRunning, defines(Some(1)), ModelRequestStart, says("a"), end(2)];
+        bodies.extend([begins(0), ModelRequestStart]);
+        let start = "sevt_6".parse().unwrap();
+        assert_eq!(decide_graded(&bodies).0, Command::AbandonRequest(start));
+        bodies.push(failed_end(6));
+        let (command, transcript) = decide_graded(&bodies);
+        assert_eq!(command, Command::Grade);
+        let goal = transcript.goal.unwrap();
+        assert_eq!(goal.evaluation, Some("sevt_5".parse().unwrap()));
+        assert_eq!((goal.iteration, goal.iterations_max), (0, 1));
+    }
+
+    #[test]
+    fn a_graders_request_leaves_the_conversation_as_it_was() {
+        use EventBody::{ContextCompacted, ModelRequestStart, StatusRunning};
+        let mut bodies = vec![StatusRunning, defines(None), ModelRequestStart, says("a"), end(2)];
+        let before = decide_graded(&bodies).1;
+        let large = EventBody::ModelRequestEnd {
+            model_request_start_id: "sevt_6".parse().unwrap(),
+            is_error: Some(false),
+            model_usage: Usage { input_tokens: 1_000_000, ..Usage::default() },
+            cost_usd: None,
+        };
+        bodies.extend([begins(0), ModelRequestStart, large]);
+        let (command, after) = decide_graded(&bodies);
+        assert_eq!((command, after.context_tokens), (Command::Grade, before.context_tokens));
+        assert_eq!((after.messages, after.n_requests), (before.messages, 2));
+        // And a bound of requests is one for graders too.
+        let limits = Limits { requests_max: 1, ..Limits::default() };
+        assert_eq!(step(&fold(&bodies[..5]), kind, &limits), Command::StopAtLimit);
+        // What is to be reached outlives a summary.
+        let told =
+            format!("{:?}", fold(&[StatusRunning, defines(None), ContextCompacted]).messages);
+        assert!(told.contains("write a poem"), "{told}");
     }
 
     #[test]

@@ -284,6 +284,18 @@ impl Transcript {
                 self.heading(out, at, "error", Look::Bad, &one_line(&text))
             }
             "agent.thinking" => self.dim(out, event, "thinking", ""),
+            "user.define_outcome" => {
+                let at = str(&event["processed_at"]);
+                self.heading(out, at, "user", Look::Busy, "defines an outcome")?;
+                let text = str(&event["description"]);
+                self.body(out, if self.full { text } else { beginning(text) })?;
+                self.end_body(out)
+            }
+            "span.outcome_evaluation_start" => {
+                self.dim(out, event, "grading", &format!("iteration {}", event["iteration"]))
+            }
+            "span.outcome_evaluation_ongoing" => Ok(()),
+            "span.outcome_evaluation_end" => self.evaluation(out, event),
             "user.interrupt" => self.heading(
                 out,
                 str(&event["processed_at"]),
@@ -301,6 +313,20 @@ impl Transcript {
             }
             other => self.dim(out, event, "event", &one_line(other)),
         }
+    }
+
+    /// What a grader made of the work.
+    fn evaluation(&mut self, out: &mut dyn Write, event: &Value) -> io::Result<()> {
+        let result = str(&event["result"]);
+        let look = match result {
+            "satisfied" => Look::Good,
+            "needs_revision" => Look::Attention,
+            _ => Look::Bad,
+        };
+        let word = self.style.paint(look, &one_line(&result.replace('_', " ")));
+        let why = fitted(&one_line(str(&event["explanation"])), self.width.max(40));
+        let text = format!("{word} {}", self.style.dim(&why));
+        self.heading(out, str(&event["processed_at"]), "graded", look, &text)
     }
 
     fn dim(

@@ -8,10 +8,14 @@ use json_escape_simd::escape_into;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{cost::MicroUsd, turn::TurnEnd};
+use super::{
+    cost::MicroUsd,
+    outcome::{Rubric, Verdict},
+    turn::TurnEnd,
+};
 use crate::{
     clock::Timestamp,
-    id::{DeliveryId, EventId, SourceId},
+    id::{DeliveryId, EventId, OutcomeId, SourceId},
 };
 
 /// A piece of content. Sources of images and documents are kept as they were given.
@@ -213,6 +217,15 @@ pub enum EventBody {
     /// As that, for a call of the agent's toolset in an environment of the client's own.
     #[serde(rename = "user.tool_result")]
     UserToolResult { tool_use_id: EventId, content: Vec<Block>, is_error: bool },
+    /// What shall be reached, and what it is judged by. Work on it begins by itself.
+    #[serde(rename = "user.define_outcome")]
+    UserDefineOutcome {
+        outcome_id: OutcomeId,
+        description: String,
+        rubric: Rubric,
+        #[serde(default)]
+        max_iterations: Option<u32>,
+    },
     /// What the operator of the session tells the model from here on.
     #[serde(rename = "system.message")]
     SystemMessage { content: Vec<Block> },
@@ -299,11 +312,28 @@ pub enum EventBody {
         #[serde(default)]
         cost_usd: Option<MicroUsd>,
     },
+    /// A grader looks at the work. Iterations count from 0.
+    #[serde(rename = "span.outcome_evaluation_start")]
+    OutcomeEvaluationStart { outcome_id: OutcomeId, iteration: u32 },
+    /// It is still looking.
+    #[serde(rename = "span.outcome_evaluation_ongoing")]
+    OutcomeEvaluationOngoing { outcome_id: OutcomeId, iteration: u32 },
+    #[serde(rename = "span.outcome_evaluation_end")]
+    OutcomeEvaluationEnd {
+        /// Empty where the outcome ended before its evaluation began.
+        outcome_evaluation_start_id: String,
+        outcome_id: OutcomeId,
+        iteration: u32,
+        result: Verdict,
+        explanation: String,
+        usage: Usage,
+    },
 }
 
-/// The two kinds of event that wait in an inbox.
+/// The three kinds of event that wait in an inbox.
 pub const USER_MESSAGE: &str = "user.message";
 pub const SYSTEM_MESSAGE: &str = "system.message";
+pub const DEFINE_OUTCOME: &str = "user.define_outcome";
 
 impl EventBody {
     pub fn kind(&self) -> &'static str {
@@ -313,6 +343,7 @@ impl EventBody {
             EventBody::UserToolConfirmation { .. } => "user.tool_confirmation",
             EventBody::UserCustomToolResult { .. } => "user.custom_tool_result",
             EventBody::UserToolResult { .. } => "user.tool_result",
+            EventBody::UserDefineOutcome { .. } => DEFINE_OUTCOME,
             EventBody::SystemMessage { .. } => SYSTEM_MESSAGE,
             EventBody::AgentMessage { .. } => "agent.message",
             EventBody::AgentThinking => "agent.thinking",
@@ -332,6 +363,9 @@ impl EventBody {
             EventBody::SessionUsage { .. } => "session.usage",
             EventBody::ModelRequestStart => "span.model_request_start",
             EventBody::ModelRequestEnd { .. } => "span.model_request_end",
+            EventBody::OutcomeEvaluationStart { .. } => "span.outcome_evaluation_start",
+            EventBody::OutcomeEvaluationOngoing { .. } => "span.outcome_evaluation_ongoing",
+            EventBody::OutcomeEvaluationEnd { .. } => "span.outcome_evaluation_end",
         }
     }
 

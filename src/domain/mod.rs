@@ -49,6 +49,7 @@ pub mod key;
 pub mod model;
 pub mod nearest;
 pub mod origin;
+pub mod outcome;
 pub mod redact;
 pub mod resource;
 pub mod secret;

@@ -11,6 +11,7 @@ use super::{
     check_metadata,
     cost::{Cost, MicroUsd},
     event::Usage,
+    outcome::Outcome,
     resource::Resource,
 };
 use crate::{
@@ -80,6 +81,8 @@ pub struct Session {
     /// The deployment that started it.
     pub deployment_id: Option<DeploymentId>,
     pub resources: Vec<Resource>,
+    /// What it was to reach, the first one first.
+    pub outcomes: Vec<Outcome>,
 }
 
 impl Session {
@@ -102,7 +105,7 @@ impl Session {
             "budget": self.budget.to_json(),
             // Ours: with the other limits, and to the millionth of a dollar.
             "limits": self.budget,
-            "outcome_evaluations": [],
+            "outcome_evaluations": self.outcomes.iter().map(Outcome::to_json).collect::<Vec<_>>(),
             "deployment_id": self.deployment_id,
             "usage": usage,
             "stats": self.stats_json(now),

@@ -2,18 +2,15 @@
 
 mod calls;
 mod compact;
+mod failing;
+mod grade;
 mod limits;
 mod previewer;
 mod remote;
 mod settling;
 
 use std::{
-    collections::BTreeSet,
-    hash::{DefaultHasher, Hash, Hasher},
-    ops::ControlFlow,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::Duration,
+    collections::BTreeSet, ops::ControlFlow, panic::AssertUnwindSafe, sync::Arc, time::Duration,
 };
 
 use futures_util::FutureExt;
@@ -40,7 +37,7 @@ use crate::{
         trace::TraceContext,
         turn::TurnEnd,
     },
-    id::{EventId, Id, SessionId, TurnId},
+    id::{EventId, Id, TurnId},
     model,
     signal::Changes,
     store::{Beside, Lease, Standing, Taken, TakenDelivery, TakenMessage, Urgency},
@@ -119,10 +116,15 @@ impl Runtime {
             let kind = |name: &str| tool_kind(name);
             match agent::step(&turn.transcript, kind, &self.options.limits) {
                 // What is over is over, well or badly; whatever came meanwhile is the next turn's.
-                Command::Finish(end) => return turn.finish(end, Vec::new()).await,
+                Command::Finish(end) => {
+                    let events = turn.end_what_is_open(end);
+                    return turn.finish(end, events).await;
+                }
                 Command::GoOn => turn.go_on().await?,
                 _ if turn.urgency >= Urgency::Supersede => return turn.make_way().await,
-                Command::CallModel | Command::Compact if turn.urgency == Urgency::Steer => {
+                Command::CallModel | Command::Compact | Command::Grade
+                    if turn.urgency == Urgency::Steer =>
+                {
                     turn.take_up().await?;
                     self.place_payloads(&turn.transcript, &session).await;
                 }
@@ -130,15 +132,16 @@ impl Runtime {
                 Command::CallModel | Command::Compact if !turn.remote.is_known() => {
                     turn.learn(&session, &place).await?;
                 }
-                Command::CallModel => {
+                command @ (Command::CallModel | Command::Compact) => {
+                    let is_summary = command == Command::Compact;
+                    let purpose = if is_summary { Purpose::Summary } else { Purpose::Answer };
                     let setting = turn.setting(&session, &place);
-                    if turn.call_model(&session, &setting, Purpose::Answer).await?.is_break() {
+                    if turn.call_model(&session, &setting, purpose).await?.is_break() {
                         return Ok(());
                     }
                 }
-                Command::Compact => {
-                    let setting = turn.setting(&session, &place);
-                    if turn.call_model(&session, &setting, Purpose::Summary).await?.is_break() {
+                Command::Grade => {
+                    if turn.grade(&session).await?.is_break() {
                         return Ok(());
                     }
                 }
@@ -258,6 +261,16 @@ enum Purpose {
     Answer,
     /// Of the conversation, which is too long.
     Summary,
+    /// On the work.
+    Verdict,
+}
+
+/// What came of asking a model.
+enum Asked {
+    /// The request of this id was answered.
+    Answered(EventId, Completion),
+    /// It was not, and the turn goes on or breaks off.
+    Otherwise(ControlFlow<()>),
 }
 
 /// One turn being worked on.
@@ -346,7 +359,7 @@ impl Turn<'_> {
 
     /// The turn ends for the sake of a message that came meanwhile, which is the next one's.
     async fn make_way(&mut self) -> Result<(), Stopped> {
-        let events = self.end_what_is_open();
+        let events = self.end_what_is_open(TurnEnd::Interrupted);
         self.finish(TurnEnd::Interrupted, events).await
     }
 
@@ -408,10 +421,6 @@ impl Turn<'_> {
         setting: &Setting,
         purpose: Purpose,
     ) -> Result<ControlFlow<()>, Stopped> {
-        let start = self.runtime.event(EventBody::ModelRequestStart);
-        let start_id = start.id.clone();
-        // Registered before the look that the journal is, so that nothing happens unseen in between.
-        let changes = self.runtime.signals.watch(&self.lease.session_id);
         let mut request = Request {
             system: Some(system_prompt(session)),
             messages: self.transcript.messages.clone(),
@@ -420,24 +429,56 @@ impl Turn<'_> {
         if purpose == Purpose::Summary {
             compact::ask_for_summary(&mut request);
         }
-        let model = &session.agent.model;
-        let (tokens, cost) = self.runtime.models.bound(model, &request);
-        let (events, beside) = (vec![start], Beside::default());
-        let begun = self.begin(events, beside, Wish::Model { cost }, tokens, &model.id).await?;
-        if begun.is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-        if self.urgency >= Urgency::Supersede {
-            return Ok(ControlFlow::Continue(()));
-        }
-
         let now = self.runtime.clock.now();
         let ids = AnswerIds { thinking: EventId::new(now), message: EventId::new(now) };
-        let is_silent = purpose == Purpose::Summary;
-        let mut previewer = Previewer::new(self.runtime, self.lease, &ids, is_silent);
+        match self.ask_model(session, &request, Vec::new(), &ids, purpose).await? {
+            Asked::Answered(start_id, completion) if purpose == Purpose::Summary => {
+                self.journal_summary(start_id, completion).await?;
+            }
+            Asked::Answered(start_id, completion) => {
+                let model = &session.agent.model.id;
+                self.journal(start_id, ids, model, completion, setting).await?;
+            }
+            Asked::Otherwise(flow) => return Ok(flow),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Asks the agent's model, with its intent journaled behind `events`. What failed is in the journal
+    /// when this answers; the answer is not.
+    async fn ask_model(
+        &mut self,
+        session: &Session,
+        request: &Request,
+        mut events: Vec<NewEvent>,
+        ids: &AnswerIds,
+        purpose: Purpose,
+    ) -> Result<Asked, Stopped> {
+        let start = self.runtime.event(EventBody::ModelRequestStart);
+        let start_id = start.id.clone();
+        events.push(start);
+        // Registered before the look that the journal is, so that nothing happens unseen in between.
+        let changes = self.runtime.signals.watch(&self.lease.session_id);
+        let model = &session.agent.model;
+        let (tokens, cost) = self.runtime.models.bound(model, request);
+        let beside = Beside::default();
+        let begun = self.begin(events, beside, Wish::Model { cost }, tokens, &model.id).await?;
+        if begun.is_break() {
+            return Ok(Asked::Otherwise(begun));
+        }
+        if self.urgency >= Urgency::Supersede {
+            return Ok(Asked::Otherwise(ControlFlow::Continue(())));
+        }
+
+        let mut previewer =
+            Previewer::new(self.runtime, self.lease, ids, purpose != Purpose::Answer);
         let asked = self.runtime.clock.monotonic();
-        let asking = self.runtime.models.complete(model, &request, self.trace, &mut previewer);
-        let result = self.act_until_urgent(changes, Box::pin(asking)).await;
+        let asking = self.runtime.models.complete(model, request, self.trace, &mut previewer);
+        let asking = Box::pin(asking);
+        let result = match purpose {
+            Purpose::Verdict => self.act_with_word(changes, asking).await,
+            Purpose::Answer | Purpose::Summary => self.act_until_urgent(changes, asking).await,
+        };
         let (word, spent) = match &result {
             Ok(Ok(Ok(completion))) => ("ok", completion.spent),
             Ok(Ok(Err(error))) => (error.kind.as_str(), error.spent),
@@ -454,24 +495,18 @@ impl Turn<'_> {
             output_tokens = spent.usage.output_tokens,
             "a model was asked"
         );
-        match result? {
-            Ok(Ok(completion)) if purpose == Purpose::Summary => {
-                self.journal_summary(start_id, completion).await?;
-                Ok(ControlFlow::Continue(()))
-            }
-            Ok(Ok(completion)) => {
-                self.journal(start_id, ids, &model.id, completion, setting).await?;
-                Ok(ControlFlow::Continue(()))
-            }
-            Ok(Err(error)) => self.journal_failure(start_id, error, took).await,
+        let flow = match result? {
+            Ok(Ok(completion)) => return Ok(Asked::Answered(start_id, completion)),
+            Ok(Err(error)) => self.journal_failure(start_id, error, took).await?,
             Err(urgency) => {
                 self.urgency = urgency;
                 match urgency >= Urgency::Supersede {
-                    true => Ok(ControlFlow::Continue(())),
-                    false => self.out_of_time().await,
+                    true => ControlFlow::Continue(()),
+                    false => self.out_of_time().await?,
                 }
             }
-        }
+        };
+        Ok(Asked::Otherwise(flow))
     }
 
     /// A model's answer: its words, the end of the request, and the calls that it wants, in one
@@ -514,64 +549,21 @@ impl Turn<'_> {
         self.append_with(events, spent, Beside { asks, asked: true, ..Beside::default() }).await
     }
 
-    /// No answer. The turn is put off where another try may help: the next one is begun by whoever
-    /// claims the session then, from the log, and meanwhile it holds no worker.
-    async fn journal_failure(
-        &mut self,
-        start_id: EventId,
-        error: model::Error,
-        took: Duration,
-    ) -> Result<ControlFlow<()>, Stopped> {
-        let end = self.request_end(start_id, Some(true), error.spent);
-        let n_failures = self.transcript.n_failures + 1;
-        let lost = self.transcript.lost + took;
-        let jitter = jitter(&self.lease.session_id, n_failures);
-        let pause = self.runtime.models.pause(&error, n_failures, lost, jitter);
-        tracing::warn!(error = %error, n_failures, ?pause, "a model request failed");
-        let (kind, mut message, spent) = (error.kind.as_str(), error.message, error.spent);
-        let pause = match pause {
-            Ok(pause) => pause,
-            Err(why) => {
-                if why != model::GivenUp::Useless {
-                    message = format!("{message} ({why})");
-                }
-                let error = SessionError::exhausted(kind, message);
-                let event = self.runtime.event(EventBody::SessionError { error });
-                let beside = Beside { asked: true, ..Beside::default() };
-                self.append_with(vec![end, event], spent, beside).await?;
-                return Ok(ControlFlow::Continue(()));
-            }
-        };
-        if self.cancel.is_cancelled() {
-            return Err(Stopped::Cancelled);
-        }
-        let error = SessionError::retrying(kind, message);
-        let mut rescheduled = self.runtime.event(EventBody::StatusRescheduled);
-        rescheduled.private = Some(json!({"lost_ms": whole_ms(took + pause)}));
-        let events = vec![end, self.runtime.event(EventBody::SessionError { error }), rescheduled];
-        let active = self.active();
-        self.runtime.store.reschedule(self.lease, events, spent, pause, active).await?;
-        self.runtime.store.metrics().turn_put_off();
-        self.runtime.signals.changed(&self.lease.session_id);
-        // Not now, but perhaps before the worker would look by itself.
-        self.runtime.signals.due();
-        Ok(ControlFlow::Break(()))
-    }
-
     fn active(&self) -> Duration {
         self.runtime.clock.monotonic() - self.started
     }
 
     async fn fail(&mut self, kind: &str, message: String) -> Result<(), Stopped> {
-        let mut events = self.end_what_is_open();
+        let mut events = self.end_what_is_open(TurnEnd::Failed);
         let error = SessionError::exhausted(kind, message);
         events.push(self.runtime.event(EventBody::SessionError { error }));
         self.finish(TurnEnd::Failed, events).await
     }
 
     /// A turn that ends leaves no request without an end and no call without a result: the next
-    /// turn's conversation could not be told to a model.
-    fn end_what_is_open(&self) -> Vec<NewEvent> {
+    /// turn's conversation could not be told to a model. Nor does it leave an outcome that nobody works
+    /// on any more.
+    fn end_what_is_open(&self, end: TurnEnd) -> Vec<NewEvent> {
         let start = self.transcript.open_request.clone();
         let request = start.map(|start| self.request_end(start, Some(true), Spent::default()));
         let results = self.transcript.open_tools.iter().map(|open| {
@@ -584,7 +576,7 @@ impl Turn<'_> {
             let result = self.transcript.result(open.call.id.clone(), content, true);
             self.runtime.event(result.with_egress(egress))
         });
-        request.into_iter().chain(results).collect()
+        request.into_iter().chain(results).chain(self.end_goal(end)).collect()
     }
 
     /// Before anybody hears that the session rests.
@@ -640,18 +632,6 @@ impl Turn<'_> {
     }
 }
 
-/// From 0 to 1, another one for each session and each failure. It follows from them, so that the same
-/// log waits for the same time wherever it is worked on.
-fn jitter(session: &SessionId, n_failures: u32) -> f64 {
-    let mut hasher = DefaultHasher::new();
-    (session, n_failures).hash(&mut hasher);
-    (hasher.finish() >> 32) as f64 / f64::from(u32::MAX)
-}
-
-fn whole_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn stop_word(stop: Stop) -> &'static str {
     match stop {
         Stop::EndTurn => "end_turn",
@@ -665,23 +645,5 @@ fn system_prompt(session: &Session) -> String {
     match &session.agent.system {
         Some(system) => format!("{system}\n\n{DATA_NOTICE}"),
         None => DATA_NOTICE.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sessions_that_fail_together_come_back_apart() {
-        let sessions: Vec<_> = (0..1000).map(|n| SessionId::new(Timestamp(n))).collect();
-        let mut tenths = [0; 10];
-        for session in &sessions {
-            let fraction = jitter(session, 1);
-            assert_eq!(fraction, jitter(session, 1));
-            assert_ne!(fraction, jitter(session, 2));
-            tenths[((fraction * 10.0) as usize).min(9)] += 1;
-        }
-        assert!(tenths.iter().all(|n| (50..200).contains(n)), "{tenths:?}");
     }
 }

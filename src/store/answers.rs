@@ -22,7 +22,8 @@ use crate::{
     clock::Timestamp,
     domain::{
         Problem,
-        event::{Block, Confirmed, Event, EventBody},
+        event::{Block, Confirmed, DEFINE_OUTCOME, Event, EventBody},
+        outcome::outcome_of,
     },
     id::{EventId, SessionId},
 };
@@ -61,7 +62,14 @@ impl Said {
     /// As an event that is in no log yet.
     fn event(&self, id: EventId, processed_at: Option<Timestamp>) -> Event {
         let body = match self.clone() {
-            Said::Message(message) => message.body,
+            Said::Message(message) => match message.body {
+                // The one of the request that this one repeats, if it does.
+                EventBody::UserDefineOutcome { description, rubric, max_iterations, .. } => {
+                    let outcome_id = outcome_of(&id);
+                    EventBody::UserDefineOutcome { outcome_id, description, rubric, max_iterations }
+                }
+                body => body,
+            },
             Said::Answer { call, result, deny_message, .. } => {
                 EventBody::UserToolConfirmation { tool_use_id: call, result, deny_message }
             }
@@ -153,8 +161,9 @@ fn take(
     let said = &all[n];
     match said {
         Said::Message(message) => {
-            add_messages(tx, session, std::slice::from_ref(message), at)?;
-            Ok(said.event(message.event_id.clone(), None))
+            add_messages(tx, session, std::slice::from_ref(message), ("events", n), at)?;
+            let is_outcome = message.body.kind() == DEFINE_OUTCOME;
+            Ok(said.event(message.event_id.clone(), is_outcome.then_some(at)))
         }
         Said::Answer { event_id, call, result, deny_message } => {
             answer(tx, session, n, (event_id, call), (*result, deny_message.as_ref()), actor, at)?;

@@ -6,14 +6,14 @@ use super::{
     Error, Page, Result, Store,
     chunks::CHUNK_BYTES,
     driver::{Row, Tx, Value, params},
-    queue::{FRAME, SYSTEM_BEGINS, read_body, unframed},
+    queue::{BEGINNINGS, FRAME, read_body, unframed},
     select::Select,
 };
 use crate::{
     clock::Timestamp,
     domain::{
         Problem,
-        event::{Event, SYSTEM_MESSAGE, USER_MESSAGE},
+        event::{DEFINE_OUTCOME, Event, USER_MESSAGE},
     },
     id::SessionId,
 };
@@ -270,12 +270,10 @@ fn page_of_inbox(
     limit: usize,
 ) -> Result<Vec<(i64, Event)>> {
     let wants = |kind| filter.types.is_empty() || filter.types.iter().any(|it| it == kind);
-    let kind_mark = match (wants(USER_MESSAGE), wants(SYSTEM_MESSAGE)) {
-        (true, true) => None,
-        (true, false) => Some("<>"),
-        (false, true) => Some("="),
-        (false, false) => return Ok(Vec::new()),
-    };
+    let wants_messages = wants(USER_MESSAGE);
+    if !wants_messages && !BEGINNINGS.iter().any(|(_, kind)| wants(kind)) {
+        return Ok(Vec::new());
+    }
     if filter.after.is_some() || filter.before.is_some() {
         return Ok(Vec::new());
     }
@@ -283,13 +281,21 @@ fn page_of_inbox(
         if filter.newest_first { ("<", "desc", i64::MAX) } else { (">", "asc", 0) };
     let from = if let Cursor::Waiting { position, .. } = cursor { position } else { start };
     let mut values: Vec<Value> = params![session, from, limit as i64].into();
-    let of_kind = kind_mark.map(|mark| {
-        values.push(SYSTEM_BEGINS.into());
-        format!("and substr(i.body, 1, {}) {mark} $4", SYSTEM_BEGINS.len())
+    // All but some kinds, or only some.
+    let named = BEGINNINGS.iter().filter(|(_, kind)| wants(kind) != wants_messages);
+    let named = named.map(|(beginning, _)| {
+        values.push((*beginning).into());
+        format!("substr(i.body, 1, {}) = ${}", beginning.len(), values.len())
     });
-    let of_kind = of_kind.unwrap_or_default();
+    let named = named.collect::<Vec<_>>().join(" or ");
+    let of_kind = match (named.is_empty(), wants_messages) {
+        (true, _) => String::new(),
+        (false, true) => format!("and not ({named})"),
+        (false, false) => format!("and ({named})"),
+    };
     let sql = format!(
-        "select i.position, i.event_id, i.body, i.n_chunks, i.private, {FRAME} from inbox i \
+        "select i.position, i.event_id, i.body, i.n_chunks, i.private, i.received_at, {FRAME} \
+         from inbox i \
          left join deliveries d on d.id = i.delivery_id \
          where i.session_id = $1 and i.position {mark} $2 {of_kind} \
          order by i.position {order} limit $3"
@@ -299,10 +305,13 @@ fn page_of_inbox(
         .map(|mut row| {
             let position = row.int(0)?;
             let id = row.id(1)?;
-            let text = unframed(row.text(2)?, &mut row, 5)?;
+            let text = unframed(row.text(2)?, &mut row, 6)?;
             let body = read_body(tx, &id, text, row.int(3)?)?;
             let private = row.json_or_null(4)?;
-            Ok((position, Event { id, seq: None, body, private, processed_at: None }))
+            // An outcome is taken up on receipt, as the API has it.
+            let is_outcome = body.kind() == DEFINE_OUTCOME;
+            let processed_at = if is_outcome { Some(row.time(5)?) } else { None };
+            Ok((position, Event { id, seq: None, body, private, processed_at }))
         })
         .collect()
 }

@@ -10,9 +10,9 @@ use super::{
 };
 
 /// Grows with every change of the files in `schema/`.
-const VERSION: i64 = 11;
+const VERSION: i64 = 12;
 
-const SCHEMA: [&str; 11] = [
+const SCHEMA: [&str; 12] = [
     include_str!("schema/1_meta.sql"),
     include_str!("schema/2_agents.sql"),
     include_str!("schema/3_sessions.sql"),
@@ -24,6 +24,7 @@ const SCHEMA: [&str; 11] = [
     include_str!("schema/9_files.sql"),
     include_str!("schema/10_gone.sql"),
     include_str!("schema/11_said.sql"),
+    include_str!("schema/12_outcomes.sql"),
 ];
 
 pub(super) async fn migrate(driver: &Driver) -> Result<()> {

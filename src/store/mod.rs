@@ -30,6 +30,7 @@ mod limits;
 mod migrate;
 mod occupancy;
 mod outbox;
+mod outcomes;
 mod pins;
 mod prune;
 mod queue;

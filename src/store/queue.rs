@@ -20,6 +20,7 @@ use super::{
     driver::{Lane, Row, Tx, Value, params},
     occupancy,
     outbox::{self, Occasion},
+    outcomes,
 };
 use crate::{
     clock::Timestamp,
@@ -27,8 +28,9 @@ use crate::{
         budget::Used,
         cost::Spent,
         delivery::Outcome,
-        event::{EventBody, NewEvent, SYSTEM_MESSAGE, USER_MESSAGE, Usage},
+        event::{DEFINE_OUTCOME, EventBody, NewEvent, SYSTEM_MESSAGE, USER_MESSAGE, Usage},
         framed::{Framed, Shows},
+        outcome::Verdict,
         source::DEBOUNCE_SECONDS_MAX,
         trace::TraceContext,
         turn::TurnEnd,
@@ -295,6 +297,10 @@ pub(super) fn close_turn(
     budgets::release(tx, session)?;
     budgets::forget(tx, turn, at)?;
     beside::close(tx, turn, session, at)?;
+    if !matches!(end, TurnEnd::EndTurn | TurnEnd::Interrupted) {
+        // The turn itself has said so, unless it came to grief over what its log says.
+        outcomes::close(tx, session, Verdict::Failed, at)?;
+    }
     let outcome = match has_doubts(tx, turn)? {
         true => Outcome::InDoubt,
         false => end.outcome(),
@@ -423,8 +429,10 @@ fn take<'a>(
         let (received_at, delivery) = (row.time(5)?, taken(&mut row, 6)?);
         let body = unframed(row.text(2)?, &mut row, 9)?;
         let kind = kind_of_waiting(&body);
-        if kind == USER_MESSAGE {
-            messages.push(TakenMessage { received_at, delivery });
+        match kind {
+            USER_MESSAGE => messages.push(TakenMessage { received_at, delivery }),
+            DEFINE_OUTCOME => outcomes::begin(tx, &held.session_id)?,
+            _ => {}
         }
         n_taken += 1;
         rows.push(
@@ -461,11 +469,15 @@ fn take<'a>(
     Ok(messages)
 }
 
-/// How the body of an operator's word in the inbox begins; nothing else of that size is in there.
-pub(super) const SYSTEM_BEGINS: &str = r#"{"type":"system.message""#;
+/// How the bodies of what else there is in an inbox than messages begin, with their kinds.
+pub(super) const BEGINNINGS: [(&str, &str); 2] = [
+    (r#"{"type":"system.message""#, SYSTEM_MESSAGE),
+    (r#"{"type":"user.define_outcome""#, DEFINE_OUTCOME),
+];
 
 fn kind_of_waiting(body: &str) -> &'static str {
-    if body.starts_with(SYSTEM_BEGINS) { SYSTEM_MESSAGE } else { USER_MESSAGE }
+    let found = BEGINNINGS.into_iter().find(|(beginning, _)| body.starts_with(beginning));
+    found.map_or(USER_MESSAGE, |(_, kind)| kind)
 }
 
 pub(super) fn append_rows(
@@ -476,7 +488,8 @@ pub(super) fn append_rows(
     status: &str,
 ) -> Result<()> {
     let rows = events.iter().enumerate().map(|(n, event)| event_row(held, n, event, at)).collect();
-    write(tx, held, rows, status, at)
+    write(tx, held, rows, status, at)?;
+    outcomes::follow(tx, events, at)
 }
 
 fn write(

@@ -14,7 +14,7 @@ use super::{
     accept::take_position,
     budgets,
     driver::{Lane, Row, Tx, Value, params},
-    environments, resources,
+    environments, outcomes, resources,
     select::Select,
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
         event::{Event, EventBody, Usage},
         resource::FileMount,
         session::{Session, Status},
-        source::Pace,
+        source::{Pace, WhenBusy},
     },
     id::{AgentId, DeliveryId, DeploymentId, EnvironmentId, EventId, Id, SessionId, SourceId},
 };
@@ -230,7 +230,9 @@ impl Store {
                 let (sql, values) = list_sql(&filter, end.as_ref());
                 let rows = tx.query(&sql, &values)?;
                 let found = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
-                let mut page = page(&filter, resources::of(tx, found)?);
+                let found = resources::of(tx, found)?;
+                let found = outcomes::of(tx, found)?;
+                let mut page = page(&filter, found);
                 page.next = page.next.or(end.map(|id| id.to_string()));
                 Ok(page)
             })
@@ -367,22 +369,36 @@ pub(super) fn insert(tx: &mut Tx<'_>, session: &NewSession, at: Timestamp) -> Re
     let limits = Budgets { session: session.budget, ..Budgets::default() };
     budgets::keep(tx, session.id.as_str(), &limits)?;
     resources::mount_all(tx, &session.id, &session.resources, at)?;
-    add_messages(tx, &session.id, &session.messages, at)
+    add_messages(tx, &session.id, &session.messages, ("initial_events", 0), at)
 }
 
+/// `place` is what the list of them is called where they come from, and the place of the first.
 pub(super) fn add_messages(
     tx: &mut Tx<'_>,
     session: &SessionId,
     messages: &[NewMessage],
+    (list, first): (&str, usize),
     at: Timestamp,
 ) -> Result<()> {
     let now = tx.now()?;
+    // Whoever says something about work that is graded says it to that work.
+    let when_busy = match outcomes::is_under_way(tx, session)? {
+        true => WhenBusy::Steer,
+        false => WhenBusy::default(),
+    };
+    let pace = Pace { when_busy, ..Pace::default() };
     let mut rows = Vec::with_capacity(messages.len());
-    for message in messages {
-        let position = take_position(tx, session, Pace::default(), now, at, i64::MAX)?
-            .ok_or(Error::NotFound)?;
-        let body = message.body.to_text();
-        rows.push(params![session, position, &message.event_id, body, &message.private, at].into());
+    for (n, message) in messages.iter().enumerate() {
+        let kept = outcomes::define(tx, session, message, at).map_err(|error| match error {
+            Error::Invalid(problem) => {
+                Error::Invalid(problem.within(&format!("{list}[{}]", first + n)))
+            }
+            error => error,
+        })?;
+        let position =
+            take_position(tx, session, pace, now, at, i64::MAX)?.ok_or(Error::NotFound)?;
+        let (body, private) = (message.body.to_text(), kept.unwrap_or(message.private.clone()));
+        rows.push(params![session, position, &message.event_id, body, private, at].into());
     }
     tx.insert(
         "insert into inbox (session_id, position, event_id, body, private, received_at) \
@@ -395,7 +411,8 @@ pub(super) fn add_messages(
 pub(super) fn read(tx: &mut Tx<'_>, id: &SessionId) -> Result<Session> {
     let row = tx.first(&format!("select {COLUMNS} where s.id = $1"), &params![id])?;
     let session = row.ok_or(Error::NotFound).and_then(from_row)?;
-    resources::of(tx, vec![session])?.pop().ok_or(Error::NotFound)
+    let session = resources::of(tx, vec![session])?;
+    outcomes::of(tx, session)?.pop().ok_or(Error::NotFound)
 }
 
 fn from_row(mut row: Row) -> Result<Session> {
@@ -434,6 +451,7 @@ fn from_row(mut row: Row) -> Result<Session> {
             .session,
         deployment_id: row.id_or_null(24)?,
         resources: Vec::new(),
+        outcomes: Vec::new(),
         vault_ids: row
             .json_or_null(25)?
             .map(serde_json::from_value)

@@ -1,5 +1,7 @@
 //! Turns without HTTP: store, worker and runtime as they are wired in the server.
 
+mod graders;
+
 use std::time::Duration;
 
 use bellpull::{

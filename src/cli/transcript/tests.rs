@@ -249,3 +249,28 @@ fn hosts_that_were_refused_are_counted() {
             20:12:00 tool     bash curl → 2 B, one host refused
         "#]]);
 }
+
+#[test]
+fn an_outcome_and_what_graders_make_of_it_are_lines() {
+    let end = |result: &str, explanation: &str| {
+        json!({"type": "span.outcome_evaluation_end", "result": result, "iteration": 0,
+            "explanation": explanation})
+    };
+    let events = [
+        json!({"type": "user.define_outcome", "description": "Write\na poem.",
+            "rubric": {"type": "text", "content": "it rhymes"}}),
+        json!({"type": "span.outcome_evaluation_start", "iteration": 0}),
+        json!({"type": "span.outcome_evaluation_ongoing", "iteration": 0}),
+        end("needs_revision", "no\nrhyme\u{1b}[2J"),
+        end("satisfied", "it rhymes"),
+    ];
+    Page::new(false).events(&events).check(&expect![[r#"
+        2026-11-21 UTC
+        20:12:00 user     defines an outcome
+          Write
+          a poem.
+        20:12:01 grading  iteration 0
+        20:12:03 graded   needs revision no rhyme\u{1b}[2J
+        20:12:04 graded   satisfied it rhymes
+    "#]]);
+}

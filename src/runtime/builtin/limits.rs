@@ -105,7 +105,7 @@ impl Turn<'_> {
     /// API. Of a session's own budget that says everything; any other limit is named by an error.
     async fn stop_at_budget(&mut self, why: String) -> Result<ControlFlow<()>, Stopped> {
         tracing::info!(why, "a budget is used up");
-        let mut events = self.end_what_is_open();
+        let mut events = self.end_what_is_open(TurnEnd::BudgetReached);
         let session = self.runtime.store.session(&self.lease.session_id).await?;
         let is_own = session.budget.cost_usd.is_some_and(|limit| session.cost.known >= limit);
         if !is_own {

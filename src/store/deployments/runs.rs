@@ -7,7 +7,8 @@ use crate::{
         Metadata,
         deployment::{Deployment, DeploymentRun, RunError, RunErrorKind, Trigger},
         environment::EnvironmentConfig,
-        event::EventBody,
+        event::{DEFINE_OUTCOME, EventBody},
+        outcome::outcome_of,
     },
     id::{DeploymentId, DeploymentRunId, EventId, Id, SessionId, random_bits},
     store::{
@@ -170,11 +171,15 @@ fn start(tx: &mut Tx<'_>, deployment: &Deployment, at: Timestamp) -> Result<Outc
         return Ok(Err(error));
     }
     let messages = deployment.initial_events.iter().map(|event| {
-        let body: EventBody = serde_json::from_value(event.clone()).map_err(Error::corrupt)?;
+        let (mut event, event_id) = (event.clone(), EventId::new(at));
+        if event["type"] == DEFINE_OUTCOME {
+            event["outcome_id"] = serde_json::json!(outcome_of(&event_id));
+        }
+        let body: EventBody = serde_json::from_value(event).map_err(Error::corrupt)?;
         // The nonce of the message's fence.
         let nonce = format!("{:020x}", random_bits(at) & ((1 << 80) - 1));
         let private = format!(r#"{{"nonce":"{nonce}"}}"#);
-        Ok(NewMessage { event_id: EventId::new(at), body, private })
+        Ok(NewMessage { event_id, body, private })
     });
     let session = NewSession {
         id: SessionId::new(at),
@@ -227,9 +232,12 @@ fn obstacle(tx: &mut Tx<'_>, deployment: &Deployment, at: Timestamp) -> Result<O
             return error(RunErrorKind::VaultArchived, message);
         }
     }
-    for mount in &deployment.resources {
-        if !resources::may_mount(tx, &mount.file_id, at)? {
-            let message = format!("the file {} is not there any more", mount.file_id);
+    let mounted = deployment.resources.iter().map(|mount| mount.file_id.to_string());
+    let events = deployment.initial_events.iter();
+    let rubrics = events.filter_map(|it| it["rubric"]["file_id"].as_str().map(str::to_owned));
+    for file in mounted.chain(rubrics) {
+        if !resources::may_mount(tx, &file.parse().map_err(Error::corrupt)?, at)? {
+            let message = format!("the file {file} is not there any more");
             return error(RunErrorKind::FileNotFound, message);
         }
     }

@@ -16,6 +16,7 @@ use crate::{
     store::{
         Change, Error, Result, audit,
         driver::{Lane, Tx, params},
+        outcomes,
         queue::{append_rows, close_turn, hold_session},
     },
 };
@@ -120,8 +121,9 @@ impl Store {
                 }
                 let held = hold_session(tx, &id)?;
                 if rest.status != Status::Terminated.as_str() {
-                    let event = NewEvent::new(last_event(&id), EventBody::StatusTerminated);
-                    append_rows(tx, &held, &[event], at, Status::Terminated.as_str())?;
+                    let mut events = Vec::from_iter(outcomes::given_up(tx, &id, at)?);
+                    events.push(NewEvent::new(last_event(&id), EventBody::StatusTerminated));
+                    append_rows(tx, &held, &events, at, Status::Terminated.as_str())?;
                 }
                 if let Some(turn) = &rest.turn {
                     close_turn(tx, &id, turn, TurnEnd::Interrupted, at)?;

@@ -84,6 +84,7 @@ fn forget(tx: &mut Tx<'_>, id: &SessionId) -> Result<()> {
         "delete from spending where scope = $1 and day = 0",
         "delete from reservations where session_id = $1",
         "delete from inbox where session_id = $1",
+        "delete from outcomes where session_id = $1",
         "delete from outbox where session_id = $1 and status = 'waiting'",
         "delete from sessions where id = $1",
     ] {

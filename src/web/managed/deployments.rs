@@ -85,7 +85,7 @@ pub(in crate::web) async fn create(
     let agent = fields.value("agent").ok_or_else(|| Problem::new("agent", "is required"))?;
     let environment = fields.required("environment_id", 64)?;
     let at = app.store.clock().now();
-    let initial_events = initial_events(&mut fields, at)?;
+    let initial_events = initial_events(&app, &mut fields, at).await?;
     let description = fields.text("description", DESCRIPTION_CHARS_MAX)?;
     let metadata = fields.metadata()?;
     let schedule = fields.value("schedule").map(read_schedule).transpose()?;
@@ -146,7 +146,7 @@ async fn update(
         patch.environment_id = Some(sessions::find_environment(&app, &environment).await?);
     }
     if fields.has("initial_events") {
-        patch.initial_events = Some(initial_events(&mut fields, at)?);
+        patch.initial_events = Some(initial_events(&app, &mut fields, at).await?);
     }
     patch.metadata = fields.metadata_patch()?;
     if let Some(schedule) = fields.take("schedule") {
@@ -189,7 +189,7 @@ fn kept(fields: &mut Fields, key: &str) -> Result<Option<Value>, Problem> {
 }
 
 /// What each session starts with: events that a session can start with.
-fn initial_events(fields: &mut Fields, at: Timestamp) -> Result<Vec<Value>> {
+async fn initial_events(app: &App, fields: &mut Fields, at: Timestamp) -> Result<Vec<Value>> {
     let events = fields.list("initial_events")?;
     if events.is_empty() || events.len() > INITIAL_MAX {
         let message = format!("must be a list of 1 to {INITIAL_MAX} events");
@@ -197,7 +197,16 @@ fn initial_events(fields: &mut Fields, at: Timestamp) -> Result<Vec<Value>> {
     }
     let messages = events::opening(events, "initial_events", at)?;
     let bodies = messages.iter().map(|it| serde_json::to_value(&it.body));
-    Ok(bodies.collect::<Result<_, _>>().expect("an event's fields are plain JSON"))
+    let bodies = bodies.collect::<Result<Vec<Value>, _>>();
+    let mut bodies = bodies.expect("an event's fields are plain JSON");
+    events::check_rubrics(app, &bodies, "initial_events").await?;
+    for body in &mut bodies {
+        // Each session has an outcome of its own.
+        if let Some(fields) = body.as_object_mut() {
+            fields.shift_remove("outcome_id");
+        }
+    }
+    Ok(bodies)
 }
 
 /// Whether the agent's model takes an operator's word, if there is one.

@@ -1,6 +1,7 @@
 //! A session's events: sent, listed. The stream has a file of its own.
 
 mod media;
+mod outcome;
 mod said;
 
 use axum::{
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 pub(super) use self::{
     media::{inline, names_files},
+    outcome::check_rubrics,
     said::{messages, opening},
 };
 use crate::{
@@ -45,9 +47,12 @@ pub(super) fn routes() -> Routes {
         .post(
             "/v1/sessions/{id}/events",
             send,
-            answers("SentEvents", "Sends events: messages, answers to calls, an interrupt.")
-                .takes("SendEvents")
-                .or(&[409, 429]),
+            answers(
+                "SentEvents",
+                "Sends events: messages, answers to calls, an outcome, an interrupt.",
+            )
+            .takes("SendEvents")
+            .or(&[409, 429]),
         )
         .get(
             "/v1/sessions/{id}/events/stream",

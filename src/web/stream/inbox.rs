@@ -50,6 +50,9 @@ impl Inbox {
             self.taken += 1;
             if self.taken > self.shown {
                 self.shown = self.taken;
+                if is_shown_once(event) {
+                    continue;
+                }
                 let waiting = Event { seq: None, processed_at: None, ..event.clone() };
                 frames.push(frame::event(&waiting));
             }
@@ -63,7 +66,9 @@ impl Inbox {
                 break;
             }
             self.shown = *position;
-            frames.push(frame::event(event));
+            if !is_shown_once(event) {
+                frames.push(frame::event(event));
+            }
         }
         frames
     }
@@ -73,11 +78,16 @@ impl Inbox {
 /// never was, and has nothing private.
 fn is_message(event: &Event, opened_at: i64) -> bool {
     let from_inbox = match event.body {
-        EventBody::UserMessage { .. } => true,
+        EventBody::UserMessage { .. } | EventBody::UserDefineOutcome { .. } => true,
         EventBody::SystemMessage { .. } => event.private.is_some(),
         _ => false,
     };
     from_inbox && event.seq.is_some_and(|seq| seq > opened_at)
+}
+
+/// What is defined counts as processed on receipt, so there is nothing to be shown twice.
+fn is_shown_once(event: &Event) -> bool {
+    matches!(event.body, EventBody::UserDefineOutcome { .. })
 }
 
 #[cfg(test)]

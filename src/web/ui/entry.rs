@@ -23,6 +23,7 @@ use crate::{
             Block, Confirmed, Egress, EgressDecision, Event, EventBody, Origin, SessionError,
             StopReason, Usage, plain_text,
         },
+        outcome::{ITERATIONS_DEFAULT, Rubric, Verdict},
         session::Session,
         text::{first_chars, printable},
     },
@@ -301,6 +302,16 @@ impl Context<'_> {
             EventBody::AgentCustomToolUse { name, input } => {
                 tool(Some("your program".to_owned()), name, input, None)
             }
+            EventBody::UserDefineOutcome { description, rubric, max_iterations, .. } => {
+                outcome(description, rubric, *max_iterations, waiting)
+            }
+            EventBody::OutcomeEvaluationStart { iteration, .. } => {
+                line("", format!("graded, iteration {iteration}"))
+            }
+            EventBody::OutcomeEvaluationOngoing { .. } => return None,
+            EventBody::OutcomeEvaluationEnd { iteration, result, explanation, .. } => {
+                judged(*iteration, *result, explanation)
+            }
             EventBody::SystemMessage { content } => {
                 Kind::Operator { html: Markup::of_markdown(&plain_text(content)), waiting }
             }
@@ -391,6 +402,35 @@ fn message(content: &[Block], origin: Option<&Origin>, waiting: bool) -> Kind {
         replay_of: origin.replay_of.as_ref().map(ToString::to_string),
     };
     Kind::Delivery { origin, payload: Payload::new(data), more, waiting }
+}
+
+/// Of a rubric.
+const RUBRIC_CHARS_MAX: usize = 4_000;
+
+/// What is to be reached, and how it is judged.
+fn outcome(description: &str, rubric: &Rubric, most: Option<u32>, waiting: bool) -> Kind {
+    let rubric = match rubric {
+        Rubric::Text { content } => match first_chars(content, RUBRIC_CHARS_MAX) {
+            (whole, false) => whole.to_owned(),
+            (start, true) => format!("{start} …"),
+        },
+        Rubric::File { file_id } => format!("the file `{file_id}`"),
+    };
+    let html = Markup::of_markdown(&format!("{description}\n\n**Rubric**\n\n{rubric}"));
+    let most = most.unwrap_or(ITERATIONS_DEFAULT);
+    Kind::Message { html, more: vec![format!("an outcome, graded up to {most} times")], waiting }
+}
+
+/// What a grader made of it.
+fn judged(iteration: u32, result: Verdict, explanation: &str) -> Kind {
+    let (class, word) = match result {
+        Verdict::Satisfied => ("starts", "satisfied"),
+        Verdict::NeedsRevision => ("", "needs revision"),
+        Verdict::MaxIterationsReached => ("ends", "iterations used up"),
+        Verdict::Failed => ("ends", "failed"),
+        Verdict::Interrupted => ("ends", "interrupted"),
+    };
+    line(class, format!("outcome, iteration {iteration}: {word}. {}", printable(explanation)))
 }
 
 /// A call of a tool, with who decided that it may be made.

@@ -17,6 +17,7 @@ use super::{super::App, fault::Fault, guard::Visitor, session::title};
 use crate::{
     domain::{
         event::{Event, EventBody, plain_text},
+        outcome::Rubric,
         session::Session,
         text::printable,
     },
@@ -161,6 +162,18 @@ fn said(event: &Event) -> String {
         }
         EventBody::SystemMessage { content } => {
             format!("\n## Operator{at}\n\n{}", quoted(&plain_text(content)))
+        }
+        EventBody::UserDefineOutcome { description, rubric, .. } => {
+            let rubric = match rubric {
+                Rubric::Text { content } => content.clone(),
+                Rubric::File { file_id } => format!("the file {file_id}"),
+            };
+            let (description, rubric) = (quoted(description), quoted(&rubric));
+            format!("\n## Outcome{at}\n\n{description}\nRubric:\n\n{rubric}")
+        }
+        EventBody::OutcomeEvaluationEnd { iteration, result, explanation, .. } => {
+            let word = result.as_str().replace('_', " ");
+            format!("\n### Evaluation {iteration}: {word}{at}\n\n{}", quoted(explanation))
         }
         EventBody::AgentMessage { content } => {
             format!("\n## Agent{at}\n\n{}", quoted(&plain_text(content)))

@@ -44,6 +44,7 @@ async fn a_new_session_rests_or_runs_from_the_start(bench: Bench) {
     };
     let made = bench.store.create_session(resting.clone()).await.unwrap();
     let wanted = Session {
+        outcomes: Vec::new(),
         resources: Vec::new(),
         budget: Default::default(),
         id: resting.id.clone(),

@@ -185,7 +185,7 @@ async fn bad_sessions_and_events_are_refused() {
         (json!({}), "events: must be"),
         (json!({"events": {}}), "events: must be a list"),
         (json!({"events": [1]}), "events[0]: must be an object"),
-        (send(json!({"type": "user.define_outcome"})), "`user.define_outcome` is not supported"),
+        (send(json!({"type": "user.define_outcome"})), "events[0].description: is required"),
         (send(json!({"type": "user.tool_result"})), "events[0].tool_use_id: is required"),
         (send(json!({"type": "user.interrupt", "x": 1})), "events[0].x"),
         (send(json!({"type": "user.tool_confirmation", "result": "allow"})), "tool_use_id"),
@@ -208,7 +208,63 @@ async fn bad_sessions_and_events_are_refused() {
     let text = json!({"type": "user.message", "content": "fine"});
     let mixed = json!({"events": [text, {"type": "user.define_outcome"}]});
     let path = format!("/v1/sessions/{session}/events");
-    refused(&server, &path, [(mixed, "events[1].type")]).await;
+    refused(&server, &path, [(mixed, "events[1].description")]).await;
+    assert_eq!(server.events(session.to_string().as_str()).await.len(), 0, "all or nothing");
+}
+
+#[tokio::test]
+async fn bad_outcomes_are_refused() {
+    let server = Server::new().await;
+    let session = server.session().await;
+    let send = |event: Value| json!({"events": [event]});
+    let define = |rubric: Value, more: Value| {
+        let mut event = json!({"type": "user.define_outcome", "description": "a poem"});
+        event["rubric"] = rubric;
+        for (key, value) in more.as_object().expect("an object") {
+            event[key] = value.clone();
+        }
+        send(event)
+    };
+    let rubric = json!({"type": "text", "content": "it rhymes"});
+    let none = json!({});
+    let missing = "file_01a01a01a01a01a01a01a01a01";
+    let table = [
+        (define(Value::Null, none.clone()), "events[0].rubric: is required"),
+        (define(json!("it rhymes"), none.clone()), "events[0].rubric: must be an object"),
+        (define(json!({"type": "url"}), none.clone()), "events[0].rubric.type: must be"),
+        (define(json!({"type": "text"}), none.clone()), "events[0].rubric.content: is required"),
+        (define(json!({"type": "text", "content": " "}), none.clone()), "must say something"),
+        (define(json!({"type": "text", "content": 1}), none.clone()), "must be a text"),
+        (
+            define(json!({"type": "text", "content": "a", "file_id": missing}), none.clone()),
+            "events[0].rubric.file_id: is not a field",
+        ),
+        (
+            define(json!({"type": "text", "content": "x".repeat(262_145)}), none.clone()),
+            "events[0].rubric.content: is longer than 262144 characters",
+        ),
+        (define(json!({"type": "file"}), none.clone()), "events[0].rubric.file_id: is required"),
+        (define(json!({"type": "file", "file_id": "x"}), none), "events[0].rubric.file_id: is"),
+        (
+            define(json!({"type": "file", "file_id": missing}), json!({})),
+            "events[0].rubric.file_id: there is no file",
+        ),
+        (define(rubric.clone(), json!({"description": " "})), "description: must say something"),
+        (define(rubric.clone(), json!({"description": "x".repeat(32_769)})), "is longer than"),
+        (define(rubric.clone(), json!({"max_iterations": 0})), "max_iterations: must be a whole"),
+        (
+            define(rubric.clone(), json!({"max_iterations": 21})),
+            "must be a whole number from 1 to 20",
+        ),
+        (define(rubric.clone(), json!({"max_iterations": "3"})), "events[0].max_iterations"),
+        (define(rubric.clone(), json!({"outcome_id": "outc_1"})), "events[0].outcome_id: is not"),
+        (
+            json!({"events": [define(rubric.clone(), json!({}))["events"][0],
+                define(rubric, json!({}))["events"][0]]}),
+            "events[1].type: defines an outcome while outc_",
+        ),
+    ];
+    refused(&server, &format!("/v1/sessions/{session}/events"), table).await;
     assert_eq!(server.events(session.to_string().as_str()).await.len(), 0, "all or nothing");
 }
 

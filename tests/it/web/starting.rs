@@ -92,6 +92,30 @@ async fn a_run_that_an_sdk_repeats_counts_once() {
 }
 
 #[tokio::test]
+async fn an_outcome_that_an_sdk_defines_again_is_one() {
+    let server = Server::new().await;
+    let session = server.session().await;
+    let rubric = json!({"type": "text", "content": "it rhymes"});
+    let event = json!({"type": "user.define_outcome", "description": "a poem", "rubric": rubric});
+    let define = |n: &str| {
+        let call = server.post(&format!("/v1/sessions/{session}/events"));
+        call.header("x-stainless-retry-count", n).json(json!({"events": [event]}))
+    };
+    let first = define("0").ok().await;
+    assert_eq!(define("1").ok().await, first, "the answer is lost, the request comes again");
+    define("0").error(400, "invalid_request_error").await;
+    let shown = server.get(&format!("/v1/sessions/{session}")).ok().await;
+    let outcomes = shown["outcome_evaluations"].as_array().expect("a list");
+    assert_eq!(outcomes.len(), 1);
+    assert_eq!(outcomes[0]["outcome_id"], first["data"][0]["outcome_id"]);
+    assert_eq!(outcomes[0]["result"], "pending", "nobody works here");
+    for (types, n) in [("user.define_outcome", 1), ("user.message", 0), ("system.message", 0)] {
+        let list = server.get(&format!("/v1/sessions/{session}/events?types={types}")).ok().await;
+        assert_eq!(list["data"].as_array().map(Vec::len), Some(n), "{types}");
+    }
+}
+
+#[tokio::test]
 async fn a_deployment_may_start_with_the_operators_word() {
     let server = Server::new().await;
     let system =

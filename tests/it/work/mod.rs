@@ -6,6 +6,7 @@ mod budgets;
 mod context;
 mod custom;
 mod effects;
+mod outcomes;
 mod places;
 mod schedules;
 mod stops;

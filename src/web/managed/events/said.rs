@@ -5,11 +5,12 @@
 
 use serde_json::Value;
 
+use super::outcome;
 use crate::{
     clock::Timestamp,
     domain::{
         Problem, content,
-        event::{Block, Confirmed, EventBody},
+        event::{Block, Confirmed, DEFINE_OUTCOME, EventBody},
     },
     id::{EventId, Id, SessionId},
     ingest::new_message_id,
@@ -49,8 +50,10 @@ pub(super) fn read_all(
         said.push(match event["type"].as_str() {
             Some(SYSTEM) => {
                 let wrong = |message: &str| Err(Problem::new(&place.at, message));
-                let is_right =
-                    |before: &&Said| matches!(before, Said::Message(_) | Said::Result { .. });
+                let is_right = |before: &&Said| match before {
+                    Said::Message(message) => message.body.kind() == MESSAGE,
+                    other => matches!(other, Said::Result { .. }),
+                };
                 if n + 1 < n_events {
                     return wrong("`system.message` must be the last event of its request");
                 }
@@ -87,6 +90,7 @@ fn read(event: Value, place: &Place<'_>) -> Result<Said, Problem> {
     let event_id = EventId::new(place.now);
     let said = match fields.required("type", 64).map_err(within)?.as_str() {
         MESSAGE => return message(fields, &place.at, place.now).map(Said::Message),
+        DEFINE_OUTCOME => return outcome::define(fields, &place.at, place.now).map(Said::Message),
         INTERRUPT => {
             interrupted(&mut fields, place)?;
             Said::Interrupt { event_id }
@@ -116,7 +120,7 @@ fn read(event: Value, place: &Place<'_>) -> Result<Said, Problem> {
             let call = call(&mut fields, "tool_use_id", &place.at)?;
             result(&mut fields, event_id, call, Wanted::ToolResult, &place.at)?
         }
-        kind => return Err(unknown(kind, &place.at)),
+        _ => return Err(unknown(&place.at)),
     };
     fields.finish().map_err(within)?;
     Ok(said)
@@ -188,7 +192,7 @@ pub(in crate::web::managed) fn opening(
         return wrong(n, "is a second `system.message`: there can be one");
     }
     if events.len() == 1 {
-        return wrong(place, "needs a `user.message` beside it");
+        return wrong(place, "needs a `user.message` beside it, or a `user.define_outcome`");
     }
     let mut rest = events;
     let event = rest.remove(place);
@@ -206,17 +210,19 @@ pub(in crate::web::managed) fn messages(
     at: &str,
     now: Timestamp,
 ) -> Result<Vec<NewMessage>> {
+    outcome::check_one(&events, at)?;
     let read = |(n, event): (usize, Value)| {
         let at = format!("{at}[{n}]");
         let mut fields = Fields::of(event, &at)?;
         let kind = fields.required("type", 64).map_err(|problem| within(problem, &at))?;
         match kind.as_str() {
             MESSAGE => message(fields, &at, now),
+            DEFINE_OUTCOME => outcome::define(fields, &at, now),
             kind @ (INTERRUPT | CONFIRMATION | CUSTOM_RESULT | TOOL_RESULT | SYSTEM) => {
                 let message = format!("a session cannot start with `{kind}`");
                 Err(Problem::new(format!("{at}.type"), message))
             }
-            kind => Err(unknown(kind, &at)),
+            _ => Err(unknown(&at)),
         }
     };
     Ok(events.into_iter().enumerate().map(read).collect::<Result<Vec<_>, Problem>>()?)
@@ -231,15 +237,10 @@ fn message(mut fields: Fields, at: &str, now: Timestamp) -> Result<NewMessage, P
     Ok(NewMessage { event_id, body: EventBody::UserMessage { content, origin: None }, private })
 }
 
-fn unknown(kind: &str, at: &str) -> Problem {
-    let kinds = [MESSAGE, INTERRUPT, CONFIRMATION, CUSTOM_RESULT, TOOL_RESULT, SYSTEM];
-    let message = match kind {
-        "user.define_outcome" => {
-            format!("`{kind}` is not supported by this server, only {}", kinds.join(", "))
-        }
-        _ => format!("must be one of {}", kinds.join(", ")),
-    };
-    Problem::new(format!("{at}.type"), message)
+fn unknown(at: &str) -> Problem {
+    let kinds =
+        [MESSAGE, DEFINE_OUTCOME, INTERRUPT, CONFIRMATION, CUSTOM_RESULT, TOOL_RESULT, SYSTEM];
+    Problem::new(format!("{at}.type"), format!("must be one of {}", kinds.join(", ")))
 }
 
 fn within(problem: Problem, at: &str) -> Problem {

@@ -26,6 +26,7 @@ use crate::{
     clock::Timestamp,
     domain::{
         deployment::{Deployment, DeploymentRun, Paused, Trigger},
+        event::DEFINE_OUTCOME,
         text::printable,
     },
     id::{DeploymentId, Id},
@@ -348,6 +349,9 @@ fn said(event: &Value) -> String {
     let blocks = event["content"].as_array().into_iter().flatten();
     let texts: Vec<&str> = blocks.filter_map(|block| block["text"].as_str()).collect();
     match texts.is_empty() {
+        true if event["type"] == DEFINE_OUTCOME => {
+            printable(event["description"].as_str().unwrap_or_default())
+        }
         true => printable(&event.to_string()),
         false => printable(&texts.join("\n")),
     }

@@ -7,6 +7,7 @@ use bellpull::{
     clock::Timestamp,
     domain::{
         event::{Block, Egress, EgressDecision, EventBody, NewEvent, Usage},
+        outcome::Verdict,
         turn::TurnEnd,
     },
     id::{EventId, Id, SessionId},
@@ -273,4 +274,56 @@ async fn where_programs_wanted_to_go_is_with_their_call_as_text() {
     }
     let page = browser.get(&format!("/sessions/{session}")).await.text;
     assert!(page.contains(refused) && page.contains("went out to good.example:443"), "{page}");
+}
+
+#[tokio::test]
+async fn an_outcome_and_its_verdicts_are_in_the_transcript_as_text() {
+    let server = Server::new().await;
+    let mut browser = Browser::new(&server);
+    browser.sign_in(MASTER).await;
+    let session = server.session().await;
+    let rubric = serde_json::json!({"type": "text", "content": "it <i>rhymes</i>"});
+    let event = serde_json::json!({"type": "user.define_outcome", "rubric": rubric,
+        "description": "Write a <b>poem</b>."});
+    let path = format!("/v1/sessions/{session}/events");
+    let body = serde_json::json!({"events": [event]});
+    let sent = server.post(&path).json(body).ok().await;
+    let outcome_id: bellpull::id::OutcomeId =
+        sent["data"][0]["outcome_id"].as_str().expect("an id").parse().expect("an outcome's");
+    let page = browser.get(&format!("/sessions/{session}")).await.text;
+    assert!(page.contains("waiting") && page.contains("graded up to 3 times"), "{page}");
+    let listed = server.events(session.to_string().as_str()).await;
+    assert!(listed[0]["processed_at"].is_string(), "processed on receipt: {listed:?}");
+    let lease = server.work().await;
+    let mut live = Live::open(&browser, &session, 0).await;
+    let bodies = [
+        EventBody::OutcomeEvaluationStart { outcome_id: outcome_id.clone(), iteration: 0 },
+        EventBody::OutcomeEvaluationOngoing { outcome_id: outcome_id.clone(), iteration: 0 },
+        EventBody::OutcomeEvaluationEnd {
+            outcome_evaluation_start_id: String::new(),
+            outcome_id,
+            iteration: 0,
+            result: Verdict::NeedsRevision,
+            explanation: "no <u>rhyme</u>".to_owned(),
+            usage: Usage::default(),
+        },
+    ];
+    for body in bodies {
+        let event = NewEvent::new(EventId::new(server.clock.now()), body);
+        let appended = server.app.store.append(&lease, vec![event], Usage::default()).await;
+        appended.expect("the lease is good");
+        server.app.signals.changed(&session);
+    }
+    let judged = "outcome, iteration 0: needs revision. no &#60;u&#62;rhyme&#60;/u&#62;";
+    while !live.elements.values().any(|html| html.contains(judged)) {
+        assert!(live.step().await, "{:#?}", live.elements);
+    }
+    let page = browser.get(&format!("/sessions/{session}")).await.text;
+    assert!(page.contains(judged) && page.contains("graded, iteration 0"), "{page}");
+    assert!(!page.contains("<b>poem") && !page.contains("<i>rhymes"), "{page}");
+    let markdown = browser.get(&format!("/sessions/{session}/transcript.md")).await.text;
+    for part in ["## Outcome", "> Write a <b>poem</b>.", "> it <i>rhymes</i>"] {
+        assert!(markdown.contains(part), "{markdown}");
+    }
+    assert!(markdown.contains("### Evaluation 0: needs revision"), "{markdown}");
 }
