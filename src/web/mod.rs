@@ -154,6 +154,8 @@ pub struct Parts {
     oldest: metrics::Oldest,
     /// Who is signed in to the pages.
     visitors: ui::Visitors,
+    /// What the pages were told lately.
+    looks: ui::Looks,
 }
 
 /// What is found out for us elsewhere: it tries credentials at the servers that they are for, and knows
@@ -204,6 +206,7 @@ impl App {
             streams,
             oldest,
             visitors,
+            looks: ui::Looks::default(),
         }))
     }
 

@@ -20,6 +20,7 @@ use super::{
     overview::source_name,
     page as rendered,
     payload::Payload,
+    place,
     session::Badge,
     view::{Moment, Shell, bytes, short},
 };
@@ -28,7 +29,7 @@ use crate::{
     domain::{Problem, delivery::Delivery, secret::SecretName, text::printable},
     id::{AgentId, DeliveryId, Id},
     ingest::{Destination, NotReplayed, Order, Reject, Snapshot},
-    store,
+    store::{self, Verdict},
 };
 
 #[derive(Template)]
@@ -289,6 +290,9 @@ pub(super) async fn replay(
     match app.ingest.replay(&id, &order, visitor.name.clone()).await {
         Ok(answer) => {
             hooks::ring(&app, &answer);
+            if fields.text("back").is_some() && answer.verdict != Verdict::Held {
+                return Ok(place::done(place::back(&fields, "/needs"), "replayed"));
+            }
             Ok(Redirect::to(&format!("/deliveries/{}", answer.delivery_id)).into_response())
         }
         Err(failed) => {

@@ -18,6 +18,7 @@ use super::{
     super::{App, Options, Sandbox, auth::MASTER, frame, status::Trouble},
     cookie::Cookie,
     fault::Fault,
+    looks::{self, Wants},
     theme::Theme,
     visitors::{Hash, same},
 };
@@ -39,11 +40,15 @@ pub(super) async fn answer<F: Future<Output = Response>>(
 ) -> Response {
     let id = frame::id_of::<RequestId>(&mut request);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let is_form = method == Method::POST;
     let mut response = if host_is_ours(&app.options(), request.headers(), request.uri()) {
         next(request).await
     } else {
         Fault::misdirected().into_response()
     };
+    if is_form {
+        app.looks.note_change();
+    }
     if let Some(fault) = response.extensions_mut().remove::<Fault>() {
         response = fault.answer(&id, &method, &path);
     }
@@ -107,6 +112,8 @@ pub(super) struct Visitor {
     pub(super) here: String,
     /// What is wrong with the server, for the top of every page.
     pub(super) trouble: Option<Trouble>,
+    /// How much needs a person, for the navigation.
+    pub(super) needs: Option<String>,
 }
 
 impl Visitor {
@@ -144,6 +151,7 @@ impl Visitor {
                 theme: Theme::of(&options, &parts.headers),
                 here: here(parts),
                 trouble: app.sandbox.as_ref().and_then(Sandbox::trouble),
+                needs: None,
             }),
             Some(_) | None => {
                 app.visitors.forget(&found.entry);
@@ -183,7 +191,13 @@ impl FromRequestParts<App> for Visitor {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Visitor, Response> {
-        Visitor::find(app, parts).ok_or_else(|| to_sign_in(app, parts))
+        let mut visitor = Visitor::find(app, parts).ok_or_else(|| to_sign_in(app, parts))?;
+        if is_active(&parts.uri) {
+            // A page without the number is better than none.
+            let counts = looks::counts(app, Wants::Lately).await.ok();
+            visitor.needs = counts.and_then(|counts| counts.shown());
+        }
+        Ok(visitor)
     }
 }
 

@@ -22,11 +22,14 @@ mod fault;
 mod find;
 mod guard;
 mod live;
+mod looks;
 mod manage;
 mod markdown;
 mod navigation;
+mod needs;
 mod overview;
 mod payload;
+mod place;
 mod reference;
 mod session;
 mod session_export;
@@ -51,8 +54,8 @@ use axum::{
     routing::{get, post},
 };
 
-pub(super) use self::visitors::Visitors;
 use self::{fault::Fault, view::Markup};
+pub(super) use self::{looks::Looks, visitors::Visitors};
 use super::{App, is_below};
 
 /// Largest form: a pasted token with room for its percent signs.
@@ -61,6 +64,7 @@ const FORM_BYTES_MAX: usize = 256 * 1024;
 pub(super) fn routes(app: &App) -> Router<App> {
     Router::new()
         .route("/", get(overview::page))
+        .route("/needs", get(needs::page))
         .route("/sign-in", get(sign_in::page).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))
         .route("/find", get(find::page))
@@ -90,7 +94,7 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/sessions/{id}/answer", post(session::answer))
         .route("/sessions/{id}/say", post(session_side::say))
         .route("/sessions/{id}/settle", post(session_side::settle))
-        .route("/sessions/{id}/callback", post(session_side::send_again))
+        .route("/callbacks/{id}/again", post(session_side::send_again))
         .route("/sessions/{id}/archive", post(session_side::archive))
         .route(
             "/sessions/{id}/delete",

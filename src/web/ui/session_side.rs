@@ -14,6 +14,7 @@ use super::{
     fault::Fault,
     guard::{Posted, Visitor},
     page as rendered,
+    place::{self, done},
     session::Badge,
     view::{Markup, Moment, Shell, short},
 };
@@ -193,7 +194,10 @@ pub(super) async fn settle(
     let change = actor.change("effect.settle", &effect, details);
     app.store.settle_effect(&effect, Settlement { status, note }, change).await?;
     app.signals.changed(&id);
-    Ok(back(&id, "#doubts"))
+    Ok(match fields.text("back") {
+        Some(_) => done(place::back(fields, "/needs"), "settled"),
+        None => back(&id, "#doubts"),
+    })
 }
 
 /// Has a callback sent again that was given up.
@@ -202,17 +206,13 @@ pub(super) async fn send_again(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    let (id, actor) = begin(&id, &posted)?;
-    let message = posted.form.fields.text("callback");
-    let message: Option<OutgoingId> = message.and_then(|it| it.parse().ok());
-    let message = message.ok_or_else(|| Fault::not_found("There is no such callback."))?;
-    if app.store.outgoing_message(&message).await?.session_id.as_ref() != Some(&id) {
-        return Err(Fault::not_found("There is no such callback of this session."));
-    }
-    let change = actor.change("outbox.retry", &message, json!({}));
+    posted.visitor.must_be_able_to_change()?;
+    let message: OutgoingId =
+        id.parse().map_err(|_| Fault::not_found("There is no such callback."))?;
+    let change = posted.visitor.change("outbox.retry", &message, json!({}));
     app.store.send_again(&message, change).await?;
     app.signals.outgoing();
-    Ok(back(&id, "#callbacks"))
+    Ok(done(place::back(&posted.form.fields, "/needs"), "again"))
 }
 
 pub(super) async fn archive(

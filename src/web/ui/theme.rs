@@ -13,7 +13,7 @@ use super::{
     cookie::Cookie,
     fault::Fault,
     guard::{Posted, is_fragment},
-    sign_in::is_ours,
+    place,
 };
 
 /// A light, as the page, the form and the cookie name it.
@@ -59,8 +59,7 @@ pub(super) async fn choose(State(app): State<App>, posted: Posted) -> Result<Res
         // A script has changed the light of the page already.
         StatusCode::NO_CONTENT.into_response()
     } else {
-        let place = form.fields.text("back").filter(|it| is_ours(it)).unwrap_or("/");
-        Redirect::to(place).into_response()
+        Redirect::to(place::back(&form.fields, "/")).into_response()
     };
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)

@@ -3,6 +3,7 @@
 
 pub(super) mod browser;
 mod live;
+mod needs;
 mod replays;
 
 use std::time::Duration;

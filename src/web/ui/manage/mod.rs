@@ -17,13 +17,11 @@ mod settings;
 mod usage;
 mod vaults;
 
-use std::fmt;
-
 use askama::Template;
 use axum::{
     Json, Router,
     http::StatusCode,
-    response::{IntoResponse, Redirect, Response},
+    response::Response,
     routing::{get, post},
 };
 use serde_json::Value;
@@ -33,6 +31,7 @@ use super::{
     fault::Fault,
     guard::{Fields, Visitor},
     page as rendered,
+    place::{done, notice},
     view::Shell,
 };
 use crate::clock::Timestamp;
@@ -116,32 +115,6 @@ impl Given {
             None => StatusCode::OK,
         }
     }
-}
-
-/// What was done, as the page after it says it. The address carries a word and no text.
-fn notice(query: &Fields) -> Option<&'static str> {
-    const NOTICES: [(&str, &str); 13] = [
-        ("made", "It is made."),
-        ("saved", "The change is saved."),
-        ("archived", "It is archived."),
-        ("deleted", "It is deleted."),
-        ("revoked", "The key is revoked: it opens nothing any more."),
-        ("stored", "The value is stored. Nobody sees it again."),
-        ("rotated", "The new value counts from now on."),
-        ("valid", "The credential was tried, and its server took it."),
-        ("paused", "It is paused: its schedule rests until somebody goes on."),
-        ("unpaused", "Its schedule goes on."),
-        ("ran", "It was started: the newest run below leads to its session."),
-        ("budgets", "The budgets are set and count from the next model request on."),
-        ("uploaded", "The file is here."),
-    ];
-    let word = query.text("done")?;
-    NOTICES.iter().find(|(known, _)| *known == word).map(|(_, text)| *text)
-}
-
-/// Sends the browser to a page that says what was done.
-fn done(place: impl fmt::Display, word: &str) -> Response {
-    Redirect::to(&format!("{place}?done={word}")).into_response()
 }
 
 /// Whoever makes the change, for the API's functions.
