@@ -15,7 +15,7 @@ use axum::{
 };
 
 use super::{
-    super::{App, Options, Sandbox, auth::MASTER, frame, status::Trouble},
+    super::{App, Options, Sandbox, auth::MASTER, frame, prefix, status::Trouble},
     cookie::Cookie,
     fault::Fault,
     looks::{self, Wants},
@@ -59,7 +59,7 @@ pub(super) async fn answer<F: Future<Output = Response>>(
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
-    response
+    prefix::outward(response, app.options().prefix())
 }
 
 /// Whether the browser asked for this server by a name that is its own: that of the public URL, the
@@ -74,7 +74,8 @@ fn host_is_ours(options: &Options, headers: &HeaderMap, uri: &Uri) -> bool {
         return false;
     }
     let public = options.public_url.as_deref().and_then(|url| url.split_once("://"));
-    if public.is_some_and(|(_, rest)| name_of(rest).as_ref() == Some(&host)) {
+    let public = public.and_then(|(_, rest)| rest.split('/').next()).and_then(name_of);
+    if public.as_ref() == Some(&host) {
         return true;
     }
     match host.parse::<IpAddr>() {
@@ -207,7 +208,7 @@ fn to_sign_in(app: &App, parts: &Parts) -> Response {
     if is_fragment(&parts.headers) {
         // The page as a whole has to go, not the part that was asked for.
         let seen = header("hx-current-url").and_then(|it| it.parse::<Uri>().ok());
-        let place = sign_in_place(seen.as_ref());
+        let place = sign_in_place(seen.as_ref(), app.options().prefix());
         let headers = [("hx-redirect", place)];
         return (StatusCode::UNAUTHORIZED, headers).into_response();
     }
@@ -222,12 +223,13 @@ fn to_sign_in(app: &App, parts: &Parts) -> Response {
         return Html(page).into_response();
     }
     let seen = (parts.method == Method::GET).then_some(&parts.uri);
-    Redirect::to(&sign_in_place(seen)).into_response()
+    Redirect::to(&sign_in_place(seen, "")).into_response()
 }
 
 /// Where to sign in, and to come back to what was asked for.
-fn sign_in_place(seen: Option<&Uri>) -> String {
+fn sign_in_place(seen: Option<&Uri>, prefix: &str) -> String {
     let wanted = seen.and_then(Uri::path_and_query).map(http::uri::PathAndQuery::as_str);
+    let wanted = wanted.map(|it| prefix::without(it, prefix).unwrap_or(it));
     match wanted.filter(|it| *it != "/") {
         None => "/sign-in".to_owned(),
         Some(wanted) => {
@@ -329,7 +331,7 @@ mod tests {
     #[test]
     fn only_our_own_names_open_the_pages() {
         let mut options = Options::new("192.0.2.7:4100".parse().unwrap());
-        options.public_url = Some("https://Bell.example.com".to_owned());
+        options.public_url = Some("https://Bell.example.com/below".to_owned());
         let check = |host: &str, expected: bool| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().unwrap());

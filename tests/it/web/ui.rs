@@ -4,6 +4,7 @@
 pub(super) mod browser;
 mod live;
 mod needs;
+mod prefix;
 mod replays;
 
 use std::time::Duration;
