@@ -633,7 +633,7 @@ fn urls_and_addresses_say_what_they_mean() {
         ("http://127.0.0.1:4100/", true),
         ("http://[::1]:4100", true),
         ("http://[::1]", true),
-        ("https://bell.example.com/path", false),
+        ("https://bell.example.com/path", true),
         ("https://bell.example.com?x=1", false),
         ("https://bell.example.com:port", false),
         ("https://:4100", false),

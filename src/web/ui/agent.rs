@@ -11,10 +11,11 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{App, auth::Actor, error::Error, input, managed},
+    super::{App, managed},
     diff::{self, Line},
     fault::Fault,
-    guard::{Fields, Posted, Visitor},
+    form::{Wrong, actor, body, outcome, refused},
+    guard::{Changer, Fields, Posted, Visitor},
     page as rendered,
     session::Badge,
     view::{Moment, Shell, dollars},
@@ -41,7 +42,7 @@ struct Page {
     form: Form,
     may_edit: bool,
     notice: Option<String>,
-    problem: Option<String>,
+    problem: Option<Wrong>,
 }
 
 struct Shown {
@@ -104,7 +105,7 @@ impl Form {
     }
 
     /// In the words of the API. A model that stays the same keeps what else is known of it.
-    fn to_fields(&self, before: Option<&AgentSpec>) -> Result<Map<String, Value>, String> {
+    fn to_fields(&self, before: Option<&AgentSpec>) -> Result<Map<String, Value>, Wrong> {
         let mut out = Map::new();
         for (name, text) in
             [("name", &self.name), ("description", &self.description), ("system", &self.system)]
@@ -120,8 +121,9 @@ impl Form {
         {
             let value = match text.trim() {
                 "" => json!([]),
-                text => serde_json::from_str(text)
-                    .map_err(|error| format!("The {word} are no JSON: {error}."))?,
+                text => serde_json::from_str(text).map_err(|error| {
+                    Wrong::of(name, format!("The {word} are no JSON: {error}."))
+                })?,
             };
             out.insert(name.to_owned(), value);
         }
@@ -155,7 +157,7 @@ async fn show(
     visitor: Visitor,
     agent: &Agent,
     form: Form,
-    (notice, problem): (Option<String>, Option<String>),
+    (notice, problem): (Option<String>, Option<Wrong>),
 ) -> Result<Response, Fault> {
     let now = app.store.clock().now();
     let id = agent.id.to_string();
@@ -181,7 +183,11 @@ async fn show(
     };
     let may_edit = visitor.may_change && !it.from_file && !it.is_archived;
     let shell = Shell::new(visitor, "agents", now);
-    rendered(&Page { shell, it: Some(it), form, may_edit, notice, problem })
+    let page = Page { shell, it: Some(it), form, may_edit, notice, problem };
+    match &page.problem {
+        Some(wrong) => refused(&page, wrong),
+        None => rendered(&page),
+    }
 }
 
 /// A spec of which a person sees what changed: the lines of a prompt are lines.
@@ -200,8 +206,10 @@ fn readable(spec: &AgentSpec) -> Value {
     shown
 }
 
-pub(super) async fn new(State(app): State<App>, visitor: Visitor) -> Result<Response, Fault> {
-    visitor.must_be_able_to_change()?;
+pub(super) async fn new(
+    State(app): State<App>,
+    Changer(visitor): Changer,
+) -> Result<Response, Fault> {
     let form = Form { model: "rehearsal".to_owned(), ..Form::default() };
     let shell = Shell::new(visitor, "agents", app.store.clock().now());
     let (notice, problem) = (None, None);
@@ -210,27 +218,22 @@ pub(super) async fn new(State(app): State<App>, visitor: Visitor) -> Result<Resp
 
 pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let form = Form::typed(&form.fields);
-    let actor = Actor(visitor.name.clone());
-    let made = match form.to_fields(None).map(|fields| input::Fields::of(fields.into(), "form")) {
-        Ok(Ok(fields)) => managed::agents::make(&app, &actor, fields, None).await,
-        Ok(Err(problem)) => Err(problem.into()),
-        Err(problem) => Err(Error::invalid(problem)),
+    let made = match form.to_fields(None) {
+        Ok(fields) => {
+            let fields = body(fields.into())?;
+            outcome(managed::agents::make(&app, &actor(&visitor), fields, None).await)?
+        }
+        Err(wrong) => Err(wrong),
     };
     match made {
         Ok((agent, _)) => Ok(Redirect::to(&format!("/agents/{}", agent.id)).into_response()),
-        Err(error) if error.is_of_caller() => {
+        Err(wrong) => {
             let shell = Shell::new(visitor, "agents", app.store.clock().now());
-            let (notice, problem) = (None, Some(sentence(error.message())));
-            rendered(&Page { shell, it: None, form, may_edit: true, notice, problem })
+            let (notice, problem) = (None, Some(wrong.clone()));
+            refused(&Page { shell, it: None, form, may_edit: true, notice, problem }, &wrong)
         }
-        Err(error) => Err(error.into()),
     }
-}
-
-fn sentence(text: &str) -> String {
-    if text.ends_with('.') { text.to_owned() } else { format!("{text}.") }
 }
 
 /// Makes the next version.
@@ -240,27 +243,21 @@ pub(super) async fn save(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let agent = find(&app, &id).await?;
     let seen = form.fields.text("version").and_then(|it| it.parse::<i64>().ok());
     let form = Form::typed(&form.fields);
-    let actor = Actor(visitor.name.clone());
-    let fields = form.to_fields(Some(&agent.spec)).map(|mut fields| {
-        fields.insert("version".to_owned(), json!(seen.unwrap_or(agent.version)));
-        input::Fields::of(fields.into(), "form")
-    });
-    let saved = match fields {
-        Ok(Ok(fields)) => managed::agents::change(&app, &actor, &agent.id, fields, None).await,
-        Ok(Err(problem)) => Err(problem.into()),
-        Err(problem) => Err(Error::invalid(problem)),
+    let saved = match form.to_fields(Some(&agent.spec)) {
+        Ok(mut fields) => {
+            fields.insert("version".to_owned(), json!(seen.unwrap_or(agent.version)));
+            let fields = body(fields.into())?;
+            let actor = actor(&visitor);
+            outcome(managed::agents::change(&app, &actor, &agent.id, fields, None).await)?
+        }
+        Err(wrong) => Err(wrong),
     };
     match saved {
         Ok(_) => Ok(Redirect::to(&format!("/agents/{}?done=saved", agent.id)).into_response()),
-        Err(error) if error.is_of_caller() => {
-            let problem = Some(sentence(error.message()));
-            show(&app, visitor, &agent, form, (None, problem)).await
-        }
-        Err(error) => Err(error.into()),
+        Err(wrong) => show(&app, visitor, &agent, form, (None, Some(wrong))).await,
     }
 }
 
@@ -271,7 +268,6 @@ pub(super) async fn pause(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let agent = find(&app, &id).await?;
     let paused = form.fields.text("paused") == Some("yes");
     let action = if paused { "agent.pause" } else { "agent.resume" };

@@ -16,12 +16,14 @@ use super::{
     deliveries::{badge, session_of},
     delivery_list::Choice,
     fault::Fault,
+    form::{Wrong, refused},
     guard::{Fields, Posted, Visitor},
     overview::source_name,
     page as rendered,
     payload::Payload,
     place,
     session::Badge,
+    shown,
     view::{Moment, Shell, bytes, short},
 };
 use crate::{
@@ -40,7 +42,7 @@ struct Page {
     agents: Vec<Choice>,
     version: String,
     notice: Option<String>,
-    problem: Option<String>,
+    problem: Option<Wrong>,
 }
 
 /// A delivery as the page says it.
@@ -93,9 +95,11 @@ pub(super) async fn page(
     State(app): State<App>,
     visitor: Visitor,
     Path(id): Path<String>,
+    query: Fields,
 ) -> Result<Response, Fault> {
     let id = find(&id)?;
-    show(&app, visitor, &id, &Fields::default(), (None, None)).await
+    let notice = shown::take(&app, &visitor, &query).notice;
+    show(&app, visitor, &id, &query, (notice, None)).await
 }
 
 async fn show(
@@ -103,7 +107,7 @@ async fn show(
     visitor: Visitor,
     id: &DeliveryId,
     fields: &Fields,
-    (notice, problem): (Option<String>, Option<String>),
+    (notice, problem): (Option<String>, Option<Wrong>),
 ) -> Result<Response, Fault> {
     let delivery = app.store.delivery(id).await;
     let delivery = delivery.map_err(|error| match error {
@@ -123,7 +127,11 @@ async fn show(
     let it = shown(app, &snapshot, &delivery, now).await?;
     let version = fields.text("version").unwrap_or_default().to_owned();
     let shell = Shell::new(visitor, "deliveries", now);
-    rendered(&Page { shell, it, agents, version, notice, problem })
+    let page = Page { shell, it, agents, version, notice, problem };
+    match &page.problem {
+        Some(wrong) => refused(&page, wrong),
+        None => rendered(&page),
+    }
 }
 
 async fn shown(
@@ -266,8 +274,10 @@ pub(super) async fn replay(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let (id, fields) = (find(&id)?, form.fields);
+    let refused = async |visitor: Visitor, wrong: Wrong| {
+        show(&app, visitor, &id, &fields, (None, Some(wrong))).await
+    };
     let version = fields.text("version").map(str::parse::<i64>);
     let order = match version.transpose() {
         Ok(version) => app.ingest.order(fields.text("agent"), version),
@@ -275,17 +285,19 @@ pub(super) async fn replay(
     };
     let order = match order {
         Ok(order) => order,
-        Err(problem) => return show(&app, visitor, &id, &fields, (None, said(problem))).await,
+        Err(problem) => return refused(visitor, Wrong::said(Error::from(problem).message())).await,
     };
     if fields.text("dry_run").is_some() {
-        let told = match app.ingest.would_replay(&id, &order).await {
+        return match app.ingest.would_replay(&id, &order).await {
             Ok((destination, _)) => {
                 let snapshot = app.ingest.registry.snapshot();
-                (Some(format!("It would go to {}.", would_say(&destination, &snapshot))), None)
+                let text = format!("It would go to {}.", would_say(&destination, &snapshot));
+                // What was tried is still in the form.
+                let place = format!("/deliveries/{id}?{}", chosen(&fields));
+                Ok(shown::show(&app, &visitor, place, shown::Shown::notice(text)))
             }
-            Err(failed) => (None, not_replayed(failed)?),
+            Err(failed) => refused(visitor, not_replayed(failed)?).await,
         };
-        return show(&app, visitor, &id, &fields, told).await;
     }
     match app.ingest.replay(&id, &order, visitor.name.clone()).await {
         Ok(answer) => {
@@ -295,20 +307,24 @@ pub(super) async fn replay(
             }
             Ok(Redirect::to(&format!("/deliveries/{}", answer.delivery_id)).into_response())
         }
-        Err(failed) => {
-            let problem = not_replayed(failed)?;
-            show(&app, visitor, &id, &fields, (None, problem)).await
-        }
+        Err(failed) => refused(visitor, not_replayed(failed)?).await,
     }
 }
 
-fn said(problem: Problem) -> Option<String> {
-    Some(format!("It was not replayed: {}.", Error::from(problem).message()))
+/// Agent and version of a form, for an address.
+fn chosen(fields: &Fields) -> String {
+    let mut out = form_urlencoded::Serializer::new(String::new());
+    for name in ["agent", "version"] {
+        if let Some(value) = fields.text(name) {
+            out.append_pair(name, value);
+        }
+    }
+    out.finish()
 }
 
-fn not_replayed(failed: NotReplayed) -> Result<Option<String>, Fault> {
+fn not_replayed(failed: NotReplayed) -> Result<Wrong, Fault> {
     if let NotReplayed::Reject(Reject::Failed(error)) = failed {
         return Err(error.into());
     }
-    Ok(Some(format!("It was not replayed: {}.", Error::from(failed).message())))
+    Ok(format!("It was not replayed: {}", Error::from(failed).message()).into())
 }

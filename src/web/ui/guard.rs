@@ -18,6 +18,7 @@ use super::{
     super::{App, Options, Sandbox, auth::MASTER, frame, prefix, status::Trouble},
     cookie::Cookie,
     fault::Fault,
+    form,
     looks::{self, Wants},
     theme::Theme,
     visitors::{Hash, same},
@@ -52,6 +53,7 @@ pub(super) async fn answer<F: Future<Output = Response>>(
     if let Some(fault) = response.extensions_mut().remove::<Fault>() {
         response = fault.answer(&id, &method, &path);
     }
+    let mut response = form::mark(response, &path).await;
     let headers = response.headers_mut();
     // A file that is downloaded brings a stricter one.
     let policy = headers.entry(header::CONTENT_SECURITY_POLICY);
@@ -128,15 +130,6 @@ impl Visitor {
         Change { actor: self.name.clone(), action, target: target.to_string(), details }
     }
 
-    pub(super) fn must_be_able_to_change(&self) -> Result<(), Fault> {
-        if self.may_change {
-            return Ok(());
-        }
-        Err(Fault::forbidden(
-            "This key may only read. Sign in with a key of scope `admin` to change something.",
-        ))
-    }
-
     fn find(app: &App, parts: &Parts) -> Option<Visitor> {
         let options = app.options();
         let token = Cookie::Visitor.read(&options, &parts.headers)?;
@@ -202,6 +195,29 @@ impl FromRequestParts<App> for Visitor {
     }
 }
 
+/// Whoever is signed in with a key that may change something.
+#[derive(Debug)]
+pub(super) struct Changer(pub(super) Visitor);
+
+impl Changer {
+    fn of(visitor: Visitor) -> Result<Changer, Response> {
+        if visitor.may_change {
+            return Ok(Changer(visitor));
+        }
+        let text =
+            "This key may only read. Sign in with a key of scope `admin` to change something.";
+        Err(Fault::forbidden(text).into_response())
+    }
+}
+
+impl FromRequestParts<App> for Changer {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Changer, Response> {
+        Changer::of(Visitor::from_request_parts(parts, app).await?)
+    }
+}
+
 /// Sends whoever is not signed in to where that is done.
 fn to_sign_in(app: &App, parts: &Parts) -> Response {
     let header = |name: &str| parts.headers.get(name).and_then(|it| it.to_str().ok());
@@ -260,6 +276,14 @@ impl Fields {
         Fields(pairs.map(|(name, value)| (name.into(), value.into())).collect())
     }
 
+    /// Written again as a form sends it, without what only this one form has: its token.
+    pub(super) fn encoded(&self) -> String {
+        let mut out = form_urlencoded::Serializer::new(String::new());
+        let fields = self.0.iter().filter(|(name, _)| name != "csrf");
+        out.extend_pairs(fields);
+        out.finish()
+    }
+
     /// A field that is there and not empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         let value = self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
@@ -300,7 +324,14 @@ impl FromRequest<App> for Form {
     }
 }
 
-/// A form of a visitor, with the visitor's own token.
+/// A form of a visitor, with the visitor's own token: of any, also of one who may only read.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) visitor: Visitor,
+    pub(super) form: Form,
+}
+
+/// A form of a visitor who may change something. What changes anything takes this one.
 #[derive(Debug)]
 pub(super) struct Posted {
     pub(super) visitor: Visitor,
@@ -311,6 +342,16 @@ impl FromRequest<App> for Posted {
     type Rejection = Response;
 
     async fn from_request(request: Request, app: &App) -> Result<Posted, Response> {
+        let Sent { visitor, form } = Sent::from_request(request, app).await?;
+        let Changer(visitor) = Changer::of(visitor)?;
+        Ok(Posted { visitor, form })
+    }
+}
+
+impl FromRequest<App> for Sent {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, app: &App) -> Result<Sent, Response> {
         let (mut parts, body) = request.into_parts();
         let visitor = Visitor::from_request_parts(&mut parts, app).await?;
         let request = Request::from_parts(parts, body);
@@ -320,7 +361,7 @@ impl FromRequest<App> for Posted {
         if !same(given, &visitor.csrf) {
             return Err(Fault::stale_form().into_response());
         }
-        Ok(Posted { visitor, form })
+        Ok(Sent { visitor, form })
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     super::App,
     cookie::Cookie,
     fault::Fault,
-    guard::{Fields, Form, Posted},
+    guard::{Fields, Form, Sent},
     page as rendered,
     place::is_ours,
     visitors::{self, same},
@@ -96,9 +96,9 @@ pub(super) async fn sign_in(State(app): State<App>, posted: Form) -> Result<Resp
     again(problem, StatusCode::UNAUTHORIZED)
 }
 
-pub(super) async fn sign_out(State(app): State<App>, posted: Posted) -> Response {
-    app.visitors.forget(&posted.visitor.entry);
-    let (options, headers) = (app.options(), &posted.form.headers);
+pub(super) async fn sign_out(State(app): State<App>, sent: Sent) -> Response {
+    app.visitors.forget(&sent.visitor.entry);
+    let (options, headers) = (app.options(), &sent.form.headers);
     let mut response = Redirect::to("/sign-in").into_response();
     let gone = Cookie::Visitor.set(&options, headers, "", visitors::LIFE_MAX);
     response.headers_mut().insert(header::SET_COOKIE, gone);

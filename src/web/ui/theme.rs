@@ -12,7 +12,7 @@ use super::{
     super::{App, Options},
     cookie::Cookie,
     fault::Fault,
-    guard::{Posted, is_fragment},
+    guard::{Sent, is_fragment},
     place,
 };
 
@@ -50,8 +50,8 @@ impl Theme {
 const LIFE: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
 
 /// Remembers the choice of a visitor; also of one who may only read.
-pub(super) async fn choose(State(app): State<App>, posted: Posted) -> Result<Response, Fault> {
-    let form = posted.form;
+pub(super) async fn choose(State(app): State<App>, sent: Sent) -> Result<Response, Fault> {
+    let form = sent.form;
     let theme = form.fields.text("theme").and_then(Theme::parse);
     let theme = theme.ok_or_else(|| Fault::invalid("A theme is `auto`, `light` or `dark`."))?;
     let cookie = Cookie::Theme.set(&app.options(), &form.headers, theme.as_str(), LIFE);

@@ -15,12 +15,12 @@ use super::{
             managed::{deployments, events::Try},
         },
         fault::Fault,
-        guard::{Fields, Posted, Visitor},
+        guard::{Changer, Fields, Posted, Visitor},
         session::Badge,
         view::{Moment, Shell},
     },
-    Confirm, Given, LIST_MAX, actor, answer, body, done, is_archived_shown, next_place, no_such,
-    notice, shell, with_status,
+    Confirm, Given, LIST_MAX, Wrong, actor, answer, body, done, is_archived_shown, next_place,
+    no_such, notice, shell,
 };
 use crate::{
     clock::Timestamp,
@@ -122,7 +122,6 @@ pub(in crate::web::ui) async fn create(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let fields = form.fields;
     let text = |name: &str| fields.text(name);
     let content = json!([{"type": "text", "text": text("message").unwrap_or_default()}]);
@@ -168,7 +167,6 @@ pub(in crate::web::ui) async fn run(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let at = At(parse(&id)?);
     let this = Try::only(&app);
     let ran = deployments::run(State(app.clone()), actor(&posted.visitor), at, this).await;
@@ -180,7 +178,6 @@ pub(in crate::web::ui) async fn pause(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let at = At(parse(&id)?);
     let paused = deployments::pause(State(app.clone()), actor(&posted.visitor), at).await;
     after(&app, posted.visitor, &id, answer(paused)?, "paused").await
@@ -191,7 +188,6 @@ pub(in crate::web::ui) async fn unpause(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let at = At(parse(&id)?);
     let unpaused = deployments::unpause(State(app.clone()), actor(&posted.visitor), at).await;
     after(&app, posted.visitor, &id, answer(unpaused)?, "unpaused").await
@@ -202,7 +198,7 @@ async fn after(
     app: &App,
     visitor: Visitor,
     id: &str,
-    answered: Result<Value, String>,
+    answered: Result<Value, Wrong>,
     word: &str,
 ) -> Result<Response, Fault> {
     match answered {
@@ -212,7 +208,7 @@ async fn after(
         }
         Ok(_) => Ok(done(format_args!("/deployments/{id}"), word)),
         Err(problem) => {
-            let given = Given { fields: None, problem: Some(problem) };
+            let given = Given::only(problem);
             show_page(app, visitor, id, &Fields::parse(b""), given).await
         }
     }
@@ -220,7 +216,7 @@ async fn after(
 
 pub(in crate::web::ui) async fn ask_archive(
     State(app): State<App>,
-    visitor: Visitor,
+    Changer(visitor): Changer,
     Path(id): Path<String>,
 ) -> Result<Response, Fault> {
     let deployment = app.store.deployment(&parse(&id)?).await?;
@@ -241,7 +237,6 @@ pub(in crate::web::ui) async fn archive(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     deployments::archive(State(app), actor(&posted.visitor), At(parse(&id)?)).await.map(drop)?;
     Ok(done("/deployments", "archived"))
 }
@@ -280,7 +275,7 @@ async fn show_list(
         given,
         shell,
     };
-    with_status(page.given.status(), &page)
+    page.given.answer(&page)
 }
 
 async fn choices(app: &App, snapshot: &Snapshot) -> Result<Choices, Fault> {
@@ -340,7 +335,7 @@ async fn show_page(
         given,
         shell,
     };
-    with_status(page.given.status(), &page)
+    page.given.answer(&page)
 }
 
 /// The text of an event that sessions start with.

@@ -1,7 +1,7 @@
 //! Usage: what work cost, by whom and when, and what it may cost.
 
 use askama::Template;
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{extract::State, response::Response};
 use serde_json::{Map, Value};
 
 use super::{
@@ -11,9 +11,9 @@ use super::{
         guard::{Fields, Posted, Visitor},
         view::{Shell, count, dollars},
     },
-    actor, answer, body,
+    Wrong, actor, answer, body,
     chart::{Chart, chart},
-    done, notice, shell, with_status,
+    done, notice, refused, rendered, shell,
 };
 use crate::{
     clock::Timestamp,
@@ -64,7 +64,7 @@ struct Page {
     owners: Vec<(String, String)>,
     editor: Option<Editor>,
     notice: Option<&'static str>,
-    problem: Option<String>,
+    problem: Option<Wrong>,
 }
 
 struct Table {
@@ -133,7 +133,6 @@ pub(in crate::web::ui) async fn set_budgets(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let fields = form.fields;
     let owner = fields.text("edit").unwrap_or_default().to_owned();
     let problem = match wanted(&fields) {
@@ -153,7 +152,7 @@ pub(in crate::web::ui) async fn set_budgets(
 }
 
 /// The budgets that a form means; an empty field is no limit.
-fn wanted(fields: &Fields) -> Result<Value, String> {
+fn wanted(fields: &Fields) -> Result<Value, Wrong> {
     let mut budgets = Map::new();
     for (scope, _) in SCOPES {
         let mut budget = Map::new();
@@ -168,7 +167,9 @@ fn wanted(fields: &Fields) -> Result<Value, String> {
                     let number: Result<i64, _> = digits.parse();
                     number
                         .map_err(|_| {
-                            format!("{label} of a {scope} must be a whole number, or empty.")
+                            let why =
+                                format!("{label} of a {scope} must be a whole number, or empty.");
+                            Wrong::of(&format!("{scope}.{limit}"), why)
                         })?
                         .into()
                 }
@@ -184,7 +185,7 @@ async fn show(
     app: &App,
     visitor: Visitor,
     query: &Fields,
-    problem: Option<String>,
+    problem: Option<Wrong>,
 ) -> Result<Response, Fault> {
     let days = query.text("days").and_then(|it| it.parse().ok()).unwrap_or(30);
     let days = RANGES.into_iter().find(|it| *it == days).unwrap_or(30);
@@ -225,11 +226,10 @@ async fn show(
         problem,
         shell,
     };
-    let status = match page.problem {
-        Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        None => StatusCode::OK,
-    };
-    with_status(status, &page)
+    match &page.problem {
+        Some(wrong) => refused(&page, wrong),
+        None => rendered(&page),
+    }
 }
 
 fn spender(key: &str) -> Spender {

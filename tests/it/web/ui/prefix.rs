@@ -66,6 +66,9 @@ async fn no_page_names_a_place_outside_of_the_path() {
             continue;
         }
         for (name, found) in places(&page) {
+            if name == "placeholder" {
+                continue;
+            }
             if name == "value" {
                 // Where a form comes back to is of this server's own, and gets the path on its way out.
                 assert!(!found.starts_with("/bellpull"), "{place}: {found}");
