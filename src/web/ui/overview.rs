@@ -11,7 +11,7 @@ use axum::{extract::State, response::Response};
 use super::{
     super::App,
     board::{self, Board},
-    chart::{Bars, Lines, Series},
+    chart::{Chart, Series},
     fault::Fault,
     guard::{Fields, Visitor},
     looks::{self, Wants},
@@ -48,7 +48,7 @@ struct Live {
 pub(super) struct Now {
     board: Board,
     figures: Figures,
-    charts: Charts,
+    charts: [Chart; 3],
     /// The number of the navigation.
     n_needs: Option<String>,
     needs: Vec<Needed>,
@@ -74,13 +74,6 @@ struct Figures {
     cost: String,
     /// The day's budget, and how much of it is used, of a hundred.
     budget: Option<(String, i64)>,
-}
-
-#[derive(Debug)]
-struct Charts {
-    deliveries: Bars,
-    latency: Lines,
-    turns: Bars,
 }
 
 pub(super) async fn page(
@@ -152,7 +145,7 @@ const REFUSED: [Received; 6] = [
     Received::Failed,
 ];
 
-fn charts(day: &[Stretch]) -> Charts {
+fn charts(day: &[Stretch]) -> [Chart; 3] {
     let received = |class, word, these: &[Received]| Series {
         class,
         word,
@@ -165,11 +158,11 @@ fn charts(day: &[Stretch]) -> Charts {
     };
     let times: Vec<Timestamp> = day.iter().map(|it| it.began).collect();
     let within = |percent| day.iter().map(|it| it.answered_within(percent)).collect();
-    Charts {
-        deliveries: Bars::new(
+    [
+        Chart::stacked(
             "Deliveries",
             &times,
-            vec![
+            &[
                 received("good", "accepted", &[Received::Accepted]),
                 received("soft", "duplicate", &[Received::Duplicate]),
                 received("pale", "filtered", &[Received::Filtered]),
@@ -177,15 +170,15 @@ fn charts(day: &[Stretch]) -> Charts {
                 received("bad", "refused", &REFUSED),
             ],
         ),
-        latency: Lines::new(
+        Chart::marks(
             "Time to answer",
             &times,
             [("good", "half within", within(50)), ("brass", "99 of 100 within", within(99))],
         ),
-        turns: Bars::new(
+        Chart::stacked(
             "Turns",
             &times,
-            vec![
+            &[
                 turns("good", "done", &[TurnEnd::EndTurn]),
                 turns("soft", "stopped by hand", &[TurnEnd::Interrupted]),
                 turns("brass", "at the budget", &[TurnEnd::BudgetReached]),
@@ -196,7 +189,7 @@ fn charts(day: &[Stretch]) -> Charts {
                 ),
             ],
         ),
-    }
+    ]
 }
 
 /// What needs a person, the most urgent first: the first few of each kind, and how many there are.

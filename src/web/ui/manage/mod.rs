@@ -7,7 +7,6 @@
 //! a page that can be reloaded. Left out: what these things mean, which the API's modules know.
 
 mod audit;
-mod chart;
 mod credentials;
 mod deployments;
 mod environments;
