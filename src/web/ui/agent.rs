@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::{App, managed},
+    agent_tools::{STATES, Table},
     diff::{self, Line},
     fault::Fault,
     form::{Wrong, actor, body, outcome, refused},
@@ -40,6 +41,7 @@ struct Page {
     /// None for one that is about to be made.
     it: Option<Shown>,
     form: Form,
+    states: [(&'static str, &'static str); 4],
     may_edit: bool,
     notice: Option<String>,
     problem: Option<Wrong>,
@@ -74,6 +76,9 @@ struct Form {
     system: String,
     tools: String,
     mcp_servers: String,
+    table: Table,
+    /// Whether the JSON is what is wrong.
+    shows_json: bool,
 }
 
 impl Form {
@@ -89,6 +94,8 @@ impl Form {
             system: spec.system.clone().unwrap_or_default(),
             tools: list(json!(spec.tools)),
             mcp_servers: list(json!(spec.mcp_servers)),
+            table: Table::of(&spec.tools, &json!(spec.mcp_servers)),
+            shows_json: false,
         }
     }
 
@@ -101,11 +108,17 @@ impl Form {
             system: text("system"),
             tools: text("tools"),
             mcp_servers: text("mcp_servers"),
+            table: Table::typed(fields),
+            shows_json: true,
         }
     }
 
     /// In the words of the API. A model that stays the same keeps what else is known of it.
-    fn to_fields(&self, before: Option<&AgentSpec>) -> Result<Map<String, Value>, Wrong> {
+    fn to_fields(
+        &self,
+        typed: &Fields,
+        before: Option<&AgentSpec>,
+    ) -> Result<Map<String, Value>, Wrong> {
         let mut out = Map::new();
         for (name, text) in
             [("name", &self.name), ("description", &self.description), ("system", &self.system)]
@@ -126,6 +139,9 @@ impl Form {
                 })?,
             };
             out.insert(name.to_owned(), value);
+        }
+        if let Some(tools) = out.get_mut("tools") {
+            Table::apply(typed, tools);
         }
         Ok(out)
     }
@@ -183,7 +199,7 @@ async fn show(
     };
     let may_edit = visitor.may_change && !it.from_file && !it.is_archived;
     let shell = Shell::new(visitor, "agents", now);
-    let page = Page { shell, it: Some(it), form, may_edit, notice, problem };
+    let page = Page { shell, it: Some(it), form, states: STATES, may_edit, notice, problem };
     match &page.problem {
         Some(wrong) => refused(&page, wrong),
         None => rendered(&page),
@@ -210,16 +226,18 @@ pub(super) async fn new(
     State(app): State<App>,
     Changer(visitor): Changer,
 ) -> Result<Response, Fault> {
-    let form = Form { model: "rehearsal".to_owned(), ..Form::default() };
+    let table = Table::of(&[], &Value::Null);
+    let form = Form { model: "rehearsal".to_owned(), table, ..Form::default() };
     let shell = Shell::new(visitor, "agents", app.store.clock().now());
     let (notice, problem) = (None, None);
-    rendered(&Page { shell, it: None, form, may_edit: true, notice, problem })
+    rendered(&Page { shell, it: None, form, states: STATES, may_edit: true, notice, problem })
 }
 
 pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    let form = Form::typed(&form.fields);
-    let made = match form.to_fields(None) {
+    let typed = form.fields;
+    let form = Form::typed(&typed);
+    let made = match form.to_fields(&typed, None) {
         Ok(fields) => {
             let fields = body(fields.into())?;
             outcome(managed::agents::make(&app, &actor(&visitor), fields, None).await)?
@@ -231,7 +249,10 @@ pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Res
         Err(wrong) => {
             let shell = Shell::new(visitor, "agents", app.store.clock().now());
             let (notice, problem) = (None, Some(wrong.clone()));
-            refused(&Page { shell, it: None, form, may_edit: true, notice, problem }, &wrong)
+            refused(
+                &Page { shell, it: None, form, states: STATES, may_edit: true, notice, problem },
+                &wrong,
+            )
         }
     }
 }
@@ -245,8 +266,9 @@ pub(super) async fn save(
     let Posted { visitor, form } = posted;
     let agent = find(&app, &id).await?;
     let seen = form.fields.text("version").and_then(|it| it.parse::<i64>().ok());
-    let form = Form::typed(&form.fields);
-    let saved = match form.to_fields(Some(&agent.spec)) {
+    let typed = form.fields;
+    let form = Form::typed(&typed);
+    let saved = match form.to_fields(&typed, Some(&agent.spec)) {
         Ok(mut fields) => {
             fields.insert("version".to_owned(), json!(seen.unwrap_or(agent.version)));
             let fields = body(fields.into())?;

@@ -284,6 +284,19 @@ impl Fields {
         out.finish()
     }
 
+    /// Fields whose names begin so, with the rest of the name.
+    pub(super) fn beginning_with<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.0.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, &**value)))
+    }
+
+    /// All values of a field that may be there more than once.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| &**value)
+    }
+
     /// A field that is there and not empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         let value = self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());

@@ -1,13 +1,14 @@
-//! The pages: what a person sees of agents, sources and sessions, and the few things to be changed
-//! there.
+//! The pages: what a person sees of everything that the server has, and can do about it.
 //!
 //! A page is a template, and a block of it is the fragment that htmx asks for, so both say the same.
 //! Invariants: every page works without JavaScript and survives a reload; text from outside becomes
 //! HTML only through the escaping templates and through `markdown`; the cookie opens these routes
 //! and nothing under /v1 or /api; a change needs the form token of the same signed-in visitor.
-//! Left out: everything that the API can do and no page offers yet.
+//! A form answers with a redirect, or with 422 and what was filled in. Left out: what may be done, which
+//! the functions of the API say, and the path of a proxy, which `web::prefix` puts before every place.
 
 mod agent;
+mod agent_tools;
 mod agents;
 mod assets;
 mod board;

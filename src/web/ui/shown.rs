@@ -24,6 +24,8 @@ pub(super) struct Shown {
     pub(super) problem: Option<String>,
     /// A secret that was made just now, with its name.
     pub(super) made: Option<(String, String)>,
+    /// What was typed, where the form is not done with.
+    pub(super) typed: Option<String>,
     /// What a changed source would have made of what came.
     pub(super) report: Option<Report>,
 }

@@ -75,8 +75,6 @@ pub(super) struct Report {
     /// A delivery, what happened, what would.
     pub(super) differences: Vec<(String, String, String, String)>,
     pub(super) is_cut: bool,
-    /// The form that was tried.
-    pub(super) tried: String,
 }
 
 #[derive(Debug)]
@@ -105,7 +103,7 @@ pub(super) async fn page(
     let mut said = shown::take(&app, &visitor, &query);
     said.notice = said.notice.or_else(|| place::notice(&query).map(str::to_owned));
     // What was tried is still in the form.
-    let typed = said.report.as_ref().map(|report| Fields::parse(report.tried.as_bytes()));
+    let typed = said.typed.as_ref().map(|typed| Fields::parse(typed.as_bytes()));
     let section = last.section(&app, &visitor).await?;
     let mut panel = panel(&app, &visitor, entry, section, said, typed.as_ref()).await?;
     panel.is_new = query.text("new").is_some();

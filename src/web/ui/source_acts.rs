@@ -38,8 +38,8 @@ pub(super) async fn settings(
         let order = body(json!({ "source": wanted }))?;
         match outcome(managed::backtests::report(&app, &name, order).await)? {
             Ok(found) => {
-                let report = Some(report(&found, fields.encoded()));
-                let shown = Shown { report, ..Shown::default() };
+                let (report, typed) = (Some(report(&found)), Some(fields.encoded()));
+                let shown = Shown { report, typed, ..Shown::default() };
                 let place = format_args!("/sources/{name}#settings-title");
                 return Ok(shown::show(&app, &visitor, place, shown));
             }
@@ -57,7 +57,7 @@ pub(super) async fn settings(
     again(&app, visitor, &name, &failed, Some(&fields)).await
 }
 
-fn report(found: &Value, tried: String) -> Report {
+fn report(found: &Value) -> Report {
     let n = |value: &Value| value.as_i64().unwrap_or(0);
     let row = |word: &'static str| (word, n(&found["happened"][word]), n(&found["would"][word]));
     let said = |it: &Value| {
@@ -79,7 +79,6 @@ fn report(found: &Value, tried: String) -> Report {
         rows: [row("accepted"), row("filtered"), row("held")],
         differences: differences.collect(),
         is_cut: found["complete"] == false,
-        tried,
     }
 }
 

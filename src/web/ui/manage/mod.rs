@@ -8,6 +8,7 @@
 
 mod audit;
 mod credentials;
+mod deployment_form;
 mod deployments;
 mod environments;
 mod files;
@@ -56,6 +57,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/secrets/{name}/delete", get(vaults::ask_delete_secret).post(vaults::delete_secret))
         .route("/deployments", get(deployments::list).post(deployments::create))
         .route("/deployments/{id}", get(deployments::page))
+        .route("/deployments/{id}/edit", get(deployment_form::page).post(deployment_form::save))
         .route("/deployments/{id}/run", post(deployments::run))
         .route("/deployments/{id}/pause", post(deployments::pause))
         .route("/deployments/{id}/unpause", post(deployments::unpause))

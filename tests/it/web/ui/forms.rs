@@ -136,3 +136,106 @@ async fn a_refused_form_says_it_beside_the_field_and_keeps_the_rest() {
     let budgets = [("edit", "all"), ("day.tokens", "many")];
     check("/usage/budgets", &budgets, "day.tokens", "many").await;
 }
+
+#[tokio::test]
+async fn a_deployment_is_changed_after_a_look_at_its_times() {
+    let server = Server::new().await;
+    let browser = browser(&server).await;
+    let content = json!([{"type": "text", "text": "Look after <it>."}]);
+    let deployment = json!({
+        "name": "round",
+        "agent": server.agent,
+        "environment_id": server.environment,
+        "initial_events": [{"type": "user.message", "content": content}],
+        "schedule": {"type": "cron", "expression": "0 9 * * *", "timezone": "Europe/Berlin"},
+    });
+    let id = server.id(server.post("/v1/deployments").json(deployment)).await;
+    let path = format!("/deployments/{id}/edit");
+    let page = browser.get(&path).await;
+    for part in
+        ["value=\"0 9 * * *\"", "value=\"Europe/Berlin\"", "Look after &#60;it&#62;.", "as it is"]
+    {
+        assert!(page.text.contains(part), "{part}: {}", page.text);
+    }
+    let environment = server.environment.clone();
+    let form = |expression: &'static str, more: &'static str| {
+        [
+            ("name", "evening round".to_owned()),
+            ("environment_id", environment.clone()),
+            ("message", "Look again.\r\nAnd again.".to_owned()),
+            ("expression", expression.to_owned()),
+            ("timezone", "Europe/Berlin".to_owned()),
+            (more, "1".to_owned()),
+        ]
+    };
+    let send = async |expression, more| {
+        let form = form(expression, more);
+        let fields: Vec<(&str, &str)> =
+            form.iter().map(|(name, it)| (*name, it.as_str())).collect();
+        browser.carry_out(&path, &fields).await
+    };
+    let stored = async || server.get(&format!("/v1/deployments/{id}")).ok().await;
+    for more in ["preview", "save"] {
+        let page = send("0 9 * *", more).await;
+        assert_eq!(page.status, 422);
+        let field = page.between("name=\"expression\"", "</div>");
+        assert!(field.contains("id=\"wrong\"") && page.text.contains("evening round"), "{field}");
+    }
+    let page = send("30 18 * * 5", "preview").await;
+    assert!(page.text.contains("the next 5 runs would be"), "{}", page.text);
+    assert_eq!(page.text.matches("18:30").count(), 6, "in words, and five times: {}", page.text);
+    assert!(page.text.contains("evening round") && page.text.contains("And again."));
+    assert_eq!(stored().await["name"], "round", "nothing is saved yet");
+
+    let page = send("30 18 * * 5", "save").await;
+    assert!(page.text.contains("The change is saved"), "{}", page.text);
+    let saved = stored().await;
+    assert_eq!(saved["name"], "evening round");
+    assert_eq!(saved["schedule"]["expression"], "30 18 * * 5");
+    assert_eq!(saved["initial_events"][0]["content"][0]["text"], "Look again.\nAnd again.");
+    assert_eq!(saved["agent"]["id"], json!(server.agent), "its agent is as it was");
+    // Without a schedule it runs by hand.
+    send("", "save").await;
+    assert_eq!(stored().await["schedule"], json!(null));
+    server.post(&format!("/v1/deployments/{id}/archive")).json(json!({})).ok().await;
+    assert_eq!(browser.get(&path).await.status, 400);
+}
+
+#[tokio::test]
+async fn tools_are_chosen_in_a_table_and_the_rest_is_kept() {
+    let server = Server::new().await;
+    let browser = browser(&server).await;
+    let tools = json!([
+        {"type": "agent_toolset_20260401", "configs": [{"name": "web_fetch", "allowed_domains": ["a.example"]}]},
+        {"type": "custom", "name": "desk", "description": "Asks.", "input_schema": {"type": "object"}},
+    ]);
+    let body = json!({"name": "porter", "model": "rehearsal", "tools": tools});
+    let id = server.id(server.post("/v1/agents").json(body)).await;
+    let path = format!("/agents/{id}");
+    let page = browser.get(&path).await;
+    let bash = page.between("name=\"tool.bash\"", "</select>");
+    assert!(bash.contains("value=\"allow\" selected"), "{bash}");
+    let json = page.between("name=\"tools\"", "</textarea>");
+    let json = json.split_once('>').unwrap().1.replace("&#34;", "\"");
+    let fields = [
+        ("name", "porter"),
+        ("model", "rehearsal"),
+        ("version", "1"),
+        ("tools", json.as_str()),
+        ("was.tool.bash", "allow"),
+        ("tool.bash", "ask"),
+        ("was.tool.write", "allow"),
+        ("tool.write", "off"),
+        ("was.tool.web_fetch", "allow"),
+        ("tool.web_fetch", "allow"),
+    ];
+    let page = browser.carry_out(&path, &fields).await;
+    assert!(page.text.contains("version 2"), "{}", page.text);
+    let saved = server.get(&format!("/v1/agents/{id}")).ok().await["tools"].clone();
+    let configs = saved[0]["configs"].as_array().unwrap();
+    let config = |name: &str| configs.iter().find(|it| it["name"] == name).unwrap();
+    assert_eq!(config("bash")["permission_policy"]["type"], "always_ask");
+    assert_eq!(config("write")["enabled"], false);
+    assert_eq!(config("web_fetch")["allowed_domains"], json!(["a.example"]));
+    assert_eq!(saved[1]["name"], "desk");
+}
