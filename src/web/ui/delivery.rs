@@ -6,6 +6,7 @@
 
 use askama::Template;
 use axum::{
+    body::Bytes,
     extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
 };
@@ -142,11 +143,12 @@ async fn shown(
 ) -> Result<Shown, Fault> {
     let id = delivery.id.to_string();
     let attempts = app.store.attempts(&delivery.id).await?;
-    let (would, message) = match app.ingest.would_replay(&delivery.id, &Order::default()).await {
-        Ok((destination, message)) => (Some(destination), message),
+    let would = match app.ingest.would_replay(&delivery.id, &Order::default()).await {
+        Ok(would) => Some(would),
         Err(NotReplayed::Reject(Reject::Failed(error))) => return Err(error.into()),
-        Err(_) => (None, None),
+        Err(_) => None,
     };
+    let read = would.as_ref().and_then(|it| it.bytes.clone());
     let pair = |id: &DeliveryId| (id.to_string(), short(id.as_str()));
     Ok(Shown {
         short: short(&id),
@@ -165,9 +167,9 @@ async fn shown(
             .map(|it| (it.n, it.request_id.to_string(), Moment::new(it.received_at, now)))
             .collect(),
         headers: headers(&delivery.headers),
-        body: body(app, delivery).await?,
-        message: message.as_deref().map(Payload::new),
-        would: would.map(|it| would_say(&it, snapshot)),
+        body: body(app, delivery, read).await?,
+        message: would.as_ref().and_then(|it| it.message.as_deref()).map(Payload::new),
+        would: would.map(|it| would_say(&it.destination, snapshot)),
         session: session_of(delivery),
         replay_of: delivery.replay_of.as_ref().map(pair),
         possible_replay_of: delivery.possible_replay_of.as_ref().map(pair),
@@ -222,20 +224,27 @@ fn headers(headers: &Value) -> Vec<(String, String)> {
     out
 }
 
-async fn body(app: &App, delivery: &Delivery) -> Result<Body, Fault> {
-    let stored = match app.store.delivery_body(&delivery.id).await {
-        Ok(stored) => stored,
+/// What came, unless it was read for something else already.
+async fn body(app: &App, delivery: &Delivery, read: Option<Bytes>) -> Result<Body, Fault> {
+    if let Some(read) = read {
+        return Ok(shown_body(&read));
+    }
+    match app.store.delivery_body(&delivery.id).await {
+        Ok(stored) => Ok(shown_body(&stored.bytes)),
         Err(store::Error::NotFound) if delivery.erased_at.is_some() => {
-            return Ok(Body::Gone("It was erased."));
+            Ok(Body::Gone("It was erased."))
         }
-        Err(store::Error::NotFound) => return Ok(Body::Gone("It is past its days.")),
-        Err(error) => return Err(error.into()),
-    };
-    let Ok(text) = std::str::from_utf8(&stored.bytes) else { return Ok(Body::Bytes) };
+        Err(store::Error::NotFound) => Ok(Body::Gone("It is past its days.")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn shown_body(bytes: &[u8]) -> Body {
+    let Ok(text) = std::str::from_utf8(bytes) else { return Body::Bytes };
     let pretty = Payload::new(text);
     let raw: String = printable(&text.chars().take(RAW_CHARS_MAX).collect::<String>());
     let lines: String = pretty.pieces.iter().map(|piece| piece.text.as_str()).collect();
-    Ok(Body::Text { is_same: lines == raw, pretty, raw })
+    Body::Text { is_same: lines == raw, pretty, raw }
 }
 
 fn would_say(destination: &Destination, snapshot: &Snapshot) -> String {
@@ -289,9 +298,9 @@ pub(super) async fn replay(
     };
     if fields.text("dry_run").is_some() {
         return match app.ingest.would_replay(&id, &order).await {
-            Ok((destination, _)) => {
+            Ok(would) => {
                 let snapshot = app.ingest.registry.snapshot();
-                let text = format!("It would go to {}.", would_say(&destination, &snapshot));
+                let text = format!("It would go to {}.", would_say(&would.destination, &snapshot));
                 // What was tried is still in the form.
                 let place = format!("/deliveries/{id}?{}", chosen(&fields));
                 Ok(shown::show(&app, &visitor, place, shown::Shown::notice(text)))

@@ -175,7 +175,13 @@ fn beside(html: &str, path: &str, wrong: &Wrong) -> Option<String> {
     let why = askama::filters::escape(&wrong.why, askama::filters::Html).ok()?;
     let (head, rest) = html.split_at(tag);
     let (element, tail) = rest.split_at(after - tag);
-    let element = element.replacen(' ', " aria-invalid=\"true\" aria-errormessage=\"wrong\" ", 1);
+    // What hints at the field already is still said, after what is wrong.
+    let hint = " aria-describedby=\"";
+    let element = match element.contains(hint) {
+        true => element.replacen(hint, &format!("{hint}wrong "), 1),
+        false => element.replacen(' ', &format!("{hint}wrong\" "), 1),
+    };
+    let element = element.replacen(' ', " aria-invalid=\"true\" ", 1);
     Some(format!("{head}{element}<p class=\"wrong\" id=\"wrong\">{why}</p>{tail}"))
 }
 
@@ -261,7 +267,7 @@ mod tests {
             let marked = beside(html, "/v", &Wrong::said(message));
             assert_eq!(marked.unwrap_or_default().matches(expected).count(), 1, "{message}");
         };
-        let wrong = " aria-invalid=\"true\" aria-errormessage=\"wrong\"";
+        let wrong = " aria-invalid=\"true\" aria-describedby=\"wrong\"";
         check(
             "auth.token: is <x>",
             &format!(

@@ -204,12 +204,9 @@ pub(super) async fn page(
     if part == Some("live") {
         return rendered(&Live { list });
     }
-    let shell = Shell::new(Visitor { needs: counts.shown(), ..visitor }, "needs", list_now(&app));
+    let shell =
+        Shell::new(Visitor { needs: counts.shown(), ..visitor }, "needs", app.store.clock().now());
     rendered(&Page { shell, kind, notice: place::notice(&query), list })
-}
-
-fn list_now(app: &App) -> Timestamp {
-    app.store.clock().now()
 }
 
 async fn list(

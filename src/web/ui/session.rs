@@ -305,7 +305,7 @@ pub(super) async fn page(
         agent: printable(&session.agent.name),
         agent_id: session.agent_id.to_string(),
         version: session.agent_version,
-        model: session.agent.model.id.clone(),
+        model: printable(&session.agent.model.id),
         is_rehearsal: session.agent.model.id == REHEARSAL,
         source: rang(&session, &app.ingest.registry.snapshot()),
         created: Moment::new(session.created_at, now),

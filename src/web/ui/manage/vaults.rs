@@ -257,7 +257,7 @@ async fn show(
     });
     let snapshot = app.ingest.registry.snapshot();
     let secrets = snapshot.secrets.iter().map(|info| Secret {
-        name: info.name.clone(),
+        name: printable(&info.name),
         version: info.version,
         since: Moment::new(info.created_at, now),
         previous_until: info
