@@ -290,11 +290,10 @@ pub fn router(app: App) -> Router {
     // looked at for that, so a webhook costs nothing more.
     let below = routes.clone().fallback(nowhere).with_state(app.clone());
     routes
-        .fallback(async |State(app): State<App>, request: Request| {
-            let options = app.options();
-            match prefix::inward(request, options.prefix()) {
-                Ok(request) => below.oneshot(request).await.into_response(),
-                Err(request) => nowhere(State(app), request).await,
+        .fallback(async |State(app): State<App>, mut request: Request| {
+            match prefix::inward(&mut request, app.options().prefix()) {
+                true => below.oneshot(request).await.into_response(),
+                false => nowhere(State(app), request).await,
             }
         })
         .layer(CatchPanicLayer::custom(error::panicked))

@@ -43,8 +43,8 @@ pub(super) fn without<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     }
 }
 
-/// The request for the same place without the prefix.
-pub(super) fn inward(mut request: Request, prefix: &str) -> Result<Request, Request> {
+/// Makes a request one for the same place without the prefix; tells whether it had it.
+pub(super) fn inward(request: &mut Request, prefix: &str) -> bool {
     let asked = request.uri().path_and_query().map_or("/", |it| it.as_str());
     let (path, query) = match asked.split_once('?') {
         Some((path, query)) => (path, format!("?{query}")),
@@ -54,9 +54,9 @@ pub(super) fn inward(mut request: Request, prefix: &str) -> Result<Request, Requ
     match place {
         Some(place) => {
             *request.uri_mut() = place;
-            Ok(request)
+            true
         }
-        None => Err(request),
+        None => false,
     }
 }
 

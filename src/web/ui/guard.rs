@@ -200,13 +200,13 @@ impl FromRequestParts<App> for Visitor {
 pub(super) struct Changer(pub(super) Visitor);
 
 impl Changer {
-    fn of(visitor: Visitor) -> Result<Changer, Response> {
+    fn of(visitor: Visitor) -> Result<Changer, Fault> {
         if visitor.may_change {
             return Ok(Changer(visitor));
         }
         let text =
             "This key may only read. Sign in with a key of scope `admin` to change something.";
-        Err(Fault::forbidden(text).into_response())
+        Err(Fault::forbidden(text))
     }
 }
 
@@ -214,7 +214,8 @@ impl FromRequestParts<App> for Changer {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Changer, Response> {
-        Changer::of(Visitor::from_request_parts(parts, app).await?)
+        let visitor = Visitor::from_request_parts(parts, app).await?;
+        Changer::of(visitor).map_err(IntoResponse::into_response)
     }
 }
 
@@ -356,7 +357,7 @@ impl FromRequest<App> for Posted {
 
     async fn from_request(request: Request, app: &App) -> Result<Posted, Response> {
         let Sent { visitor, form } = Sent::from_request(request, app).await?;
-        let Changer(visitor) = Changer::of(visitor)?;
+        let Changer(visitor) = Changer::of(visitor).map_err(IntoResponse::into_response)?;
         Ok(Posted { visitor, form })
     }
 }
