@@ -34,7 +34,7 @@ function build() {
 
 async function look() {
   const turn = ++wanted;
-  const response = await fetch(`/find?part=found&q=${encodeURIComponent(input.value)}`, { headers: { 'hx-request': 'true' } })
+  const response = await fetch(`${opener.getAttribute('href')}?part=found&q=${encodeURIComponent(input.value)}`, { headers: { 'hx-request': 'true' } })
     .catch(() => undefined);
   if (turn !== wanted) return;
   if (response?.status === 401) {

@@ -59,7 +59,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// PostgreSQL; SQLite in the data directory when absent.
     pub database_url: Option<SecretString>,
-    /// Scheme, host and port under which senders reach this server; no slash at the end.
+    /// Scheme, host and port under which senders reach this server, and the path below which a proxy
+    /// serves it, if it does; no slash at the end.
     pub public_url: Option<String>,
     /// The first admin API key. One is made at the first start when absent.
     pub master_key: Option<SecretString>,
@@ -266,7 +267,7 @@ fn read_config(reader: &mut Reader<'_>) -> Config {
         data_dir: reader.get("data_dir", data_dir, value::path),
         listen: reader.get("listen", LISTEN_DEFAULT, value::address),
         database_url: reader.hidden("database_url", value::database_url),
-        public_url: reader.optional("public_url", value::origin),
+        public_url: reader.optional("public_url", value::public_url),
         master_key: reader.hidden_variable("BELLPULL_MASTER_KEY", value::secret),
         vault_key: reader.hidden_variable("BELLPULL_VAULT_KEY", value::vault_key),
         models: section::models(reader),

@@ -120,6 +120,21 @@ fn flag_wins_over_variable_over_file_over_default() {
 }
 
 #[test]
+fn the_public_url_may_have_a_plain_path() {
+    let check = |given: &str, expected: Option<&str>| {
+        let text = format!("public_url = '{given}'");
+        let loaded = toml(&text, &[]).load().ok();
+        let url = loaded.and_then(|it| it.config.public_url);
+        assert_eq!(url.as_deref(), expected, "{given}");
+    };
+    check("https://example.com/bellpull/", Some("https://example.com/bellpull"));
+    check("http://[::1]:4100/a/b-c_d.e", Some("http://[::1]:4100/a/b-c_d.e"));
+    for wrong in ["/a//b", "/../a", "/a%2fb", "/a?b", "/a#b", "/a b", "/.", "/a<b"] {
+        check(&format!("https://example.com{wrong}"), None);
+    }
+}
+
+#[test]
 fn every_key_of_every_section_has_a_variable() {
     let values = [
         ("BELLPULL_LIMITS__BODY_BYTES_MAX", "1_048_576"),
@@ -290,8 +305,8 @@ fn all_problems_are_reported_at_once() {
               hint: `~` is not expanded here
             listen: must be an IP address and a port
               hint: `127.0.0.1:4100` for this machine only, `0.0.0.0:4100` or `[::]:4100` for every interface
-            --public-url: must be an http or https URL with host and port, and nothing more
-              hint: for instance `https://bell.example.com`
+            --public-url: must be an http or https URL with host and port, and at most a plain path
+              hint: for instance `https://bell.example.com` or `https://example.com/bellpull`
             limits.body_bytes_max: must be a whole number from 1_024 to 536_870_912 (bytes)
             limits.waiting_sessions_max: must be a whole number from 1 to 1_000_000_000 (sessions)
             BELLPULL_WORKER__TURNS_MAX: must be a whole number from 1 to 4_096 (turns)
@@ -618,7 +633,7 @@ fn urls_and_addresses_say_what_they_mean() {
         ("http://127.0.0.1:4100/", true),
         ("http://[::1]:4100", true),
         ("http://[::1]", true),
-        ("https://bell.example.com/path", false),
+        ("https://bell.example.com/path", true),
         ("https://bell.example.com?x=1", false),
         ("https://bell.example.com:port", false),
         ("https://:4100", false),

@@ -185,14 +185,20 @@ pub(super) fn address(raw: Raw<'_>) -> Parsed<SocketAddr> {
     })
 }
 
-/// Where the server is reached from outside: scheme, host and port, nothing more.
-pub(super) fn origin(raw: Raw<'_>) -> Parsed<String> {
-    let url = base_url(raw)
-        .ok()
-        .filter(|url| url.split_once("://").is_some_and(|(_, host)| !host.contains('/')));
-    url.ok_or_else(|| {
-        Wrong::from("must be an http or https URL with host and port, and nothing more")
-            .hint("for instance `https://bell.example.com`")
+/// Where the server is reached from outside: scheme, host and port, and a path where a proxy serves it
+/// below one.
+pub(super) fn public_url(raw: Raw<'_>) -> Parsed<String> {
+    let is_name = |it: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+        !it.is_empty() && !it.starts_with('.') && it.bytes().all(plain)
+    };
+    let is_fine = |url: &String| {
+        let mut names = url.split_once("://").map_or("", |(_, rest)| rest).split('/').skip(1);
+        names.all(is_name)
+    };
+    base_url(raw).ok().filter(is_fine).ok_or_else(|| {
+        Wrong::from("must be an http or https URL with host and port, and at most a plain path")
+            .hint("for instance `https://bell.example.com` or `https://example.com/bellpull`")
     })
 }
 

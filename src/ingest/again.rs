@@ -60,6 +60,16 @@ struct Draft<'a> {
     _permit: Permit,
 }
 
+/// What a replay would lead to.
+#[derive(Clone, Debug)]
+pub struct Would {
+    pub destination: Destination,
+    /// What the agent would be told.
+    pub message: Option<String>,
+    /// The payload that was read for it, where that is in one piece.
+    pub bytes: Option<Bytes>,
+}
+
 impl Ingest {
     /// Reads where replays shall go: an agent's id or name, and one of its versions.
     pub fn order(&self, agent: Option<&str>, version: Option<i64>) -> Result<Order, Problem> {
@@ -114,11 +124,7 @@ impl Ingest {
 
     /// What a replay would become, and what the agent would be told, without storing anything.
     /// Sessions are not looked at.
-    pub async fn would_replay(
-        &self,
-        id: &DeliveryId,
-        order: &Order,
-    ) -> Result<(Destination, Option<String>), NotReplayed> {
+    pub async fn would_replay(&self, id: &DeliveryId, order: &Order) -> Result<Would, NotReplayed> {
         let recorded = self.store.recorded(id).await?;
         let snapshot = self.registry.snapshot();
         let draft = self.draft(&snapshot, recorded, order, String::new()).await?;
@@ -127,7 +133,11 @@ impl Ingest {
             Route::To(dispatch) => dispatch.message.text(&body),
             Route::Held { .. } | Route::Filtered { .. } => None,
         };
-        Ok((explain::destination(route), message))
+        let bytes = match body {
+            Body::Inline(bytes) => Some(bytes),
+            Body::Chunks(_) => None,
+        };
+        Ok(Would { destination: explain::destination(route), message, bytes })
     }
 
     async fn draft<'a>(

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-pub use again::{NotReplayed, Order};
+pub use again::{NotReplayed, Order, Would};
 pub use backtest::{Backtest, Counts, DELIVERIES_MAX, Difference, Report, Trying, Verdicts};
 pub use bounds::{Bounds, Lane, Options, Permit};
 pub use explain::{Captured, Destination, Explanation, Let};

@@ -1,13 +1,13 @@
 //! What happened last at an agent or a source: one look at an index for each, in one statement.
 
-use super::{Error, Result, Store, Wanted, driver::Value};
+use super::{Error, Result, Store, driver::Value};
 use crate::{
     clock::Timestamp,
     domain::{
         delivery::{Outcome, Status},
         session,
     },
-    id::{AgentId, DeliveryId, EventId, SessionId, SourceId},
+    id::{AgentId, DeliveryId, SessionId, SourceId},
 };
 
 /// The newest session of an agent.
@@ -29,47 +29,7 @@ pub struct LastDelivery {
     pub received_at: Timestamp,
 }
 
-/// A call that waits for somebody: for a word whether it may be made, or for its result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenCall {
-    pub id: EventId,
-    pub session_id: SessionId,
-    pub agent_name: String,
-    pub tool: String,
-    /// Whether a person is asked; else a client's program is.
-    pub is_question: bool,
-    pub asked_at: Timestamp,
-    pub expires_at: Timestamp,
-}
-
 impl Store {
-    /// Calls that wait for an answer, those that were asked first, so many at most.
-    pub async fn open_calls(&self, limit: usize) -> Result<Vec<OpenCall>> {
-        self.driver
-            .read(move |tx| {
-                // Only what is open is in the index.
-                let sql = "select a.id, a.session_id, g.name, a.tool, a.wanted, a.asked_at, \
-                           a.expires_at from approvals a join sessions s on s.id = a.session_id \
-                           join agents g on g.id = s.agent_id \
-                           where a.journaled = 0 and a.status = 'pending' order by a.id limit $1";
-                let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                let rows = tx.query(sql, &super::driver::params![limit])?;
-                let calls = rows.into_iter().map(|mut row| {
-                    Ok(OpenCall {
-                        id: row.id(0)?,
-                        session_id: row.id(1)?,
-                        agent_name: row.text(2)?,
-                        tool: row.text(3)?,
-                        is_question: Wanted::parse(&row.text(4)?) == Some(Wanted::Confirmation),
-                        asked_at: row.time(5)?,
-                        expires_at: row.time(6)?,
-                    })
-                });
-                calls.collect()
-            })
-            .await
-    }
-
     /// For each source with deliveries that no turn has taken yet: when the oldest of them came.
     /// Those that wait longest first, so many at most.
     pub async fn oldest_waiting(&self, limit: usize) -> Result<Vec<(SourceId, Timestamp)>> {

@@ -28,6 +28,7 @@ mod hints;
 mod keys;
 mod limits;
 mod migrate;
+mod needs;
 mod occupancy;
 mod outbox;
 mod outcomes;
@@ -49,7 +50,7 @@ pub use accept::{
     Accepted, Body, Dispatch, MessageBody, NewDelivery, Refused, ReplayCheck, ReplayOf, Route,
     RouteTarget, Verdict,
 };
-pub use activity::{LastDelivery, LastSession, OpenCall};
+pub use activity::{LastDelivery, LastSession};
 pub use answers::{Said, Tried};
 pub use audit::{AuditEntry, AuditFilter, Change};
 pub use backup::{BackupReport, backup, rehearse};
@@ -65,6 +66,7 @@ pub use events::{EventFilter, LogEnd};
 pub use files::{FileFilter, NewFile, StoredFile};
 pub use hints::Hint;
 pub use keys::ApiKey;
+pub use needs::{NEEDED_MAX, Needed, Question};
 pub use outbox::{Attempted, ClaimedMessage, Outgoing, OutgoingFilter, OutgoingStatus};
 pub use pins::PinnedBy;
 pub use prune::Pruned;

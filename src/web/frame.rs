@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::{
     App,
     error::{Error, Kind},
-    hooks,
+    hooks, prefix,
 };
 use crate::{
     domain::text::first_chars,
@@ -30,7 +30,7 @@ pub(super) async fn frame(State(app): State<App>, mut request: Request, next: Ne
     let (clock, method) = (app.store.clock().clone(), request.method().clone());
     let (now, started) = (clock.now(), clock.monotonic());
     let path = request.uri().path().to_owned();
-    let id = if hooks::is_webhook(&path) {
+    let id = if hooks::is_webhook(&path) || is_webhook_below(&app, &path) {
         name(&mut request, WebhookRequestId::new(now))
     } else {
         name(&mut request, RequestId::new(now))
@@ -57,6 +57,11 @@ pub(super) async fn frame(State(app): State<App>, mut request: Request, next: Ne
     let (status, took) = (response.status().as_u16(), clock.monotonic() - started);
     tracing::debug!(%method, path = shown, status, took_ms = took.as_secs_f64() * 1e3, "answered");
     response
+}
+
+/// Whether it is one behind a proxy that leaves the prefix on.
+fn is_webhook_below(app: &App, path: &str) -> bool {
+    prefix::without(path, app.options().prefix()).is_some_and(hooks::is_webhook)
 }
 
 /// Gives a request its id, for whoever shows it elsewhere than in the header.

@@ -16,6 +16,7 @@ mod intake;
 mod managed;
 mod metrics;
 mod openapi;
+mod prefix;
 mod query;
 mod routes;
 mod status;
@@ -33,6 +34,7 @@ use axum::{
 };
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::status::{Sandbox, SandboxStanding};
@@ -49,7 +51,8 @@ use crate::{
 /// How the server is reached and what it may show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Scheme, host and port under which senders reach this server; no slash at the end.
+    /// Scheme, host and port under which senders reach this server, and the path below which a proxy
+    /// serves it, if it does; no slash at the end.
     pub public_url: Option<String>,
     /// Where it listens: what URLs begin with when there is no public one.
     pub listen: SocketAddr,
@@ -154,6 +157,8 @@ pub struct Parts {
     oldest: metrics::Oldest,
     /// Who is signed in to the pages.
     visitors: ui::Visitors,
+    /// What the pages were told lately.
+    looks: ui::Looks,
 }
 
 /// What is found out for us elsewhere: it tries credentials at the servers that they are for, and knows
@@ -204,6 +209,7 @@ impl App {
             streams,
             oldest,
             visitors,
+            looks: ui::Looks::default(),
         }))
     }
 
@@ -279,11 +285,17 @@ fn keyed_routes() -> Routes {
 pub fn router(app: App) -> Router {
     let keyed = keyed_routes().into_router();
     let keyed = keyed.layer(middleware::from_fn_with_state(app.clone(), auth::require));
-    open_routes()
-        .into_router()
-        .merge(keyed)
-        .merge(ui::routes(&app))
-        .fallback(nowhere)
+    let routes = open_routes().into_router().merge(keyed).merge(ui::routes(&app));
+    // Whatever a proxy left the prefix on is served as if it had not. Only what no route takes is
+    // looked at for that, so a webhook costs nothing more.
+    let below = routes.clone().fallback(nowhere).with_state(app.clone());
+    routes
+        .fallback(async |State(app): State<App>, mut request: Request| {
+            match prefix::inward(&mut request, app.options().prefix()) {
+                true => below.oneshot(request).await.into_response(),
+                false => nowhere(State(app), request).await,
+            }
+        })
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::from_fn_with_state(app.clone(), frame::frame))
         .with_state(app)

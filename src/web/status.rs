@@ -10,7 +10,7 @@ use super::{
     App, health,
     routes::{Routes, answers},
 };
-use crate::store::{OutgoingFilter, OutgoingStatus};
+use crate::clock::Timestamp;
 
 pub(super) fn routes() -> Routes {
     let says =
@@ -77,14 +77,46 @@ pub(super) struct Trouble {
     pub(super) hint: &'static str,
 }
 
+/// How the parts that can fail stand, as they were found just now.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    pub(super) store_works: bool,
+    /// Nothing where the store did not say it.
+    pub(super) outbox: Option<OutboxLook>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct OutboxLook {
+    pub(super) n_waiting: u64,
+    pub(super) oldest: Option<Timestamp>,
+    /// Messages that were given up, up to what is counted.
+    pub(super) n_dead: u64,
+}
+
+/// Looks at all of them, whatever became of the others.
+pub(super) async fn look(app: &App) -> Look {
+    let store = health::ready(app).await;
+    if let Err(detail) = &store {
+        // It may hold what is nobody's business.
+        tracing::warn!(detail, "the store was asked for its status");
+    }
+    let found = async {
+        let (n_waiting, oldest) = app.store.outgoing_backlog().await?;
+        let n_dead = app.store.needed().await?.dead;
+        crate::store::Result::Ok(OutboxLook { n_waiting, oldest, n_dead })
+    };
+    let outbox = found.await;
+    if let Err(error) = &outbox {
+        tracing::warn!(detail = error.detail(), "the outbox was asked for its status");
+    }
+    Look { store_works: store.is_ok(), outbox: outbox.ok() }
+}
+
 async fn status(State(app): State<App>) -> Json<Value> {
-    let store = match health::ready(&app).await {
-        Ok(()) => json!({"status": "works"}),
-        // Its detail is in the log: it may hold what is nobody's business.
-        Err(detail) => {
-            tracing::warn!(detail, "the store was asked for its status");
-            json!({"status": "failed", "hint": "the server's log says why"})
-        }
+    let Look { store_works, outbox: found } = look(&app).await;
+    let store = match store_works {
+        true => json!({"status": "works"}),
+        false => json!({"status": "failed", "hint": "the server's log says why"}),
     };
     let sandbox = app.sandbox.as_ref().map(|sandbox| {
         json!({"status": sandbox.word(), "message": sandbox.message, "hint": sandbox.hint()})
@@ -95,7 +127,7 @@ async fn status(State(app): State<App>) -> Json<Value> {
         "store": store,
         "sandbox": sandbox,
         "models": models(&app),
-        "outbox": outbox(&app).await,
+        "outbox": outbox(found),
     }))
 }
 
@@ -116,24 +148,14 @@ fn models(app: &App) -> Value {
 }
 
 /// What waits to be sent, and whether anything was given up.
-async fn outbox(app: &App) -> Value {
-    let dead = Some(OutgoingStatus::Dead);
-    let filter = OutgoingFilter { status: dead, limit: 1, ..OutgoingFilter::default() };
-    let found = async {
-        let (n_waiting, oldest) = app.store.outgoing_backlog().await?;
-        let has_dead = !app.store.outgoing(filter).await?.data.is_empty();
-        crate::store::Result::Ok((n_waiting, oldest, has_dead))
+fn outbox(found: Option<OutboxLook>) -> Value {
+    let Some(OutboxLook { n_waiting, oldest, n_dead }) = found else {
+        return json!({"status": "unknown", "hint": "the server's log says why"});
     };
-    match found.await {
-        Ok((n_waiting, oldest, has_dead)) => json!({
-            "status": if has_dead { "given_up" } else { "works" },
-            "waiting": n_waiting,
-            "oldest_at": oldest,
-            "hint": has_dead.then_some("`bellpull outbox --status dead` lists what was given up"),
-        }),
-        Err(error) => {
-            tracing::warn!(detail = error.detail(), "the outbox was asked for its status");
-            json!({"status": "unknown", "hint": "the server's log says why"})
-        }
-    }
+    json!({
+        "status": if n_dead > 0 { "given_up" } else { "works" },
+        "waiting": n_waiting,
+        "oldest_at": oldest,
+        "hint": (n_dead > 0).then_some("`bellpull outbox --status dead` lists what was given up"),
+    })
 }

@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import { once } from 'node:events';
-import { checkAccessibility } from './axe.mjs';
-import { World, until } from './world.mjs';
+import { Suite } from './suite.mjs';
+import { until } from './world.mjs';
 
 // Answers as the last message asks: with a call of a tool, never, or with a word.
 const model = http.createServer((request, response) => {
@@ -39,34 +39,17 @@ const model = http.createServer((request, response) => {
 model.listen(0, '127.0.0.1');
 await once(model, 'listening');
 
-const world = await World.open({
+const suite = await Suite.open('daily', {
   OPENAI_API_KEY: 'none',
   OPENAI_BASE_URL: `http://127.0.0.1:${model.address().port}`,
   BELLPULL_MODELS__OPENAI_API: 'chat_completions',
 });
-let failed = false;
+const { world, story } = suite;
 
-async function story(name, tell) {
-  const started = Date.now();
-  try {
-    await tell();
-    console.log(`ok    ${name} (${((Date.now() - started) / 1000).toFixed(1)} s)`);
-  } catch (error) {
-    failed = true;
-    console.log(`FAIL  ${name}`);
-    console.error(error);
-  }
-}
-
-// Accessible in both lights, not wider than a phone, and without a complaint.
-async function inspect(page, name, without = []) {
-  await checkAccessibility(page, name, without);
-  for (const width of [390, 1280]) {
-    await page.setViewportSize({ width, height: 844 });
-    const over = await page.evaluate(() => document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth);
-    assert.equal(over, 0, `${name} at ${width} px is wider than the screen`);
-  }
-  assert.deepEqual(page.complaints, [], name);
+// And without a complaint.
+async function inspect(page, name, options) {
+  await suite.inspect(page, name, options);
+  suite.quiet(page);
 }
 
 const page = await world.page();
@@ -85,7 +68,7 @@ await story('the overview, its theme and the way to every page', async () => {
   await world.signIn(page, '/');
   await page.getByRole('heading', { name: 'Needs you' }).waitFor();
   await page.getByText('Nothing waits for a person').waitFor();
-  await inspect(page, 'overview');
+  await inspect(page, 'overview', { looks: 2 });
   await page.getByRole('button', { name: 'dark' }).click();
   await page.locator('html[data-theme="dark"]').waitFor();
   await until('the server remembers it', async () => {
@@ -122,19 +105,19 @@ await story('a source is made in three steps, rings, and is looked at', async ()
   await page.getByLabel('Who sends?').fill('github');
   await page.keyboard.press('Enter');
   await page.waitForURL(/q=github/);
-  await inspect(page, 'source-new');
+  await inspect(page, 'source-new', { looks: 2 });
   await page.getByRole('link', { name: /^GitHub/ }).first().click();
   await page.getByLabel('Name: the last part').fill('code');
   await page.getByLabel('Secret that you and the sender share').fill(secret);
   await page.getByLabel('Session', { exact: true }).selectOption('key');
-  await inspect(page, 'source-new-form');
+  await inspect(page, 'source-new-form', { looks: 2 });
   await page.getByRole('button', { name: 'Make the source' }).click();
   await page.getByText('Two things are left').waitFor();
   assert.equal(await page.locator('#endpoint-url').textContent(), `${world.direct}/api/webhook/code`);
   assert.ok(!(await page.content()).includes(secret), 'a secret is never shown again');
   await page.getByRole('button', { name: 'Send a test' }).click();
   await page.getByRole('status').getByText('answered with 202').waitFor();
-  await inspect(page, 'source');
+  await inspect(page, 'source', { looks: 2 });
   const wrong = await fetch(`${world.direct}/api/webhook/code`, { method: 'POST', body: '{}' });
   assert.equal(wrong.status, 401);
   await until('the refusal is written down', async () => {
@@ -148,15 +131,15 @@ await story('settings are tried on what came, saved, and say what is wrong', asy
   await page.getByText('Where it goes, filters, rules and limits').click();
   await page.getByLabel(/^Filter/).fill('event_type ==');
   await page.getByRole('button', { name: 'Save' }).click();
-  await page.getByRole('alert').getByText(/filter/).waitFor();
-  page.complaints.length = 0;
+  await page.getByRole('alert').getByText(/^Filter/).waitFor();
+  suite.quiet(page, /422/);
   await page.getByLabel(/^Filter/).fill('event_type == "nothing"');
   await page.getByRole('button', { name: 'Try on what came' }).click();
   await page.getByText(/would have gone another way/).waitFor();
   assert.equal(await page.getByLabel(/^Filter/).inputValue(), 'event_type == "nothing"');
-  await inspect(page, 'source-tried');
+  await inspect(page, 'source-tried', { looks: 2 });
   await page.getByRole('button', { name: 'Save' }).click();
-  await page.getByRole('status').getByText('It is saved').waitFor();
+  await page.getByRole('status').getByText('The change is saved').waitFor();
   assert.equal((await world.api('/v1/sources/code')).filter, 'event_type == "nothing"');
   await page.getByText('Change the secret').click();
   await page.getByLabel('stops working').selectOption('3600');
@@ -175,15 +158,17 @@ await story('deliveries are filtered, inspected and replayed', async () => {
   await page.waitForURL(/source=/);
   const rows = page.getByRole('row');
   await until('there is one', async () => (await rows.count()) === 2);
-  await inspect(page, 'deliveries');
+  await inspect(page, 'deliveries', { looks: 2 });
   await page.getByText('Replay what is filtered').click();
   await page.getByRole('button', { name: 'Try without doing' }).click();
   await page.getByRole('status').getByText('1 deliveries would be replayed').waitFor();
+  await page.reload();
+  assert.equal(await page.getByText('would be replayed').count(), 0, 'a reload repeats nothing');
   await rows.nth(1).getByRole('link').first().click();
   await page.getByRole('heading', { name: 'How it came in' }).waitFor();
   await page.getByText('let in by SOURCE_code_SECRET version 1').waitFor();
   await page.getByRole('rowheader', { name: 'x-github-delivery' }).waitFor();
-  await inspect(page, 'delivery');
+  await inspect(page, 'delivery', { looks: 2 });
   await page.getByRole('button', { name: 'Try without doing' }).click();
   await page.getByRole('status').getByText('It would go to').waitFor();
   await page.getByLabel('Version of the agent').fill('99');
@@ -201,7 +186,7 @@ await story('the palette jumps by keyboard', async () => {
   const input = page.getByRole('combobox', { name: /^Find/ });
   await input.fill('cod');
   await page.getByRole('option', { name: /source code/ }).waitFor();
-  await inspect(page, 'palette');
+  await inspect(page, 'palette', { looks: 2 });
   await page.keyboard.press('Enter');
   await page.waitForURL('**/sources/code');
   const { data } = await world.api('/v1/deliveries');
@@ -212,7 +197,7 @@ await story('the palette jumps by keyboard', async () => {
   await page.keyboard.press('Enter');
   await page.waitForURL(`**/deliveries/${data[0].id}`);
   await page.goto(`${world.base}/find?q=deliv`);
-  await inspect(page, 'find');
+  await inspect(page, 'find', { looks: 2 });
   assert.deepEqual(page.complaints, []);
 });
 
@@ -222,7 +207,7 @@ await story('the API is a page, and its shapes are a click away', async () => {
   await page.getByRole('heading', { level: 1, name: 'API' }).waitFor();
   const endpoint = page.locator('details.endpoint', { hasText: 'POST /v1/sessions ' }).first();
   await endpoint.locator('summary').click();
-  await inspect(page, 'reference', ['.shape ~ .shape', '.endpoint ~ .endpoint']);
+  await inspect(page, 'reference', { without: ['.shape ~ .shape', '.endpoint ~ .endpoint'], whole: false });
   await endpoint.getByRole('link', { name: 'SessionCreate' }).first().click();
   await page.locator('#schema-SessionCreate').waitFor();
   assert.ok(page.url().endsWith('#schema-SessionCreate'));
@@ -232,9 +217,12 @@ await story('an agent is made, changed and compared', async () => {
   await page.goto(`${world.base}/new-agent`);
   await page.getByLabel('Name').fill('night porter');
   await page.getByLabel('Model').fill('openai/night');
+  await page.getByText('Everything else, as JSON').click();
   await page.getByLabel('Tools and their policies').fill('[{');
   await page.getByRole('button', { name: 'Make the agent' }).click();
   await page.getByRole('alert').getByText('The tools are no JSON').waitFor();
+  assert.equal(await page.locator('#wrong').count(), 1, 'and beside the field');
+  suite.quiet(page, /422/);
   assert.equal(await page.getByLabel('Name').inputValue(), 'night porter');
   const tools = [
     { type: 'agent_toolset_20260401', configs: [{ name: 'write', enabled: true, permission_policy: { type: 'always_ask' } }] },
@@ -248,13 +236,25 @@ await story('an agent is made, changed and compared', async () => {
   await page.getByRole('status').getByText('version 2').waitFor();
   await page.getByText('Version 2,').click();
   await page.locator('.diff ins').getByText('Be brief.').waitFor();
-  await inspect(page, 'agent');
+  await inspect(page, 'agent', { looks: 2 });
+  const chosen = (name) => page.getByRole('combobox', { name, exact: true });
+  assert.deepEqual(await Promise.all(['write', 'bash'].map((it) => chosen(it).inputValue())), ['ask', 'allow']);
+  await chosen('bash').selectOption('off');
+  await chosen('web_fetch').selectOption('ask');
+  await page.getByRole('button', { name: 'Save as a new version' }).click();
+  await page.getByRole('status').getByText('version 3').waitFor();
+  const { id } = (await world.api('/v1/agents')).data.find((it) => it.name === 'night porter');
+  const saved = (await world.api(`/v1/agents/${id}`)).tools;
+  const config = (name) => saved[0].configs.find((it) => it.name === name);
+  assert.equal(config('bash').enabled, false);
+  assert.equal(config('web_fetch').permission_policy.type, 'always_ask');
+  assert.equal(saved[1].name, 'desk', 'what no table has stays');
   await page.getByRole('button', { name: 'Pause' }).click();
   await page.getByText('This agent is paused').waitFor();
   await page.getByRole('button', { name: 'Resume' }).click();
   await page.getByRole('button', { name: 'Pause' }).waitFor();
   await page.goto(`${world.base}/agents`);
-  await inspect(page, 'agents');
+  await inspect(page, 'agents', { looks: 2 });
 });
 
 await story('somebody allows a call, denies another, and stops a turn', async () => {
@@ -264,7 +264,7 @@ await story('somebody allows a call, denies another, and stops a turn', async ()
   await page.getByRole('link', { name: /asks to run write/ }).click();
   await page.waitForURL(`**/sessions/${session}**`);
   await page.getByText('policy: ask').waitFor();
-  await inspect(page, 'session-asks');
+  await inspect(page, 'session-asks', { looks: 2 });
   await page.getByRole('button', { name: 'Allow' }).click();
   await page.locator('.result .label').getByText(/^(answered|failed) in/).waitFor();
   await page.getByText('All is done.').waitFor();
@@ -285,7 +285,7 @@ await story('somebody allows a call, denies another, and stops a turn', async ()
   await page.getByRole('button', { name: 'Send' }).click();
   await page.getByText('waits for the result from your program').waitFor({ state: 'attached' });
   await page.locator('.entry.tool').last().locator('summary').click();
-  await inspect(page, 'session');
+  await inspect(page, 'session', { looks: 2 });
 });
 
 await story('a transcript is taken away, archived and deleted', async () => {
@@ -298,18 +298,46 @@ await story('a transcript is taken away, archived and deleted', async () => {
   await page.getByRole('button', { name: 'Stop' }).click();
   await page.locator('#head[data-status="idle"]').waitFor();
   await page.goto(`${world.base}/sessions?title=&agent=`);
-  await inspect(page, 'sessions');
+  await inspect(page, 'sessions', { looks: 2 });
   await page.goto(`${world.base}/sessions/${session}`);
   await page.getByRole('link', { name: 'Delete …' }).click();
   await page.getByRole('button', { name: 'Delete for good' }).waitFor();
-  await inspect(page, 'session-delete');
-  await page.getByRole('link', { name: 'Keep it' }).click();
+  await inspect(page, 'session-delete', { looks: 2 });
+  await page.getByRole('link', { name: 'Leave it as it is' }).click();
   await page.getByRole('button', { name: 'Archive' }).click();
   await page.locator('#head[data-status="archived"]').waitFor();
   await page.getByRole('link', { name: 'Delete …' }).click();
   await page.getByRole('button', { name: 'Delete for good' }).click();
   await page.getByRole('heading', { level: 1, name: 'Sessions' }).waitFor();
   assert.equal(await page.getByRole('link', { name: new RegExp(session) }).count(), 0);
+});
+
+await story('the deliveries before the last fifty are a page away', async () => {
+  await world.api('/v1/sources', { name: 'many', preset: 'bearer', secret });
+  for (let n = 0; n < 55; n += 1) await world.api('/v1/sources/many/test', { body: { n } });
+  const { id } = await world.api('/v1/sources/many');
+  await page.goto(`${world.base}/deliveries?source=${id}`);
+  const rows = page.getByRole('row');
+  assert.equal(await rows.count(), 51);
+  await page.getByRole('link', { name: 'Older deliveries' }).click();
+  await page.waitForURL(/page=/);
+  assert.equal(await rows.count(), 6);
+  assert.equal(await page.getByLabel('Source').inputValue(), id, 'the filter stays');
+});
+
+await story('a source is removed once its name is written', async () => {
+  await page.goto(`${world.base}/sources/many`);
+  await page.getByText('Remove this source').click();
+  await page.getByLabel('to remove it').fill('man');
+  await page.getByRole('button', { name: 'Remove' }).click();
+  await page.getByRole('alert').getByText('Write the name').waitFor();
+  await page.getByText('Remove this source').click();
+  await page.getByLabel('to remove it').fill('many');
+  await page.getByRole('button', { name: 'Remove' }).click();
+  await page.waitForURL(/sources\?done=removed$/);
+  await page.getByRole('status').getByText('The source is removed').waitFor();
+  assert.equal(await page.getByRole('link', { name: 'many', exact: true }).count(), 0);
+  suite.quiet(page, /422/);
 });
 
 await story('a key that may only read finds nothing to change', async () => {
@@ -333,7 +361,6 @@ await story('a key that may only read finds nothing to change', async () => {
   await looker.context().close();
 });
 
-await world.close({ failed });
 model.closeAllConnections();
 model.close();
-process.exit(failed ? 1 : 0);
+await suite.close();

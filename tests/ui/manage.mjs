@@ -3,46 +3,11 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
-import { checkAccessibility } from './axe.mjs';
-import { World, until } from './world.mjs';
+import { Suite } from './suite.mjs';
+import { until } from './world.mjs';
 
-const world = await World.open();
-let failed = false;
-
-async function story(name, tell) {
-  const started = Date.now();
-  try {
-    await tell();
-    console.log(`ok    ${name} (${((Date.now() - started) / 1000).toFixed(1)} s)`);
-  } catch (error) {
-    failed = true;
-    console.log(`FAIL  ${name}`);
-    console.error(error);
-  }
-}
-
-function quiet(page, ...expected) {
-  const unexpected = page.complaints.filter((text) => !expected.some((it) => it.test(text)));
-  assert.deepEqual(unexpected, []);
-  page.complaints.length = 0;
-}
-
-// Photographed in both themes and widths, not wider than the screen, and accessible in both themes.
-async function inspect(page, name) {
-  for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 390], ['dark', 390]]) {
-    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
-    await page.setViewportSize({ width, height: 844 });
-    const file = path.join(world.shots, `${name}-${colorScheme}-${width}.png`);
-    await page.screenshot({ path: file, fullPage: true, caret: 'initial' });
-    const over = await page.evaluate(() => {
-      const it = document.scrollingElement;
-      return it.scrollWidth - it.clientWidth;
-    });
-    assert.equal(over, 0, `${name} at ${width} px is wider than the screen`);
-  }
-  await page.setViewportSize({ width: 1280, height: 800 });
-  await checkAccessibility(page, name);
-}
+const suite = await Suite.open('manage');
+const { world, story, inspect, quiet } = suite;
 
 // Sends a form past the page, as another site would have to.
 function forge(context, place, form, headers = {}) {
@@ -168,6 +133,17 @@ await story('vaults: credentials are sealed, rotated and put away', async () => 
     assert.ok(!(await page.content()).includes(value));
   }
 
+  await go(place);
+  await unfold('Rename, archive or delete');
+  await page.getByRole('link', { name: 'Archive the vault' }).click();
+  await page.getByRole('heading', { name: 'Archive the vault team tools?' }).waitFor();
+  await page.getByRole('button', { name: /^Archive/ }).click();
+  await says('It is archived.');
+  assert.equal(await page.getByRole('link', { name: 'team tools' }).count(), 0);
+  await page.getByRole('link', { name: 'Show archived' }).click();
+  await page.getByRole('link', { name: 'team tools' }).click();
+  await page.getByText('its values are erased').waitFor();
+
   await go(`${place}/delete`);
   await page.getByRole('button', { name: 'Delete it for ever' }).click();
   await says('It is deleted.');
@@ -274,8 +250,25 @@ await story('deployments: a schedule in words, run now, paused and going on', as
   await page.getByRole('row', { name: /by hand/ }).getByRole('link').click();
   await page.waitForURL('**/sessions/sesn_*');
   await page.locator('#head[data-status="idle"]').waitFor();
+  await go(deployment);
+  await page.getByRole('link', { name: 'Change', exact: true }).click();
+  assert.equal(await page.getByLabel('What each session is told first').inputValue(), 'Look after the <b>open</b> tickets.');
+  await page.getByLabel('Name', { exact: true }).fill('evening round');
+  await page.getByLabel(/^Schedule/).fill('30 18 * *');
+  await page.getByRole('button', { name: 'Show the next runs' }).click();
+  await page.locator('#wrong').getByText('has 4 fields').waitFor();
+  await page.getByLabel(/^Schedule/).fill('30 18 * * 5');
+  await page.getByRole('button', { name: 'Show the next runs' }).click();
+  await page.getByText('the next 5 runs would be').waitFor();
+  assert.ok((await page.locator('.upcoming li').allTextContents()).every((it) => it.includes('18:30')));
+  await inspect(page, 'deployment-edit', { looks: 2 });
+  assert.equal((await world.api(`/v1${deployment}`)).name, 'morning round', 'nothing is saved yet');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await says('The change is saved.');
+  await page.getByRole('heading', { name: 'evening round' }).waitFor();
+  await page.getByText('18:30, Europe/Berlin').first().waitFor();
   await go('/deployments');
-  await page.getByRole('row', { name: /morning round/ }).getByText('every weekday at 09:00').waitFor();
+  await page.getByRole('row', { name: /evening round/ }).getByText('18:30').waitFor();
   await inspect(page, 'deployments');
   quiet(page, /422/);
 });
@@ -459,5 +452,4 @@ await story('without scripts and with the keyboard alone', async () => {
   await still.context().close();
 });
 
-await world.close({ failed });
-process.exit(failed ? 1 : 0);
+await suite.close();

@@ -2,54 +2,11 @@
 
 import assert from 'node:assert/strict';
 import http from 'node:http';
-import path from 'node:path';
-import { AxeBuilder } from '@axe-core/playwright';
-import { KEY, World, until } from './world.mjs';
+import { Suite } from './suite.mjs';
+import { KEY, until } from './world.mjs';
 
-const world = await World.open();
-let failed = false;
-
-async function story(name, tell) {
-  const started = Date.now();
-  try {
-    await tell();
-    console.log(`ok    ${name} (${((Date.now() - started) / 1000).toFixed(1)} s)`);
-  } catch (error) {
-    failed = true;
-    console.log(`FAIL  ${name}`);
-    console.error(error);
-  }
-}
-
-// What the page complains about, but for what a test brought about.
-function quiet(page, ...expected) {
-  const unexpected = page.complaints.filter((text) => !expected.some((it) => it.test(text)));
-  assert.deepEqual(unexpected, []);
-}
-
-const LOOKS = [['light', 1280], ['dark', 390], ['light', 390], ['dark', 1280]];
-
-// The page in both lights and both widths: photographed, not wider than the screen, and accessible.
-// Two looks of four do for a page that differs little from another one.
-async function inspect(page, name, looks = 4) {
-  for (const [colorScheme, width] of LOOKS.slice(0, looks)) {
-    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
-    await page.setViewportSize({ width, height: 844 });
-    // A caret that is hidden for the picture would need a style that the policy forbids.
-    const file = path.join(world.shots, `${name}-${colorScheme}-${width}.png`);
-    await page.screenshot({ path: file, fullPage: true, caret: 'initial' });
-    const over = await page.evaluate(() => {
-      const page = document.scrollingElement;
-      return page.scrollWidth - page.clientWidth;
-    });
-    assert.equal(over, 0, `${name} at ${width} px is wider than the screen`);
-    const { violations } = await new AxeBuilder({ page }).analyze();
-    const found = violations.map((it) => `${it.id}: ${it.nodes.map((node) => node.html).join(' | ')}`);
-    assert.deepEqual(found, [], `${name}, ${colorScheme}, ${width} px`);
-  }
-  await page.setViewportSize({ width: 1280, height: 800 });
-  await page.emulateMedia({ colorScheme: 'light', reducedMotion: 'reduce' });
-}
+const suite = await Suite.open('pages');
+const { world, story, inspect, quiet } = suite;
 
 // Ids and keys of a transcript's entries, in the order of the page.
 function entries(page) {
@@ -87,7 +44,7 @@ await story('the webhook of an agent', async () => {
   await page.keyboard.press('Enter');
   const dialog = page.getByRole('dialog', { name: 'Webhook of default' });
   await dialog.waitFor();
-  await inspect(page, 'webhook-empty', 2);
+  await inspect(page, 'webhook-empty', { looks: 2 });
   await page.keyboard.press('Escape');
   await dialog.waitFor({ state: 'hidden' });
   assert.ok(await button.evaluate((it) => it === document.activeElement), 'focus comes back');
@@ -122,7 +79,7 @@ await story('a delivery appears by itself and leads to its session', async () =>
   const dialog = page.getByRole('dialog', { name: 'Webhook of default' });
   await dialog.getByText('ticket.created').waitFor();
   await dialog.getByText('succeeded').waitFor();
-  await inspect(page, 'webhook-deliveries', 2);
+  await inspect(page, 'webhook-deliveries', { looks: 2 });
   assert.equal(await dialog.locator('#made-token').textContent(), token, 'it is not swept away');
   await dialog.getByRole('button', { name: 'Close' }).click();
   await dialog.waitFor({ state: 'hidden' });
@@ -238,11 +195,11 @@ await story('lists, pages of their own and errors', async () => {
   const row = page.getByRole('row', { name: /default/ });
   const href = await row.locator('form').getAttribute('action');
   await page.goto(world.base + href);
-  await inspect(page, 'webhook-page', 2);
+  await inspect(page, 'webhook-page', { looks: 2 });
   quiet(page);
   await page.goto(`${world.base}/nothing`);
   await page.getByText('no page at this address').waitFor();
-  await inspect(page, 'nothing', 2);
+  await inspect(page, 'nothing', { looks: 2 });
   quiet(page, /404/);
   page.complaints.length = 0;
 });
@@ -282,7 +239,7 @@ await story('many bells, long names, and things that go wrong', async () => {
   await page.goto(`${world.base}/sessions/${sent.session_id}`);
   await page.locator('#head[data-status="idle"]').waitFor();
   await page.locator('.tool summary').click();
-  await inspect(page, 'session-tool', 2);
+  await inspect(page, 'session-tool', { looks: 2 });
   const agents = await world.api('/v1/agents');
   const agent = agents.data.find((it) => it.name.startsWith('night'));
   const environment = (await world.api('/v1/environments')).data[0].id;
@@ -291,9 +248,9 @@ await story('many bells, long names, and things that go wrong', async () => {
   await world.api(`/v1/sessions/${made.id}/events`, { events: [{ type: 'user.message', content }] });
   await page.goto(`${world.base}/sessions/${made.id}`);
   await page.locator('.entry.error').first().waitFor();
-  await inspect(page, 'session-error', 2);
+  await inspect(page, 'session-error', { looks: 2 });
   await page.goto(`${world.base}/agents`);
-  await inspect(page, 'agents-many', 2);
+  await inspect(page, 'agents-many', { looks: 2 });
   await world.api('/v1/sources', { name: 'code', preset: 'github', secret: 's', filter: 'event_type != "x" && body.n > 0' });
   for (const n of [0, 1, 1, 'many']) {
     await world.api('/v1/sources/code/test', { body: { n, words: 'x'.repeat(2000) } });
@@ -311,7 +268,7 @@ await story('many bells, long names, and things that go wrong', async () => {
   await page.keyboard.press('Enter');
   await page.getByText('rather long name').waitFor();
   await page.goto(`${world.base}/agents`);
-  await inspect(page, 'agents-long-key', 2);
+  await inspect(page, 'agents-long-key', { looks: 2 });
 });
 
 await story('what was kept back is released with a button, and replayed', async () => {
@@ -332,7 +289,7 @@ await story('what was kept back is released with a button, and replayed', async 
   await until('another one is listed', async () => (await rows.count()) === n + 2);
   await rows.first().getByRole('link', { name: /^Session/ }).click();
   await page.locator('.origin').getByText('replay', { exact: true }).waitFor();
-  await inspect(page, 'session-replayed', 2);
+  await inspect(page, 'session-replayed', { looks: 2 });
   quiet(page);
 });
 
@@ -347,5 +304,4 @@ await story('the server stops while pages are open', async () => {
   assert.ok(!world.log.includes(KEY) && !world.log.includes(token), 'the log holds no secret');
 });
 
-await world.close({ failed });
-process.exit(failed ? 1 : 0);
+await suite.close();

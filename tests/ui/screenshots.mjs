@@ -56,6 +56,7 @@ const pages = [
   ['overview', '/', 'light', 1280],
   ['overview-dark', '/', 'dark', 1280],
   ['overview-phone', '/', 'dark', 390],
+  ['needs', '/needs', 'light', 1280],
   ['deliveries', '/deliveries', 'light', 1280],
   ['delivery', `/deliveries/${first.id}`, 'light', 1280],
   ['session', `/sessions/${asks.session_id}`, 'dark', 1280],

@@ -122,7 +122,7 @@ pub(in crate::web) async fn create(
     answer(&app, made.map_err(Error::missing("agent"))?).await
 }
 
-async fn update(
+pub(in crate::web) async fn update(
     State(app): State<App>,
     actor: Actor,
     At(id): At<DeploymentId>,

@@ -253,7 +253,7 @@ fn done(answer: &Answer, reason: Option<String>) -> Value {
 
 async fn would(app: &App, delivery: &Delivery, order: &Order) -> Result<Value, NotReplayed> {
     let would = app.ingest.would_replay(&delivery.id, order).await?;
-    Ok(shown(delivery, trials::destination(&would.0)))
+    Ok(shown(delivery, trials::destination(&would.destination)))
 }
 
 /// What became of one, beside what it was.

@@ -11,10 +11,12 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{App, auth::Actor, error::Error, input, managed},
+    super::{App, managed},
+    agent_tools::{STATES, Table},
     diff::{self, Line},
     fault::Fault,
-    guard::{Fields, Posted, Visitor},
+    form::{Wrong, actor, body, outcome, refused},
+    guard::{Changer, Fields, Posted, Visitor},
     page as rendered,
     session::Badge,
     view::{Moment, Shell, dollars},
@@ -39,9 +41,10 @@ struct Page {
     /// None for one that is about to be made.
     it: Option<Shown>,
     form: Form,
+    states: [(&'static str, &'static str); 4],
     may_edit: bool,
     notice: Option<String>,
-    problem: Option<String>,
+    problem: Option<Wrong>,
 }
 
 struct Shown {
@@ -73,6 +76,9 @@ struct Form {
     system: String,
     tools: String,
     mcp_servers: String,
+    table: Table,
+    /// Whether the JSON is what is wrong.
+    shows_json: bool,
 }
 
 impl Form {
@@ -88,6 +94,8 @@ impl Form {
             system: spec.system.clone().unwrap_or_default(),
             tools: list(json!(spec.tools)),
             mcp_servers: list(json!(spec.mcp_servers)),
+            table: Table::of(&spec.tools, &json!(spec.mcp_servers)),
+            shows_json: false,
         }
     }
 
@@ -100,11 +108,17 @@ impl Form {
             system: text("system"),
             tools: text("tools"),
             mcp_servers: text("mcp_servers"),
+            table: Table::typed(fields),
+            shows_json: true,
         }
     }
 
     /// In the words of the API. A model that stays the same keeps what else is known of it.
-    fn to_fields(&self, before: Option<&AgentSpec>) -> Result<Map<String, Value>, String> {
+    fn to_fields(
+        &self,
+        typed: &Fields,
+        before: Option<&AgentSpec>,
+    ) -> Result<Map<String, Value>, Wrong> {
         let mut out = Map::new();
         for (name, text) in
             [("name", &self.name), ("description", &self.description), ("system", &self.system)]
@@ -120,10 +134,14 @@ impl Form {
         {
             let value = match text.trim() {
                 "" => json!([]),
-                text => serde_json::from_str(text)
-                    .map_err(|error| format!("The {word} are no JSON: {error}."))?,
+                text => serde_json::from_str(text).map_err(|error| {
+                    Wrong::of(name, format!("The {word} are no JSON: {error}."))
+                })?,
             };
             out.insert(name.to_owned(), value);
+        }
+        if let Some(tools) = out.get_mut("tools") {
+            Table::apply(typed, tools);
         }
         Ok(out)
     }
@@ -155,7 +173,7 @@ async fn show(
     visitor: Visitor,
     agent: &Agent,
     form: Form,
-    (notice, problem): (Option<String>, Option<String>),
+    (notice, problem): (Option<String>, Option<Wrong>),
 ) -> Result<Response, Fault> {
     let now = app.store.clock().now();
     let id = agent.id.to_string();
@@ -181,7 +199,11 @@ async fn show(
     };
     let may_edit = visitor.may_change && !it.from_file && !it.is_archived;
     let shell = Shell::new(visitor, "agents", now);
-    rendered(&Page { shell, it: Some(it), form, may_edit, notice, problem })
+    let page = Page { shell, it: Some(it), form, states: STATES, may_edit, notice, problem };
+    match &page.problem {
+        Some(wrong) => refused(&page, wrong),
+        None => rendered(&page),
+    }
 }
 
 /// A spec of which a person sees what changed: the lines of a prompt are lines.
@@ -200,37 +222,39 @@ fn readable(spec: &AgentSpec) -> Value {
     shown
 }
 
-pub(super) async fn new(State(app): State<App>, visitor: Visitor) -> Result<Response, Fault> {
-    visitor.must_be_able_to_change()?;
-    let form = Form { model: "rehearsal".to_owned(), ..Form::default() };
+pub(super) async fn new(
+    State(app): State<App>,
+    Changer(visitor): Changer,
+) -> Result<Response, Fault> {
+    let table = Table::of(&[], &Value::Null);
+    let form = Form { model: "rehearsal".to_owned(), table, ..Form::default() };
     let shell = Shell::new(visitor, "agents", app.store.clock().now());
     let (notice, problem) = (None, None);
-    rendered(&Page { shell, it: None, form, may_edit: true, notice, problem })
+    rendered(&Page { shell, it: None, form, states: STATES, may_edit: true, notice, problem })
 }
 
 pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
-    let form = Form::typed(&form.fields);
-    let actor = Actor(visitor.name.clone());
-    let made = match form.to_fields(None).map(|fields| input::Fields::of(fields.into(), "form")) {
-        Ok(Ok(fields)) => managed::agents::make(&app, &actor, fields, None).await,
-        Ok(Err(problem)) => Err(problem.into()),
-        Err(problem) => Err(Error::invalid(problem)),
+    let typed = form.fields;
+    let form = Form::typed(&typed);
+    let made = match form.to_fields(&typed, None) {
+        Ok(fields) => {
+            let fields = body(fields.into())?;
+            outcome(managed::agents::make(&app, &actor(&visitor), fields, None).await)?
+        }
+        Err(wrong) => Err(wrong),
     };
     match made {
         Ok((agent, _)) => Ok(Redirect::to(&format!("/agents/{}", agent.id)).into_response()),
-        Err(error) if error.is_of_caller() => {
+        Err(wrong) => {
             let shell = Shell::new(visitor, "agents", app.store.clock().now());
-            let (notice, problem) = (None, Some(sentence(error.message())));
-            rendered(&Page { shell, it: None, form, may_edit: true, notice, problem })
+            let (notice, problem) = (None, Some(wrong.clone()));
+            refused(
+                &Page { shell, it: None, form, states: STATES, may_edit: true, notice, problem },
+                &wrong,
+            )
         }
-        Err(error) => Err(error.into()),
     }
-}
-
-fn sentence(text: &str) -> String {
-    if text.ends_with('.') { text.to_owned() } else { format!("{text}.") }
 }
 
 /// Makes the next version.
@@ -240,27 +264,22 @@ pub(super) async fn save(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let agent = find(&app, &id).await?;
     let seen = form.fields.text("version").and_then(|it| it.parse::<i64>().ok());
-    let form = Form::typed(&form.fields);
-    let actor = Actor(visitor.name.clone());
-    let fields = form.to_fields(Some(&agent.spec)).map(|mut fields| {
-        fields.insert("version".to_owned(), json!(seen.unwrap_or(agent.version)));
-        input::Fields::of(fields.into(), "form")
-    });
-    let saved = match fields {
-        Ok(Ok(fields)) => managed::agents::change(&app, &actor, &agent.id, fields, None).await,
-        Ok(Err(problem)) => Err(problem.into()),
-        Err(problem) => Err(Error::invalid(problem)),
+    let typed = form.fields;
+    let form = Form::typed(&typed);
+    let saved = match form.to_fields(&typed, Some(&agent.spec)) {
+        Ok(mut fields) => {
+            fields.insert("version".to_owned(), json!(seen.unwrap_or(agent.version)));
+            let fields = body(fields.into())?;
+            let actor = actor(&visitor);
+            outcome(managed::agents::change(&app, &actor, &agent.id, fields, None).await)?
+        }
+        Err(wrong) => Err(wrong),
     };
     match saved {
         Ok(_) => Ok(Redirect::to(&format!("/agents/{}?done=saved", agent.id)).into_response()),
-        Err(error) if error.is_of_caller() => {
-            let problem = Some(sentence(error.message()));
-            show(&app, visitor, &agent, form, (None, problem)).await
-        }
-        Err(error) => Err(error.into()),
+        Err(wrong) => show(&app, visitor, &agent, form, (None, Some(wrong))).await,
     }
 }
 
@@ -271,7 +290,6 @@ pub(super) async fn pause(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let agent = find(&app, &id).await?;
     let paused = form.fields.text("paused") == Some("yes");
     let action = if paused { "agent.pause" } else { "agent.resume" };

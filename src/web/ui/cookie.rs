@@ -23,17 +23,22 @@ impl Cookie {
         let port = options.listen.port();
         match (self, secure) {
             // The prefix makes browsers refuse one that another host or an unsafe page has set.
-            (Cookie::Visitor, true) => format!("__Host-bellpull-{port}"),
+            (Cookie::Visitor, true) if options.prefix().is_empty() => {
+                format!("__Host-bellpull-{port}")
+            }
+            // That one is for whole hosts, and this one for a part of it.
+            (Cookie::Visitor, true) => format!("__Secure-bellpull-{port}"),
             (Cookie::Visitor, false) => format!("bellpull-{port}"),
             (Cookie::Form, _) => format!("bellpull-{port}-form"),
             (Cookie::Theme, _) => format!("bellpull-{port}-theme"),
         }
     }
 
-    fn path(self) -> &'static str {
+    fn path(self, prefix: &str) -> String {
         match self {
-            Cookie::Visitor | Cookie::Theme => "/",
-            Cookie::Form => "/sign-in",
+            Cookie::Visitor | Cookie::Theme if prefix.is_empty() => "/".to_owned(),
+            Cookie::Visitor | Cookie::Theme => prefix.to_owned(),
+            Cookie::Form => format!("{prefix}/sign-in"),
         }
     }
 
@@ -62,7 +67,7 @@ impl Cookie {
         let seconds = if value.is_empty() { 0 } else { lives.as_secs() };
         let text = format!(
             "{name}={value}; Path={}; Max-Age={seconds}; HttpOnly; SameSite=Strict{}",
-            self.path(),
+            self.path(options.prefix()),
             if secure { "; Secure" } else { "" }
         );
         HeaderValue::from_str(&text).expect("our cookies are ASCII")

@@ -2,14 +2,19 @@
 //! looks by itself for what is new, and has a button for having a delivery again.
 
 use askama::Template;
-use axum::{http::StatusCode, response::Response};
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 
 use super::{
     super::{App, error::Error, hooks},
+    answered,
     fault::Fault,
-    guard::{Fields, Visitor},
+    guard::{Fields, Form, Visitor, is_fragment},
     page as rendered,
     session::Badge,
+    shown::{self, Shown},
     view::{Markup, Moment, bytes, short},
 };
 use crate::{
@@ -68,19 +73,28 @@ impl Last<'_> {
         rendered(&ListFragment { list: self.list(app, visitor).await? })
     }
 
-    /// Replays the delivery that a form names. Answers how that went, and the section that says so.
+    /// Replays the delivery that a form names, and says how that went: in the section where a script
+    /// asked for it, else on the page that follows.
     pub(super) async fn replay(
         &self,
         app: &App,
         visitor: &Visitor,
-        fields: &Fields,
-    ) -> Result<(StatusCode, Markup), Fault> {
-        let replayed = replay(app, visitor, self.source, fields).await?;
+        form: &Form,
+    ) -> Result<Response, Fault> {
+        let replayed = replay(app, visitor, self.source, &form.fields).await?;
+        if !is_fragment(&form.headers) {
+            let shown = match replayed.is_done {
+                true => Shown::notice(replayed.text),
+                false => Shown::problem(replayed.text),
+            };
+            return Ok(shown::show(app, visitor, &self.at, shown));
+        }
         let status = match replayed.is_done {
             true => StatusCode::OK,
             false => StatusCode::UNPROCESSABLE_ENTITY,
         };
-        Ok((status, self.after(app, visitor, Some(replayed)).await?))
+        let section = self.after(app, visitor, Some(replayed)).await?;
+        Ok((status, answered(section)).into_response())
     }
 
     async fn after(
@@ -179,7 +193,6 @@ async fn replay(
     source: Option<&SourceId>,
     fields: &Fields,
 ) -> Result<Replayed, Fault> {
-    visitor.must_be_able_to_change()?;
     let unknown = || Fault::not_found("There is no such delivery.");
     let id: Option<DeliveryId> = fields.text("delivery").and_then(|it| it.parse().ok());
     let id = id.ok_or_else(unknown)?;

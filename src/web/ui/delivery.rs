@@ -6,6 +6,7 @@
 
 use askama::Template;
 use axum::{
+    body::Bytes,
     extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
 };
@@ -16,11 +17,14 @@ use super::{
     deliveries::{badge, session_of},
     delivery_list::Choice,
     fault::Fault,
+    form::{Wrong, refused},
     guard::{Fields, Posted, Visitor},
     overview::source_name,
     page as rendered,
     payload::Payload,
+    place,
     session::Badge,
+    shown,
     view::{Moment, Shell, bytes, short},
 };
 use crate::{
@@ -28,7 +32,7 @@ use crate::{
     domain::{Problem, delivery::Delivery, secret::SecretName, text::printable},
     id::{AgentId, DeliveryId, Id},
     ingest::{Destination, NotReplayed, Order, Reject, Snapshot},
-    store,
+    store::{self, Verdict},
 };
 
 #[derive(Template)]
@@ -39,7 +43,7 @@ struct Page {
     agents: Vec<Choice>,
     version: String,
     notice: Option<String>,
-    problem: Option<String>,
+    problem: Option<Wrong>,
 }
 
 /// A delivery as the page says it.
@@ -92,9 +96,11 @@ pub(super) async fn page(
     State(app): State<App>,
     visitor: Visitor,
     Path(id): Path<String>,
+    query: Fields,
 ) -> Result<Response, Fault> {
     let id = find(&id)?;
-    show(&app, visitor, &id, &Fields::default(), (None, None)).await
+    let notice = shown::take(&app, &visitor, &query).notice;
+    show(&app, visitor, &id, &query, (notice, None)).await
 }
 
 async fn show(
@@ -102,7 +108,7 @@ async fn show(
     visitor: Visitor,
     id: &DeliveryId,
     fields: &Fields,
-    (notice, problem): (Option<String>, Option<String>),
+    (notice, problem): (Option<String>, Option<Wrong>),
 ) -> Result<Response, Fault> {
     let delivery = app.store.delivery(id).await;
     let delivery = delivery.map_err(|error| match error {
@@ -122,7 +128,11 @@ async fn show(
     let it = shown(app, &snapshot, &delivery, now).await?;
     let version = fields.text("version").unwrap_or_default().to_owned();
     let shell = Shell::new(visitor, "deliveries", now);
-    rendered(&Page { shell, it, agents, version, notice, problem })
+    let page = Page { shell, it, agents, version, notice, problem };
+    match &page.problem {
+        Some(wrong) => refused(&page, wrong),
+        None => rendered(&page),
+    }
 }
 
 async fn shown(
@@ -133,11 +143,12 @@ async fn shown(
 ) -> Result<Shown, Fault> {
     let id = delivery.id.to_string();
     let attempts = app.store.attempts(&delivery.id).await?;
-    let (would, message) = match app.ingest.would_replay(&delivery.id, &Order::default()).await {
-        Ok((destination, message)) => (Some(destination), message),
+    let would = match app.ingest.would_replay(&delivery.id, &Order::default()).await {
+        Ok(would) => Some(would),
         Err(NotReplayed::Reject(Reject::Failed(error))) => return Err(error.into()),
-        Err(_) => (None, None),
+        Err(_) => None,
     };
+    let read = would.as_ref().and_then(|it| it.bytes.clone());
     let pair = |id: &DeliveryId| (id.to_string(), short(id.as_str()));
     Ok(Shown {
         short: short(&id),
@@ -156,9 +167,9 @@ async fn shown(
             .map(|it| (it.n, it.request_id.to_string(), Moment::new(it.received_at, now)))
             .collect(),
         headers: headers(&delivery.headers),
-        body: body(app, delivery).await?,
-        message: message.as_deref().map(Payload::new),
-        would: would.map(|it| would_say(&it, snapshot)),
+        body: body(app, delivery, read).await?,
+        message: would.as_ref().and_then(|it| it.message.as_deref()).map(Payload::new),
+        would: would.map(|it| would_say(&it.destination, snapshot)),
         session: session_of(delivery),
         replay_of: delivery.replay_of.as_ref().map(pair),
         possible_replay_of: delivery.possible_replay_of.as_ref().map(pair),
@@ -213,20 +224,27 @@ fn headers(headers: &Value) -> Vec<(String, String)> {
     out
 }
 
-async fn body(app: &App, delivery: &Delivery) -> Result<Body, Fault> {
-    let stored = match app.store.delivery_body(&delivery.id).await {
-        Ok(stored) => stored,
+/// What came, unless it was read for something else already.
+async fn body(app: &App, delivery: &Delivery, read: Option<Bytes>) -> Result<Body, Fault> {
+    if let Some(read) = read {
+        return Ok(shown_body(&read));
+    }
+    match app.store.delivery_body(&delivery.id).await {
+        Ok(stored) => Ok(shown_body(&stored.bytes)),
         Err(store::Error::NotFound) if delivery.erased_at.is_some() => {
-            return Ok(Body::Gone("It was erased."));
+            Ok(Body::Gone("It was erased."))
         }
-        Err(store::Error::NotFound) => return Ok(Body::Gone("It is past its days.")),
-        Err(error) => return Err(error.into()),
-    };
-    let Ok(text) = std::str::from_utf8(&stored.bytes) else { return Ok(Body::Bytes) };
+        Err(store::Error::NotFound) => Ok(Body::Gone("It is past its days.")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn shown_body(bytes: &[u8]) -> Body {
+    let Ok(text) = std::str::from_utf8(bytes) else { return Body::Bytes };
     let pretty = Payload::new(text);
     let raw: String = printable(&text.chars().take(RAW_CHARS_MAX).collect::<String>());
     let lines: String = pretty.pieces.iter().map(|piece| piece.text.as_str()).collect();
-    Ok(Body::Text { is_same: lines == raw, pretty, raw })
+    Body::Text { is_same: lines == raw, pretty, raw }
 }
 
 fn would_say(destination: &Destination, snapshot: &Snapshot) -> String {
@@ -265,8 +283,10 @@ pub(super) async fn replay(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let (id, fields) = (find(&id)?, form.fields);
+    let refused = async |visitor: Visitor, wrong: Wrong| {
+        show(&app, visitor, &id, &fields, (None, Some(wrong))).await
+    };
     let version = fields.text("version").map(str::parse::<i64>);
     let order = match version.transpose() {
         Ok(version) => app.ingest.order(fields.text("agent"), version),
@@ -274,37 +294,46 @@ pub(super) async fn replay(
     };
     let order = match order {
         Ok(order) => order,
-        Err(problem) => return show(&app, visitor, &id, &fields, (None, said(problem))).await,
+        Err(problem) => return refused(visitor, Wrong::said(Error::from(problem).message())).await,
     };
     if fields.text("dry_run").is_some() {
-        let told = match app.ingest.would_replay(&id, &order).await {
-            Ok((destination, _)) => {
+        return match app.ingest.would_replay(&id, &order).await {
+            Ok(would) => {
                 let snapshot = app.ingest.registry.snapshot();
-                (Some(format!("It would go to {}.", would_say(&destination, &snapshot))), None)
+                let text = format!("It would go to {}.", would_say(&would.destination, &snapshot));
+                // What was tried is still in the form.
+                let place = format!("/deliveries/{id}?{}", chosen(&fields));
+                Ok(shown::show(&app, &visitor, place, shown::Shown::notice(text)))
             }
-            Err(failed) => (None, not_replayed(failed)?),
+            Err(failed) => refused(visitor, not_replayed(failed)?).await,
         };
-        return show(&app, visitor, &id, &fields, told).await;
     }
     match app.ingest.replay(&id, &order, visitor.name.clone()).await {
         Ok(answer) => {
             hooks::ring(&app, &answer);
+            if fields.text("back").is_some() && answer.verdict != Verdict::Held {
+                return Ok(place::done(place::back(&fields, "/needs"), "replayed"));
+            }
             Ok(Redirect::to(&format!("/deliveries/{}", answer.delivery_id)).into_response())
         }
-        Err(failed) => {
-            let problem = not_replayed(failed)?;
-            show(&app, visitor, &id, &fields, (None, problem)).await
-        }
+        Err(failed) => refused(visitor, not_replayed(failed)?).await,
     }
 }
 
-fn said(problem: Problem) -> Option<String> {
-    Some(format!("It was not replayed: {}.", Error::from(problem).message()))
+/// Agent and version of a form, for an address.
+fn chosen(fields: &Fields) -> String {
+    let mut out = form_urlencoded::Serializer::new(String::new());
+    for name in ["agent", "version"] {
+        if let Some(value) = fields.text(name) {
+            out.append_pair(name, value);
+        }
+    }
+    out.finish()
 }
 
-fn not_replayed(failed: NotReplayed) -> Result<Option<String>, Fault> {
+fn not_replayed(failed: NotReplayed) -> Result<Wrong, Fault> {
     if let NotReplayed::Reject(Reject::Failed(error)) = failed {
         return Err(error.into());
     }
-    Ok(Some(format!("It was not replayed: {}.", Error::from(failed).message())))
+    Ok(format!("It was not replayed: {}", Error::from(failed).message()).into())
 }

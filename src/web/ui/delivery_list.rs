@@ -8,13 +8,15 @@ use axum::{extract::State, response::Response};
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{App, auth::Actor, error::Error, input, managed::replays},
+    super::{App, managed::replays},
     deliveries::{badge, session_of},
     fault::Fault,
+    form::{actor, body, outcome, refused},
     guard::{Fields, Posted, Visitor},
     overview::source_name,
     page as rendered,
     session::Badge,
+    shown::{self, Shown},
     view::{Moment, Shell, bytes, count, short},
 };
 use crate::{
@@ -114,8 +116,9 @@ pub(super) async fn page(
     if query.text("part") == Some("live") {
         return rendered(&Live { list });
     }
+    let said = shown::take(&app, &visitor, &query);
     let shell = Shell::new(visitor, "deliveries", app.store.clock().now());
-    rendered(&Page { shell, form, list, notice: None, problem: None })
+    rendered(&Page { shell, form, list, notice: said.notice, problem: said.problem })
 }
 
 async fn look(app: &App, visitor: &Visitor, query: &Fields) -> Result<(Form, List), Fault> {
@@ -225,7 +228,6 @@ fn row(delivery: &Delivery, snapshot: &Snapshot, now: Timestamp) -> Row {
 /// Replays what the filters lead to, oldest first, of one source.
 pub(super) async fn replay(State(app): State<App>, posted: Posted) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let fields = &form.fields;
     let source = fields.text("source").unwrap_or_default().to_owned();
     let mut order = Map::new();
@@ -244,19 +246,20 @@ pub(super) async fn replay(State(app): State<App>, posted: Posted) -> Result<Res
     if fields.text("dry_run").is_some() {
         order.insert("dry_run".to_owned(), json!(true));
     }
-    let actor = Actor(visitor.name.clone());
-    let done = match input::Fields::of(Value::Object(order), "form") {
-        Ok(order) => replays::many_of(&app, &actor, &source, order).await,
-        Err(problem) => Err(Error::from(problem)),
-    };
-    let (notice, problem) = match done {
-        Ok(answer) => (Some(told(&answer)), None),
-        Err(error) if error.is_of_caller() => (None, Some(format!("{}.", error.message()))),
-        Err(error) => return Err(error.into()),
-    };
-    let (form, list) = look(&app, &visitor, fields).await?;
-    let shell = Shell::new(visitor, "deliveries", app.store.clock().now());
-    rendered(&Page { shell, form, list, notice, problem })
+    let order = body(Value::Object(order))?;
+    match outcome(replays::many_of(&app, &actor(&visitor), &source, order).await)? {
+        Ok(answer) => {
+            // Back to what was filtered, with what was done to it.
+            let place = format!("/deliveries?{}", filters(fields).trim_start_matches('&'));
+            Ok(shown::show(&app, &visitor, place, Shown::notice(told(&answer))))
+        }
+        Err(wrong) => {
+            let (form, list) = look(&app, &visitor, fields).await?;
+            let shell = Shell::new(visitor, "deliveries", app.store.clock().now());
+            let problem = Some(wrong.to_string());
+            refused(&Page { shell, form, list, notice: None, problem }, &wrong)
+        }
+    }
 }
 
 /// What the answer of the API says, in a sentence.

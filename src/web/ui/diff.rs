@@ -1,6 +1,6 @@
 //! What changed between two texts, line by line, with a few lines around each change.
 
-/// Lines of one text that are compared; what is longer is shown from where it begins to differ.
+/// Lines between the first and the last change that are compared; what is longer is shown as replaced.
 const LINES_MAX: usize = 600;
 
 /// Lines that stay the same around a change.
@@ -17,9 +17,25 @@ pub(super) enum Line {
 
 /// Nothing where both are the same.
 pub(super) fn lines(before: &str, after: &str) -> Vec<Line> {
-    let before: Vec<&str> = before.lines().take(LINES_MAX).collect();
-    let after: Vec<&str> = after.lines().take(LINES_MAX).collect();
-    let all = compare(&before, &after);
+    let before: Vec<&str> = before.lines().collect();
+    let after: Vec<&str> = after.lines().collect();
+    // What is the same at both ends costs nothing, however long it is.
+    let begin = before.iter().zip(&after).take_while(|(one, other)| one == other).count();
+    let (rest_before, rest_after) = (&before[begin..], &after[begin..]);
+    let ends = rest_before.iter().rev().zip(rest_after.iter().rev());
+    let end = ends.take_while(|(one, other)| one == other).count();
+    let between = |lines: &[&'_ str]| lines.len() - end;
+    let changed = (&rest_before[..between(rest_before)], &rest_after[..between(rest_after)]);
+    let same =
+        |lines: &[&str]| lines.iter().map(|it| Line::Same((*it).to_owned())).collect::<Vec<_>>();
+    // No more than what is shown of them.
+    let mut all = same(&before[begin.saturating_sub(AROUND + 1)..begin]);
+    all.extend(match changed.0.len().max(changed.1.len()) > LINES_MAX {
+        true => replaced(changed.0, changed.1),
+        false => compare(changed.0, changed.1),
+    });
+    let tail = &rest_before[between(rest_before)..];
+    all.extend(same(&tail[..tail.len().min(AROUND + 1)]));
     let is_change = |line: &Line| matches!(line, Line::Gone(_) | Line::New(_));
     let mut out: Vec<Line> = Vec::new();
     for (n, line) in all.iter().enumerate() {
@@ -34,6 +50,13 @@ pub(super) fn lines(before: &str, after: &str) -> Vec<Line> {
         out.pop();
     }
     out
+}
+
+/// Too much to be compared: what there was, then what there is, as far as anybody reads it.
+fn replaced(before: &[&str], after: &[&str]) -> Vec<Line> {
+    let gone = before.iter().take(LINES_MAX).map(|it| Line::Gone((*it).to_owned()));
+    let new = after.iter().take(LINES_MAX).map(|it| Line::New((*it).to_owned()));
+    gone.chain(new).collect()
 }
 
 /// By the longest sequence of lines that both have.
@@ -89,5 +112,9 @@ mod tests {
         check("1\n2\n3\n4\n5\n6\n7\n8\n9", "1\n2\n3\n4\n5\n6\n7\n8\nz", " 7 8-9+z");
         check("1\n2\n3\n4\n5\n6\n7", "0\n1\n2\n3\n4\n5\n6\n7\n8", "+0 1 2~ 6 7+8");
         check("", "a", "+a");
+        check("a\na", "a", " a-a");
+        // A change far down in a long text is found.
+        let long = (0..5_000).map(|n| format!("{n}\n")).collect::<String>();
+        check(&format!("{long}end"), &format!("{long}END"), " 4998 4999-end+END");
     }
 }

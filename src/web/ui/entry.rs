@@ -280,7 +280,7 @@ impl Context<'_> {
                 }
             }
             EventBody::AgentMessage { content } => Kind::Agent {
-                name: self.session.agent.name.clone(),
+                name: printable(&self.session.agent.name),
                 html: Markup::of_markdown(&plain_text(content)),
                 more: others(content),
             },
@@ -353,7 +353,7 @@ impl Context<'_> {
     }
 
     fn model(&self) -> String {
-        self.session.agent.model.id.clone()
+        printable(&self.session.agent.model.id)
     }
 }
 

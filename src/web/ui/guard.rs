@@ -15,9 +15,11 @@ use axum::{
 };
 
 use super::{
-    super::{App, Options, Sandbox, auth::MASTER, frame, status::Trouble},
+    super::{App, Options, Sandbox, auth::MASTER, frame, prefix, status::Trouble},
     cookie::Cookie,
     fault::Fault,
+    form,
+    looks::{self, Wants},
     theme::Theme,
     visitors::{Hash, same},
 };
@@ -39,14 +41,19 @@ pub(super) async fn answer<F: Future<Output = Response>>(
 ) -> Response {
     let id = frame::id_of::<RequestId>(&mut request);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let is_form = method == Method::POST;
     let mut response = if host_is_ours(&app.options(), request.headers(), request.uri()) {
         next(request).await
     } else {
         Fault::misdirected().into_response()
     };
+    if is_form {
+        app.looks.note_change();
+    }
     if let Some(fault) = response.extensions_mut().remove::<Fault>() {
         response = fault.answer(&id, &method, &path);
     }
+    let mut response = form::mark(response, &path).await;
     let headers = response.headers_mut();
     // A file that is downloaded brings a stricter one.
     let policy = headers.entry(header::CONTENT_SECURITY_POLICY);
@@ -54,7 +61,7 @@ pub(super) async fn answer<F: Future<Output = Response>>(
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
-    response
+    prefix::outward(response, app.options().prefix())
 }
 
 /// Whether the browser asked for this server by a name that is its own: that of the public URL, the
@@ -69,7 +76,8 @@ fn host_is_ours(options: &Options, headers: &HeaderMap, uri: &Uri) -> bool {
         return false;
     }
     let public = options.public_url.as_deref().and_then(|url| url.split_once("://"));
-    if public.is_some_and(|(_, rest)| name_of(rest).as_ref() == Some(&host)) {
+    let public = public.and_then(|(_, rest)| rest.split('/').next()).and_then(name_of);
+    if public.as_ref() == Some(&host) {
         return true;
     }
     match host.parse::<IpAddr>() {
@@ -107,6 +115,8 @@ pub(super) struct Visitor {
     pub(super) here: String,
     /// What is wrong with the server, for the top of every page.
     pub(super) trouble: Option<Trouble>,
+    /// How much needs a person, for the navigation.
+    pub(super) needs: Option<String>,
 }
 
 impl Visitor {
@@ -118,15 +128,6 @@ impl Visitor {
         details: serde_json::Value,
     ) -> Change {
         Change { actor: self.name.clone(), action, target: target.to_string(), details }
-    }
-
-    pub(super) fn must_be_able_to_change(&self) -> Result<(), Fault> {
-        if self.may_change {
-            return Ok(());
-        }
-        Err(Fault::forbidden(
-            "This key may only read. Sign in with a key of scope `admin` to change something.",
-        ))
     }
 
     fn find(app: &App, parts: &Parts) -> Option<Visitor> {
@@ -144,6 +145,7 @@ impl Visitor {
                 theme: Theme::of(&options, &parts.headers),
                 here: here(parts),
                 trouble: app.sandbox.as_ref().and_then(Sandbox::trouble),
+                needs: None,
             }),
             Some(_) | None => {
                 app.visitors.forget(&found.entry);
@@ -183,7 +185,37 @@ impl FromRequestParts<App> for Visitor {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Visitor, Response> {
-        Visitor::find(app, parts).ok_or_else(|| to_sign_in(app, parts))
+        let mut visitor = Visitor::find(app, parts).ok_or_else(|| to_sign_in(app, parts))?;
+        if is_active(&parts.uri) {
+            // A page without the number is better than none.
+            let counts = looks::counts(app, Wants::Lately).await.ok();
+            visitor.needs = counts.and_then(|counts| counts.shown());
+        }
+        Ok(visitor)
+    }
+}
+
+/// Whoever is signed in with a key that may change something.
+#[derive(Debug)]
+pub(super) struct Changer(pub(super) Visitor);
+
+impl Changer {
+    fn of(visitor: Visitor) -> Result<Changer, Fault> {
+        if visitor.may_change {
+            return Ok(Changer(visitor));
+        }
+        let text =
+            "This key may only read. Sign in with a key of scope `admin` to change something.";
+        Err(Fault::forbidden(text))
+    }
+}
+
+impl FromRequestParts<App> for Changer {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Changer, Response> {
+        let visitor = Visitor::from_request_parts(parts, app).await?;
+        Changer::of(visitor).map_err(IntoResponse::into_response)
     }
 }
 
@@ -193,7 +225,7 @@ fn to_sign_in(app: &App, parts: &Parts) -> Response {
     if is_fragment(&parts.headers) {
         // The page as a whole has to go, not the part that was asked for.
         let seen = header("hx-current-url").and_then(|it| it.parse::<Uri>().ok());
-        let place = sign_in_place(seen.as_ref());
+        let place = sign_in_place(seen.as_ref(), app.options().prefix());
         let headers = [("hx-redirect", place)];
         return (StatusCode::UNAUTHORIZED, headers).into_response();
     }
@@ -208,12 +240,13 @@ fn to_sign_in(app: &App, parts: &Parts) -> Response {
         return Html(page).into_response();
     }
     let seen = (parts.method == Method::GET).then_some(&parts.uri);
-    Redirect::to(&sign_in_place(seen)).into_response()
+    Redirect::to(&sign_in_place(seen, "")).into_response()
 }
 
 /// Where to sign in, and to come back to what was asked for.
-fn sign_in_place(seen: Option<&Uri>) -> String {
+fn sign_in_place(seen: Option<&Uri>, prefix: &str) -> String {
     let wanted = seen.and_then(Uri::path_and_query).map(http::uri::PathAndQuery::as_str);
+    let wanted = wanted.map(|it| prefix::without(it, prefix).unwrap_or(it));
     match wanted.filter(|it| *it != "/") {
         None => "/sign-in".to_owned(),
         Some(wanted) => {
@@ -242,6 +275,27 @@ impl Fields {
     pub(super) fn parse(bytes: &[u8]) -> Fields {
         let pairs = form_urlencoded::parse(bytes);
         Fields(pairs.map(|(name, value)| (name.into(), value.into())).collect())
+    }
+
+    /// Written again as a form sends it, without what only this one form has: its token.
+    pub(super) fn encoded(&self) -> String {
+        let mut out = form_urlencoded::Serializer::new(String::new());
+        let fields = self.0.iter().filter(|(name, _)| name != "csrf");
+        out.extend_pairs(fields);
+        out.finish()
+    }
+
+    /// Fields whose names begin so, with the rest of the name.
+    pub(super) fn beginning_with<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.0.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, &**value)))
+    }
+
+    /// All values of a field that may be there more than once.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| &**value)
     }
 
     /// A field that is there and not empty.
@@ -284,7 +338,14 @@ impl FromRequest<App> for Form {
     }
 }
 
-/// A form of a visitor, with the visitor's own token.
+/// A form of a visitor, with the visitor's own token: of any, also of one who may only read.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) visitor: Visitor,
+    pub(super) form: Form,
+}
+
+/// A form of a visitor who may change something. What changes anything takes this one.
 #[derive(Debug)]
 pub(super) struct Posted {
     pub(super) visitor: Visitor,
@@ -295,6 +356,16 @@ impl FromRequest<App> for Posted {
     type Rejection = Response;
 
     async fn from_request(request: Request, app: &App) -> Result<Posted, Response> {
+        let Sent { visitor, form } = Sent::from_request(request, app).await?;
+        let Changer(visitor) = Changer::of(visitor).map_err(IntoResponse::into_response)?;
+        Ok(Posted { visitor, form })
+    }
+}
+
+impl FromRequest<App> for Sent {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, app: &App) -> Result<Sent, Response> {
         let (mut parts, body) = request.into_parts();
         let visitor = Visitor::from_request_parts(&mut parts, app).await?;
         let request = Request::from_parts(parts, body);
@@ -304,7 +375,7 @@ impl FromRequest<App> for Posted {
         if !same(given, &visitor.csrf) {
             return Err(Fault::stale_form().into_response());
         }
-        Ok(Posted { visitor, form })
+        Ok(Sent { visitor, form })
     }
 }
 
@@ -315,7 +386,7 @@ mod tests {
     #[test]
     fn only_our_own_names_open_the_pages() {
         let mut options = Options::new("192.0.2.7:4100".parse().unwrap());
-        options.public_url = Some("https://Bell.example.com".to_owned());
+        options.public_url = Some("https://Bell.example.com/below".to_owned());
         let check = |host: &str, expected: bool| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().unwrap());

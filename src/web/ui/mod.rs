@@ -1,17 +1,19 @@
-//! The pages: what a person sees of agents, sources and sessions, and the few things to be changed
-//! there.
+//! The pages: what a person sees of everything that the server has, and can do about it.
 //!
 //! A page is a template, and a block of it is the fragment that htmx asks for, so both say the same.
 //! Invariants: every page works without JavaScript and survives a reload; text from outside becomes
 //! HTML only through the escaping templates and through `markdown`; the cookie opens these routes
 //! and nothing under /v1 or /api; a change needs the form token of the same signed-in visitor.
-//! Left out: everything that the API can do and no page offers yet.
+//! A form answers with a redirect, or with 422 and what was filled in. Left out: what may be done, which
+//! the functions of the API say, and the path of a proxy, which `web::prefix` puts before every place.
 
 mod agent;
+mod agent_tools;
 mod agents;
 mod assets;
 mod board;
 mod chart;
+mod confirm;
 mod cookie;
 mod deliveries;
 mod delivery;
@@ -20,17 +22,22 @@ mod diff;
 mod entry;
 mod fault;
 mod find;
+mod form;
 mod guard;
 mod live;
+mod looks;
 mod manage;
 mod markdown;
 mod navigation;
+mod needs;
 mod overview;
 mod payload;
+mod place;
 mod reference;
 mod session;
 mod session_export;
 mod session_side;
+mod shown;
 mod sign_in;
 mod source;
 mod source_acts;
@@ -51,8 +58,8 @@ use axum::{
     routing::{get, post},
 };
 
-pub(super) use self::visitors::Visitors;
 use self::{fault::Fault, view::Markup};
+pub(super) use self::{looks::Looks, visitors::Visitors};
 use super::{App, is_below};
 
 /// Largest form: a pasted token with room for its percent signs.
@@ -61,6 +68,7 @@ const FORM_BYTES_MAX: usize = 256 * 1024;
 pub(super) fn routes(app: &App) -> Router<App> {
     Router::new()
         .route("/", get(overview::page))
+        .route("/needs", get(needs::page))
         .route("/sign-in", get(sign_in::page).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))
         .route("/find", get(find::page))
@@ -90,7 +98,7 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/sessions/{id}/answer", post(session::answer))
         .route("/sessions/{id}/say", post(session_side::say))
         .route("/sessions/{id}/settle", post(session_side::settle))
-        .route("/sessions/{id}/callback", post(session_side::send_again))
+        .route("/callbacks/{id}/again", post(session_side::send_again))
         .route("/sessions/{id}/archive", post(session_side::archive))
         .route(
             "/sessions/{id}/delete",

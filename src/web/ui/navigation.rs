@@ -20,6 +20,7 @@ pub(super) static GROUPS: [(&str, &[Place]); 3] = [
         "Every day",
         &[
             place("overview", "/", "Overview"),
+            place("needs", "/needs", "Needs you"),
             place("agents", "/agents", "Agents"),
             place("sources", "/sources", "Sources"),
             place("deliveries", "/deliveries", "Deliveries"),

@@ -3,56 +3,68 @@
 //! Everything is counted already or found by an index that holds only what is open, so the page costs
 //! the same with ten deliveries and with millions. It looks again by itself.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::{extract::State, response::Response};
 
 use super::{
     super::App,
     board::{self, Board},
-    chart::{Bars, Lines, Series},
+    chart::{Chart, Series},
     fault::Fault,
     guard::{Fields, Visitor},
+    looks::{self, Wants},
+    needs::{self, Counts, Kind, Reader},
     page as rendered,
     view::{Moment, Shell, count, dollars, short},
 };
 use crate::{
     clock::Timestamp,
-    domain::{
-        delivery::Status,
-        effect::EffectStatus,
-        source::SourceKind,
-        text::{first_chars, printable},
-        turn::TurnEnd,
-    },
+    domain::{source::SourceKind, text::printable, turn::TurnEnd},
     ingest::Snapshot,
     metrics::{Received, Stretch},
-    store::{BUDGETS_OF_ALL, DeliveryFilter, EffectFilter, OutgoingFilter, OutgoingStatus},
+    store::BUDGETS_OF_ALL,
 };
 
-/// Things of one kind that are listed as waiting for a person; more are on their own pages.
-const LIST_MAX: usize = 5;
+/// Things of one kind that are listed as waiting for a person; the rest is on the page of those.
+const LIST_MAX: usize = 3;
 
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct Page {
     shell: Shell,
-    list: Now,
+    list: Arc<Now>,
 }
 
 #[derive(Template)]
 #[template(path = "overview.html", block = "live")]
 struct Live {
-    list: Now,
+    list: Arc<Now>,
 }
 
-/// What the page says at one moment.
-struct Now {
+/// What the page says at one moment, to whomever.
+#[derive(Debug)]
+pub(super) struct Now {
     board: Board,
     figures: Figures,
-    charts: Charts,
-    tasks: Vec<Task>,
+    charts: [Chart; 3],
+    /// The number of the navigation.
+    n_needs: Option<String>,
+    needs: Vec<Needed>,
 }
 
+/// What needs a person, of one kind.
+#[derive(Debug)]
+struct Needed {
+    kind: Kind,
+    n: String,
+    items: Vec<needs::Item>,
+    /// Whether there is more than is shown.
+    is_cut: bool,
+}
+
+#[derive(Debug)]
 struct Figures {
     deliveries: String,
     refused: String,
@@ -64,43 +76,31 @@ struct Figures {
     budget: Option<(String, i64)>,
 }
 
-struct Charts {
-    deliveries: Bars,
-    latency: Lines,
-    turns: Bars,
-}
-
-/// Something that only a person can settle.
-struct Task {
-    class: &'static str,
-    word: &'static str,
-    text: String,
-    href: String,
-    at: Option<Moment>,
-}
-
 pub(super) async fn page(
     State(app): State<App>,
     visitor: Visitor,
     query: Fields,
 ) -> Result<Response, Fault> {
-    let now = app.store.clock().now();
-    let list = look(&app, now).await?;
     if query.text("part") == Some("live") {
-        return rendered(&Live { list });
+        return rendered(&Live { list: looks::overview(&app, Wants::Lately).await? });
     }
-    rendered(&Page { shell: Shell::new(visitor, "overview", now), list })
+    let list = looks::overview(&app, Wants::Now).await?;
+    let visitor = Visitor { needs: list.n_needs.clone(), ..visitor };
+    rendered(&Page { shell: Shell::new(visitor, "overview", app.store.clock().now()), list })
 }
 
-async fn look(app: &App, now: Timestamp) -> Result<Now, Fault> {
-    let snapshot = app.ingest.registry.snapshot();
+pub(super) async fn look(app: &App) -> Result<Now, Fault> {
+    let (snapshot, now) = (app.ingest.registry.snapshot(), app.store.clock().now());
     let last = board::last(app, &snapshot).await?;
     let day = app.store.metrics().day(now);
+    let counts = needs::count(app).await?;
+    let reader = Reader { app, snapshot: &snapshot, last: &last, now };
     Ok(Now {
         board: board::board(&snapshot, &last, now),
         figures: figures(app, &snapshot, &day, now).await?,
         charts: charts(&day),
-        tasks: tasks(app, &snapshot, &last, now).await?,
+        n_needs: counts.shown(),
+        needs: needed(&reader, &counts).await?,
     })
 }
 
@@ -145,7 +145,7 @@ const REFUSED: [Received; 6] = [
     Received::Failed,
 ];
 
-fn charts(day: &[Stretch]) -> Charts {
+fn charts(day: &[Stretch]) -> [Chart; 3] {
     let received = |class, word, these: &[Received]| Series {
         class,
         word,
@@ -158,11 +158,11 @@ fn charts(day: &[Stretch]) -> Charts {
     };
     let times: Vec<Timestamp> = day.iter().map(|it| it.began).collect();
     let within = |percent| day.iter().map(|it| it.answered_within(percent)).collect();
-    Charts {
-        deliveries: Bars::new(
+    [
+        Chart::stacked(
             "Deliveries",
             &times,
-            vec![
+            &[
                 received("good", "accepted", &[Received::Accepted]),
                 received("soft", "duplicate", &[Received::Duplicate]),
                 received("pale", "filtered", &[Received::Filtered]),
@@ -170,15 +170,15 @@ fn charts(day: &[Stretch]) -> Charts {
                 received("bad", "refused", &REFUSED),
             ],
         ),
-        latency: Lines::new(
+        Chart::marks(
             "Time to answer",
             &times,
             [("good", "half within", within(50)), ("brass", "99 of 100 within", within(99))],
         ),
-        turns: Bars::new(
+        Chart::stacked(
             "Turns",
             &times,
-            vec![
+            &[
                 turns("good", "done", &[TurnEnd::EndTurn]),
                 turns("soft", "stopped by hand", &[TurnEnd::Interrupted]),
                 turns("brass", "at the budget", &[TurnEnd::BudgetReached]),
@@ -189,86 +189,21 @@ fn charts(day: &[Stretch]) -> Charts {
                 ),
             ],
         ),
-    }
+    ]
 }
 
-/// What needs a person, the most urgent first.
-async fn tasks(
-    app: &App,
-    snapshot: &Snapshot,
-    last: &board::Last,
-    now: Timestamp,
-) -> Result<Vec<Task>, Fault> {
-    let mut tasks = Vec::new();
-    let asked = app.store.open_calls(LIST_MAX * 4).await?;
-    for call in asked.into_iter().filter(|it| it.is_question).take(LIST_MAX) {
-        tasks.push(Task {
-            class: "waiting",
-            word: "approval",
-            text: format!("{} asks to run {}", printable(&call.agent_name), printable(&call.tool)),
-            href: format!("/sessions/{}#{}", call.session_id, call.id),
-            at: Some(Moment::new(call.asked_at, now)),
-        });
+/// What needs a person, the most urgent first: the first few of each kind, and how many there are.
+async fn needed(reader: &Reader<'_>, counts: &Counts) -> Result<Vec<Needed>, Fault> {
+    let mut needed = Vec::new();
+    for kind in Kind::ALL {
+        let found = reader.items(kind, None, LIST_MAX).await?;
+        if !found.data.is_empty() {
+            let n = counts.of(kind).max(found.data.len() as u64);
+            let is_cut = n > found.data.len() as u64;
+            needed.push(Needed { kind, n: needs::said(n), items: found.data, is_cut });
+        }
     }
-    let filter = EffectFilter {
-        status: Some(EffectStatus::InDoubt),
-        limit: LIST_MAX,
-        ..EffectFilter::default()
-    };
-    for effect in app.store.effects(filter).await?.data {
-        let (input, _) = first_chars(&effect.input, 60);
-        tasks.push(Task {
-            class: "failed",
-            word: "in doubt",
-            text: format!("Was it done? {}: {}", printable(&effect.tool), printable(input)),
-            href: format!("/sessions/{}#doubts", effect.session_id),
-            at: Some(Moment::new(effect.intended_at, now)),
-        });
-    }
-    tasks.extend(
-        board::troubles(snapshot, last, now)
-            .into_iter()
-            .take(LIST_MAX)
-            .map(|(word, text, href)| Task { class: "failed", word, text, href, at: None }),
-    );
-    let filter = DeliveryFilter {
-        status: Some(Status::Held),
-        limit: LIST_MAX * 4,
-        ..DeliveryFilter::default()
-    };
-    // What is asked of the index of held ones is only that: those that were replayed are few.
-    let held = app.store.deliveries(filter).await?.data.into_iter();
-    for delivery in held.filter(|it| it.n_replays == 0).take(LIST_MAX) {
-        let reason = delivery.reason.as_deref().unwrap_or("no reason was written down");
-        tasks.push(Task {
-            class: "failed",
-            word: "held",
-            text: format!(
-                "{}: {}",
-                source_name(snapshot, &delivery.source_name),
-                printable(reason)
-            ),
-            href: format!("/deliveries/{}", delivery.id),
-            at: Some(Moment::new(delivery.received_at, now)),
-        });
-    }
-    let filter = OutgoingFilter {
-        status: Some(OutgoingStatus::Dead),
-        limit: LIST_MAX,
-        ..OutgoingFilter::default()
-    };
-    for message in app.store.outgoing(filter).await?.data {
-        let why = message.last_error.as_deref().unwrap_or("the receiver did not take it");
-        let session = message.session_id.as_ref();
-        tasks.push(Task {
-            class: "failed",
-            word: "callback",
-            text: format!("Not sent ({}): {}", printable(&message.kind), printable(why)),
-            href: session.map_or("/sources".to_owned(), |id| format!("/sessions/{id}#callbacks")),
-            at: Some(Moment::new(message.created_at, now)),
-        });
-    }
-    Ok(tasks)
+    Ok(needed)
 }
 
 /// An agent's own source is called by the agent's id, which says nothing to a person.

@@ -15,7 +15,7 @@ use super::{
     guard::{Fields, Posted, Visitor, is_fragment},
     live::DraftFragment,
     overview::source_name,
-    page as rendered,
+    page as rendered, place,
     session_side::side,
     view::{Markup, Moment, Shell, count, short},
 };
@@ -305,7 +305,7 @@ pub(super) async fn page(
         agent: printable(&session.agent.name),
         agent_id: session.agent_id.to_string(),
         version: session.agent_version,
-        model: session.agent.model.id.clone(),
+        model: printable(&session.agent.model.id),
         is_rehearsal: session.agent.model.id == REHEARSAL,
         source: rang(&session, &app.ingest.registry.snapshot()),
         created: Moment::new(session.created_at, now),
@@ -326,18 +326,19 @@ pub(super) async fn answer(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let id: SessionId = id.parse().map_err(|_| Fault::not_found("There is no such session."))?;
     let event_id = EventId::new(app.store.clock().now());
     let call = |name| form.fields.text(name).and_then(|call| call.parse().ok());
-    let said = match (call("allow"), call("deny"), form.fields.text("stop")) {
-        (Some(call), ..) => {
-            Said::Answer { event_id, call, result: Confirmed::Allow, deny_message: None }
-        }
-        (_, Some(call), _) => {
-            Said::Answer { event_id, call, result: Confirmed::Deny, deny_message: None }
-        }
-        (.., Some(_)) => Said::Interrupt { event_id },
+    let said = |call, result| Said::Answer {
+        event_id: event_id.clone(),
+        call,
+        result,
+        deny_message: None,
+    };
+    let (said, word) = match (call("allow"), call("deny"), form.fields.text("stop")) {
+        (Some(call), ..) => (said(call, Confirmed::Allow), "allowed"),
+        (_, Some(call), _) => (said(call, Confirmed::Deny), "denied"),
+        (.., Some(_)) => (Said::Interrupt { event_id }, "stopped"),
         _ => return Err(Fault::invalid("This is not a form of ours.")),
     };
     app.store.say(&id, vec![said], 0, visitor.name).await?;
@@ -345,6 +346,9 @@ pub(super) async fn answer(
     if is_fragment(&form.headers) {
         // The live stream shows what comes of it.
         return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    if form.fields.text("back").is_some() {
+        return Ok(place::done(place::back(&form.fields, "/needs"), word));
     }
     Ok(Redirect::to(&format!("/sessions/{id}")).into_response())
 }

@@ -10,10 +10,11 @@ use serde_json::json;
 
 use super::{
     super::{App, auth::Actor, input::At, managed},
+    confirm::Confirm,
     deliveries::badge,
     fault::Fault,
-    guard::{Posted, Visitor},
-    page as rendered,
+    guard::{Changer, Posted, Visitor},
+    place::{self, done},
     session::Badge,
     view::{Markup, Moment, Shell, short},
 };
@@ -147,7 +148,6 @@ fn find(id: &str) -> Result<SessionId, Fault> {
 
 /// Whoever may change something, and the session that it is about.
 fn begin(id: &str, posted: &Posted) -> Result<(SessionId, Actor), Fault> {
-    posted.visitor.must_be_able_to_change()?;
     Ok((find(id)?, Actor(posted.visitor.name.clone())))
 }
 
@@ -193,7 +193,10 @@ pub(super) async fn settle(
     let change = actor.change("effect.settle", &effect, details);
     app.store.settle_effect(&effect, Settlement { status, note }, change).await?;
     app.signals.changed(&id);
-    Ok(back(&id, "#doubts"))
+    Ok(match fields.text("back") {
+        Some(_) => done(place::back(fields, "/needs"), "settled"),
+        None => back(&id, "#doubts"),
+    })
 }
 
 /// Has a callback sent again that was given up.
@@ -202,17 +205,12 @@ pub(super) async fn send_again(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    let (id, actor) = begin(&id, &posted)?;
-    let message = posted.form.fields.text("callback");
-    let message: Option<OutgoingId> = message.and_then(|it| it.parse().ok());
-    let message = message.ok_or_else(|| Fault::not_found("There is no such callback."))?;
-    if app.store.outgoing_message(&message).await?.session_id.as_ref() != Some(&id) {
-        return Err(Fault::not_found("There is no such callback of this session."));
-    }
-    let change = actor.change("outbox.retry", &message, json!({}));
+    let message: OutgoingId =
+        id.parse().map_err(|_| Fault::not_found("There is no such callback."))?;
+    let change = posted.visitor.change("outbox.retry", &message, json!({}));
     app.store.send_again(&message, change).await?;
     app.signals.outgoing();
-    Ok(back(&id, "#callbacks"))
+    Ok(done(place::back(&posted.form.fields, "/needs"), "again"))
 }
 
 pub(super) async fn archive(
@@ -225,29 +223,28 @@ pub(super) async fn archive(
     Ok(back(&id, ""))
 }
 
-#[derive(Template)]
-#[template(path = "session_delete.html")]
-struct Confirm {
-    shell: Shell,
-    id: String,
-    title: String,
-}
-
 /// Asks whether it is meant.
 pub(super) async fn confirm_delete(
     State(app): State<App>,
-    visitor: Visitor,
+    Changer(visitor): Changer,
     Path(id): Path<String>,
 ) -> Result<Response, Fault> {
-    visitor.must_be_able_to_change()?;
     let session = app.store.session(&find(&id)?).await;
     let session = session.map_err(|error| match error {
         store::Error::NotFound => Fault::not_found("There is no such session."),
         error => error.into(),
     })?;
-    let title = super::session::title(&session);
-    let shell = Shell::new(visitor, "sessions", app.store.clock().now());
-    rendered(&Confirm { shell, id: session.id.to_string(), title })
+    let id = &session.id;
+    Confirm {
+        shell: Shell::new(visitor, "sessions", app.store.clock().now()),
+        title: format!("Delete the session {}?", super::session::title(&session)),
+        text: "Its transcript, its files and its place in the list are gone for good. Its deliveries stay, \
+               and can be replayed as long as their bodies are kept.",
+        action: format!("/sessions/{id}/delete"),
+        button: "Delete for good",
+        back: format!("/sessions/{id}"),
+    }
+    .page()
 }
 
 pub(super) async fn delete(

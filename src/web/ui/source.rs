@@ -6,18 +6,18 @@
 use askama::Template;
 use axum::{
     extract::{Path, State},
-    http::StatusCode,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use serde_json::json;
 
 use super::{
     super::App,
-    answered,
     deliveries::Last,
     fault::Fault,
-    guard::{Fields, Posted, Visitor, is_fragment},
-    page as rendered,
+    form::{OVERLAPS, Wrong, refused},
+    guard::{Fields, Posted, Visitor},
+    page as rendered, place,
+    shown::{self, Shown},
     source_form::Settings,
     view::{Markup, Moment, Shell},
 };
@@ -42,12 +42,15 @@ struct Panel {
     expects: Option<String>,
     /// What was made just now.
     is_new: bool,
+    overlaps: &'static [(&'static str, &'static str)],
     /// Whoever may change it, and whether that is not done in the config file.
     may_change: bool,
     may_edit: bool,
     settings: Settings,
     refusals: Vec<(String, Moment)>,
-    said: Said,
+    said: Shown,
+    /// What was typed and did not go through, to be typed on.
+    is_typed: bool,
     id: String,
     name: String,
     url: String,
@@ -60,19 +63,6 @@ struct Panel {
     /// Whom it leads to where no rule says otherwise: id and name.
     agent: Option<(String, String)>,
     last: Markup,
-}
-
-/// What came of a form.
-#[derive(Debug, Default)]
-pub(super) struct Said {
-    pub(super) notice: Option<String>,
-    pub(super) problem: Option<String>,
-    /// A secret that was made just now: shown once.
-    pub(super) made: Option<String>,
-    /// What a changed source would have made of what came.
-    pub(super) report: Option<Report>,
-    /// What was typed, to be typed on.
-    pub(super) typed: Option<Fields>,
 }
 
 /// A backtest, in numbers and some differences.
@@ -110,33 +100,31 @@ pub(super) async fn page(
     if query.text("part") == Some("deliveries") {
         return last.fragment(&app, &visitor).await;
     }
-    let said = match query.text("done") {
-        Some("saved") => Said { notice: Some("It is saved.".to_owned()), ..Said::default() },
-        _ => Said::default(),
-    };
+    let mut said = shown::take(&app, &visitor, &query);
+    said.notice = said.notice.or_else(|| place::notice(&query).map(str::to_owned));
+    // What was tried is still in the form.
+    let typed = said.typed.as_ref().map(|typed| Fields::parse(typed.as_bytes()));
     let section = last.section(&app, &visitor).await?;
-    let mut panel = panel(&app, &visitor, entry, section, said).await?;
+    let mut panel = panel(&app, &visitor, entry, section, said, typed.as_ref()).await?;
     panel.is_new = query.text("new").is_some();
     rendered(&Page { shell: Shell::new(visitor, "sources", app.store.clock().now()), panel })
 }
 
-/// The page after a form that did not lead anywhere else.
-pub(super) async fn after(
+/// The page again, with a form that did not go through.
+pub(super) async fn again(
     app: &App,
     visitor: Visitor,
     name: &str,
-    said: Said,
+    wrong: &Wrong,
+    typed: Option<&Fields>,
 ) -> Result<Response, Fault> {
     let snapshot = app.ingest.registry.snapshot();
     let entry = find(&snapshot, name)?;
     let section = last(entry).section(app, &visitor).await?;
-    let status = match said.problem {
-        Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        None => StatusCode::OK,
-    };
-    let panel = panel(app, &visitor, entry, section, said).await?;
+    let said = Shown::problem(wrong.to_string());
+    let panel = panel(app, &visitor, entry, section, said, typed).await?;
     let shell = Shell::new(visitor, "sources", app.store.clock().now());
-    Ok((status, rendered(&Page { shell, panel })?).into_response())
+    refused(&Page { shell, panel }, wrong)
 }
 
 pub(super) async fn replay(
@@ -147,13 +135,7 @@ pub(super) async fn replay(
     let Posted { visitor, form } = posted;
     let snapshot = app.ingest.registry.snapshot();
     let entry = find(&snapshot, &name)?;
-    let (status, last) = last(entry).replay(&app, &visitor, &form.fields).await?;
-    if is_fragment(&form.headers) {
-        return Ok((status, answered(last)).into_response());
-    }
-    let panel = panel(&app, &visitor, entry, last, Said::default()).await?;
-    let shell = Shell::new(visitor, "sources", app.store.clock().now());
-    Ok((status, rendered(&Page { shell, panel })?).into_response())
+    last(entry).replay(&app, &visitor, &form).await
 }
 
 fn last(entry: &Entry) -> Last<'_> {
@@ -173,7 +155,8 @@ async fn panel(
     visitor: &Visitor,
     entry: &Entry,
     last: Markup,
-    said: Said,
+    said: Shown,
+    typed: Option<&Fields>,
 ) -> Result<Panel, Fault> {
     let now = app.store.clock().now();
     let source = &entry.source;
@@ -182,7 +165,7 @@ async fn panel(
     let refusals = app.store.refusals(Some(source.name.clone()), REFUSALS_MAX).await?;
     let refusals = refusals.iter().map(|it| (printable(&it.reason), Moment::new(it.at, now)));
     let mut settings = Settings::of(&source.definition, &app.ingest.registry.snapshot());
-    if let Some(typed) = &said.typed {
+    if let Some(typed) = typed {
         settings.overlay(typed);
     }
     Ok(Panel {
@@ -190,10 +173,12 @@ async fn panel(
         notes: preset.and_then(|it| it.notes.clone()),
         expects: preset.and_then(|it| it.expects.clone()),
         is_new: false,
+        overlaps: &OVERLAPS,
         may_change: visitor.may_change,
         may_edit: visitor.may_change && source.managed_by == ManagedBy::Api,
         settings,
         refusals: refusals.collect(),
+        is_typed: typed.is_some(),
         said,
         id: source.id.to_string(),
         name: printable(&source.name),

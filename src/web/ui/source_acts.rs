@@ -5,44 +5,22 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
 };
-use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{
-        App,
-        auth::Actor,
-        error::{Error, Result as Answered},
-        input::{At, Fields as Body},
-        managed,
-    },
+    super::{App, input::At, managed},
     fault::Fault,
-    guard::{Posted, Visitor},
-    source::{Report, Said, after},
+    form::{OVERLAPS, Wrong, actor, answer, body, outcome},
+    guard::{Fields, Posted},
+    place::done,
+    shown::{self, Shown},
+    source::{Report, again},
     source_form::{ALL, fields_of},
 };
-use crate::{domain::text::printable, ingest::secret_key, vault};
+use crate::{domain::text::printable, ingest::secret_key};
 
 /// Differences of a backtest that the page shows.
 const DIFFERENCES_MAX: usize = 20;
-
-/// Whoever may change it.
-fn begin(posted: &Posted) -> Result<Actor, Fault> {
-    posted.visitor.must_be_able_to_change()?;
-    Ok(Actor(posted.visitor.name.clone()))
-}
-
-fn body(map: Map<String, Value>) -> Answered<Body> {
-    Ok(Body::of(Value::Object(map), "form")?)
-}
-
-/// What can be done about it is said on the page; the rest is a page of its own.
-fn problem(error: Error) -> Result<String, Fault> {
-    match error.is_of_caller() {
-        true => Ok(format!("{}.", error.message())),
-        false => Err(error.into()),
-    }
-}
 
 /// Saves the settings, or only tries them on the deliveries of the last days.
 pub(super) async fn settings(
@@ -50,44 +28,33 @@ pub(super) async fn settings(
     Path(name): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    let actor = begin(&posted)?;
     let Posted { visitor, form } = posted;
     let fields = form.fields;
-    let (wants_try, read) = (fields.text("try").is_some(), fields_of(&fields, &ALL));
-    let again = async |visitor: Visitor, said: Said| {
-        after(&app, visitor, &name, Said { typed: Some(fields), ..said }).await
-    };
-    let wanted = match read {
+    let wanted = match fields_of(&fields, &ALL) {
         Ok(wanted) => wanted,
-        Err(problem) => {
-            return again(visitor, Said { problem: Some(problem), ..Said::default() }).await;
+        Err(wrong) => return again(&app, visitor, &name, &wrong, Some(&fields)).await,
+    };
+    let failed = if fields.text("try").is_some() {
+        let order = body(json!({ "source": wanted }))?;
+        match outcome(managed::backtests::report(&app, &name, order).await)? {
+            Ok(found) => {
+                let (report, typed) = (Some(report(&found)), Some(fields.encoded()));
+                let shown = Shown { report, typed, ..Shown::default() };
+                let place = format_args!("/sources/{name}#settings-title");
+                return Ok(shown::show(&app, &visitor, place, shown));
+            }
+            Err(wrong) => wrong,
+        }
+    } else {
+        let (state, at) = (State(app.clone()), At(name.clone()));
+        let saved =
+            managed::sources::update(state, actor(&visitor), at, body(wanted.into())?).await;
+        match outcome(saved)? {
+            Ok(_) => return Ok(done(format_args!("/sources/{name}"), "saved")),
+            Err(wrong) => wrong,
         }
     };
-    if wants_try {
-        let order = Map::from_iter([("source".to_owned(), Value::Object(wanted))]);
-        let found = match body(order) {
-            Ok(order) => managed::backtests::report(&app, &name, order).await,
-            Err(error) => Err(error),
-        };
-        let said = match found {
-            Ok(found) => Said { report: Some(report(&found)), ..Said::default() },
-            Err(error) => Said { problem: Some(problem(error)?), ..Said::default() },
-        };
-        return again(visitor, said).await;
-    }
-    let saved = match body(wanted) {
-        Ok(wanted) => {
-            managed::sources::update(State(app.clone()), actor, At(name.clone()), wanted).await
-        }
-        Err(error) => Err(error),
-    };
-    match saved {
-        Ok(_) => Ok(Redirect::to(&format!("/sources/{name}?done=saved")).into_response()),
-        Err(error) => {
-            let problem = problem(error)?;
-            again(visitor, Said { problem: Some(problem), ..Said::default() }).await
-        }
-    }
+    again(&app, visitor, &name, &failed, Some(&fields)).await
 }
 
 fn report(found: &Value) -> Report {
@@ -121,7 +88,7 @@ pub(super) async fn pause(
     Path(name): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    let actor = begin(&posted)?;
+    let actor = actor(&posted.visitor);
     let (state, at) = (State(app.clone()), At(name.clone()));
     let _ = match posted.form.fields.text("paused") {
         Some("yes") => managed::sources::pause(state, actor, at).await?,
@@ -136,7 +103,6 @@ pub(super) async fn secret(
     Path(name): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    let actor = begin(&posted)?;
     let Posted { visitor, form } = posted;
     let key = {
         let snapshot = app.ingest.registry.snapshot();
@@ -144,32 +110,40 @@ pub(super) async fn secret(
         let entry = entry.ok_or_else(|| Fault::not_found("There is no such source."))?;
         secret_key(&entry.source)
     };
-    let seconds = form.fields.text("overlap").and_then(|it| it.parse::<u64>().ok()).unwrap_or(0);
-    let generated = form.fields.text("action") == Some("generate");
-    let made = generated.then(|| vault::generate_token("bps_"));
-    let value = match &made {
-        Some(made) => Some(made.expose_secret()),
-        None => form.fields.text("secret"),
+    let order = match secret_order(&key, &form.fields, "secret") {
+        Ok(order) => body(order)?,
+        Err(wrong) => return again(&app, visitor, &name, &wrong, None).await,
     };
-    let Some(value) = value else {
-        let problem = Some("Paste the secret, or let one be made.".to_owned());
-        return after(&app, visitor, &name, Said { problem, ..Said::default() }).await;
-    };
-    let order = json!({"name": key, "value": value, "overlap_seconds": seconds});
-    let stored = match Body::of(order, "form") {
-        Ok(order) => managed::secrets::put(State(app.clone()), actor, order).await,
-        Err(problem) => Err(problem.into()),
-    };
-    let said = match stored {
-        Ok(_) => Said {
-            notice: Some("The secret is stored.".to_owned()),
-            made: made.map(|made| made.expose_secret().to_owned()),
-            ..Said::default()
+    let stored = managed::secrets::put(State(app.clone()), actor(&visitor), order).await;
+    let shown = match answer(stored)? {
+        Ok(stored) => match stored["value"].as_str() {
+            Some(made) => Shown { notice: Some(STORED.to_owned()), ..Shown::made(key, made) },
+            None => Shown::notice(STORED),
         },
-        Err(error) => Said { problem: Some(problem(error)?), ..Said::default() },
+        Err(wrong) => return again(&app, visitor, &name, &wrong, None).await,
     };
     app.configured().await;
-    after(&app, visitor, &name, said).await
+    Ok(shown::show(&app, &visitor, format_args!("/sources/{name}"), shown))
+}
+
+const STORED: &str = "The secret is stored.";
+
+/// A secret as it was pasted into this field, or one that the server makes up, as the API takes it.
+pub(super) fn secret_order(key: &str, fields: &Fields, field: &str) -> Result<Value, Wrong> {
+    let overlap = fields.text("overlap").unwrap_or("0");
+    let overlap = OVERLAPS.iter().find(|(seconds, _)| *seconds == overlap);
+    let overlap: Option<u64> = overlap.and_then(|(seconds, _)| seconds.parse().ok());
+    let seconds =
+        overlap.ok_or_else(|| Wrong::of("overlap", "That is none of the overlaps offered."))?;
+    let mut order = json!({"name": key, "overlap_seconds": seconds});
+    if fields.text("action") == Some("generate") {
+        order["generate"] = true.into();
+    } else {
+        let value = fields.text(field);
+        let missing = || Wrong::of(field, "Paste it, or let one be made.");
+        order["value"] = value.ok_or_else(missing)?.into();
+    }
+    Ok(order)
 }
 
 /// Sends a delivery as the sender would, signed with the source's secret.
@@ -178,30 +152,26 @@ pub(super) async fn test(
     Path(name): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    let _ = begin(&posted)?;
     let Posted { visitor, form } = posted;
     let mut order = Map::new();
     if let Some(text) = form.fields.text("body").map(str::trim).filter(|it| !it.is_empty()) {
         order.insert("body".to_owned(), json!(text));
     }
-    let sent = match body(order) {
-        Ok(order) => managed::trials::test(State(app.clone()), At(name.clone()), order).await,
-        Err(error) => Err(error),
-    };
-    let said = match sent {
-        Ok(sent) => told(&sent.0),
-        Err(error) => Said { problem: Some(problem(error)?), ..Said::default() },
-    };
-    after(&app, visitor, &name, said).await
+    let at = At(name.clone());
+    let sent = managed::trials::test(State(app.clone()), at, body(order.into())?).await;
+    match answer(sent)? {
+        Ok(sent) => Ok(shown::show(&app, &visitor, format_args!("/sources/{name}"), told(&sent))),
+        Err(wrong) => again(&app, visitor, &name, &wrong, None).await,
+    }
 }
 
-fn told(sent: &Value) -> Said {
+fn told(sent: &Value) -> Shown {
     let status = sent["status"].as_u64().unwrap_or(0);
-    let verdict = sent["answer"]["status"].as_str().unwrap_or("answered");
+    let verdict = printable(sent["answer"]["status"].as_str().unwrap_or("answered"));
     let text = format!("The test delivery was sent and answered with {status}: {verdict}.");
     match status {
-        200..300 => Said { notice: Some(text), ..Said::default() },
-        _ => Said { problem: Some(text), ..Said::default() },
+        200..300 => Shown::notice(text),
+        _ => Shown::problem(text),
     }
 }
 
@@ -211,12 +181,11 @@ pub(super) async fn remove(
     Path(name): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    let actor = begin(&posted)?;
     let Posted { visitor, form } = posted;
     if form.fields.text("name") != Some(&name) {
-        let problem = Some("Write the name of the source to remove it.".to_owned());
-        return after(&app, visitor, &name, Said { problem, ..Said::default() }).await;
+        let wrong = Wrong::of("name", "Write the name of the source to remove it.");
+        return again(&app, visitor, &name, &wrong, None).await;
     }
-    let _ = managed::sources::retire(State(app), actor, At(name)).await?;
-    Ok(Redirect::to("/sources").into_response())
+    let _ = managed::sources::retire(State(app), actor(&visitor), At(name)).await?;
+    Ok(done("/sources", "removed"))
 }

@@ -4,7 +4,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{delivery_list::Choice, guard::Fields};
+use super::{
+    delivery_list::Choice,
+    form::{Wrong, json_of, lines},
+    guard::Fields,
+};
 use crate::{
     domain::{
         agent,
@@ -151,7 +155,7 @@ pub(super) const ALL: [&str; 8] =
     ["agent", "place", "target", "filter", "message", "rules", "ignore_actors", "limits"];
 
 /// What the form says about these, as the API has it; or what has to be changed.
-pub(super) fn fields_of(fields: &Fields, these: &[&str]) -> Result<Map<String, Value>, String> {
+pub(super) fn fields_of(fields: &Fields, these: &[&str]) -> Result<Map<String, Value>, Wrong> {
     let mut out = Map::new();
     let text = |name: &str| fields.text(name).map_or(Value::Null, |it| json!(it));
     let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);
@@ -167,16 +171,11 @@ pub(super) fn fields_of(fields: &Fields, these: &[&str]) -> Result<Map<String, V
                 put("target", target(fields)?);
             }
             "rules" => {
-                let rules = match fields.text("rules").map(str::trim).filter(|it| !it.is_empty()) {
-                    None => json!([]),
-                    Some(text) => serde_json::from_str(text)
-                        .map_err(|error| format!("The rules are no JSON: {error}."))?,
-                };
-                put("rules", rules);
+                let rules = json_of(fields, "rules", "rules")?;
+                put("rules", rules.unwrap_or_else(|| json!([])));
             }
             "ignore_actors" => {
-                let all = fields.text("ignore_actors").unwrap_or_default().lines();
-                let all: Vec<&str> = all.map(str::trim).filter(|it| !it.is_empty()).collect();
+                let all = lines(fields.text("ignore_actors").unwrap_or_default());
                 put("ignore_actors", json!(all));
             }
             "limits" => {
@@ -184,7 +183,8 @@ pub(super) fn fields_of(fields: &Fields, these: &[&str]) -> Result<Map<String, V
                     let value = match fields.text(name).map(str::trim) {
                         None | Some("") => Value::Null,
                         Some(text) => json!(text.parse::<u64>().map_err(|_| {
-                            format!("\"{word}\" must be a whole number, or empty.")
+                            let why = format!("\"{word}\" must be a whole number, or empty.");
+                            Wrong::of(name, why)
                         })?),
                     };
                     put(name, value);
@@ -200,13 +200,13 @@ pub(super) fn fields_of(fields: &Fields, these: &[&str]) -> Result<Map<String, V
     Ok(out)
 }
 
-fn target(fields: &Fields) -> Result<Value, String> {
+fn target(fields: &Fields) -> Result<Value, Wrong> {
     let text = fields.text("target_text").map(str::trim).filter(|it| !it.is_empty());
     match (fields.text("target"), text) {
         (Some("template"), Some(template)) => Ok(json!({"key": template})),
-        (Some("template"), None) => Err("Write the template of the key.".to_owned()),
+        (Some("template"), None) => Err(Wrong::of("target_text", "Write the template of the key.")),
         (Some("session"), Some(id)) => Ok(json!(id)),
-        (Some("session"), None) => Err("Write the id of the session.".to_owned()),
+        (Some("session"), None) => Err(Wrong::of("target_text", "Write the id of the session.")),
         (Some("key"), _) => Ok(json!("key")),
         _ => Ok(json!("new_session")),
     }

@@ -8,11 +8,12 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    super::{App, auth::Actor, managed},
+    super::{App, managed},
     board,
     fault::Fault,
-    guard::{Fields, Posted, Visitor},
-    page as rendered,
+    form::{Wrong, actor, body, outcome, refused},
+    guard::{Changer, Fields, Posted, Visitor},
+    page as rendered, place,
     source_form::{Settings, fields_of},
     view::{Markup, Moment, Shell},
 };
@@ -32,6 +33,7 @@ use crate::{
 struct List {
     shell: Shell,
     rows: Vec<Row>,
+    notice: Option<&'static str>,
 }
 
 struct Row {
@@ -46,12 +48,17 @@ struct Row {
     rang: Option<Moment>,
 }
 
-pub(super) async fn list(State(app): State<App>, visitor: Visitor) -> Result<Response, Fault> {
+pub(super) async fn list(
+    State(app): State<App>,
+    visitor: Visitor,
+    query: Fields,
+) -> Result<Response, Fault> {
     let snapshot = app.ingest.registry.snapshot();
     let last = board::last(&app, &snapshot).await?;
     let now = app.store.clock().now();
     let rows = rows(&snapshot, &last, now);
-    rendered(&List { shell: Shell::new(visitor, "sources", now), rows })
+    let notice = place::notice(&query);
+    rendered(&List { shell: Shell::new(visitor, "sources", now), rows, notice })
 }
 
 fn rows(snapshot: &Snapshot, last: &board::Last, now: Timestamp) -> Vec<Row> {
@@ -102,11 +109,11 @@ struct NewPage {
     wants_secret: bool,
     name: String,
     settings: Settings,
-    problem: Option<String>,
+    problem: Option<Wrong>,
 }
 
 impl NewPage {
-    fn new(app: &App, visitor: Visitor, fields: &Fields, problem: Option<String>) -> NewPage {
+    fn new(app: &App, visitor: Visitor, fields: &Fields, problem: Option<Wrong>) -> NewPage {
         let query = fields.text("q").unwrap_or_default().to_owned();
         let wanted = query.to_lowercase();
         let fits = |preset: &&Preset| {
@@ -145,25 +152,24 @@ impl NewPage {
 
 pub(super) async fn new(
     State(app): State<App>,
-    visitor: Visitor,
+    Changer(visitor): Changer,
     query: Fields,
 ) -> Result<Response, Fault> {
-    visitor.must_be_able_to_change()?;
     rendered(&NewPage::new(&app, visitor, &query, None))
 }
 
 /// Makes the source, and leads to what has to be done at its sender.
 pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let fields = &form.fields;
     let name = fields.text("name").unwrap_or_default().to_owned();
     let snapshot = app.ingest.registry.snapshot();
-    let again =
-        |visitor, problem: String| rendered(&NewPage::new(&app, visitor, fields, Some(problem)));
+    let again = |visitor, wrong: Wrong| {
+        refused(&NewPage::new(&app, visitor, fields, Some(wrong.clone())), &wrong)
+    };
     if snapshot.named_source(&name).is_some() {
         let problem = format!("There is a source called `{name}` already: choose another name.");
-        return again(visitor, problem);
+        return again(visitor, Wrong::of("name", problem));
     }
     let mut wanted = match fields_of(fields, &["agent", "place", "target"]) {
         Ok(wanted) => wanted,
@@ -175,16 +181,11 @@ pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Res
             wanted.insert(key.to_owned(), json!(value));
         }
     }
-    let actor = Actor(visitor.name.clone());
-    let wanted = super::super::input::Fields::of(wanted.into(), "form");
-    let made = match wanted {
-        Ok(wanted) => managed::sources::put(State(app.clone()), actor, wanted).await,
-        Err(problem) => Err(problem.into()),
-    };
-    match made {
+    let wanted = body(wanted.into())?;
+    let made = managed::sources::put(State(app.clone()), actor(&visitor), wanted).await;
+    match outcome(made)? {
         Ok(_) => Ok(Redirect::to(&format!("/sources/{name}?new=1")).into_response()),
-        Err(error) if error.is_of_caller() => again(visitor, format!("{}.", error.message())),
-        Err(error) => Err(error.into()),
+        Err(wrong) => again(visitor, wrong),
     }
 }
 

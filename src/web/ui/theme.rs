@@ -12,8 +12,8 @@ use super::{
     super::{App, Options},
     cookie::Cookie,
     fault::Fault,
-    guard::{Posted, is_fragment},
-    sign_in::is_ours,
+    guard::{Sent, is_fragment},
+    place,
 };
 
 /// A light, as the page, the form and the cookie name it.
@@ -50,8 +50,8 @@ impl Theme {
 const LIFE: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
 
 /// Remembers the choice of a visitor; also of one who may only read.
-pub(super) async fn choose(State(app): State<App>, posted: Posted) -> Result<Response, Fault> {
-    let form = posted.form;
+pub(super) async fn choose(State(app): State<App>, sent: Sent) -> Result<Response, Fault> {
+    let form = sent.form;
     let theme = form.fields.text("theme").and_then(Theme::parse);
     let theme = theme.ok_or_else(|| Fault::invalid("A theme is `auto`, `light` or `dark`."))?;
     let cookie = Cookie::Theme.set(&app.options(), &form.headers, theme.as_str(), LIFE);
@@ -59,8 +59,7 @@ pub(super) async fn choose(State(app): State<App>, posted: Posted) -> Result<Res
         // A script has changed the light of the page already.
         StatusCode::NO_CONTENT.into_response()
     } else {
-        let place = form.fields.text("back").filter(|it| is_ours(it)).unwrap_or("/");
-        Redirect::to(place).into_response()
+        Redirect::to(place::back(&form.fields, "/")).into_response()
     };
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)

@@ -14,6 +14,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq;
 
+use super::shown::{Shown, Waiting};
 use crate::{
     clock::Timestamp,
     vault::{self, hash},
@@ -35,13 +36,15 @@ const WRONG_WINDOW: Duration = Duration::from_secs(60);
 /// SHA-256 of something.
 pub(super) type Hash = [u8; 32];
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Entry {
     key: Hash,
     /// What the forms of this visitor carry.
     csrf: String,
     since: Timestamp,
     seen: Timestamp,
+    /// What forms led to and no page has shown yet.
+    shown: Waiting,
 }
 
 /// What an entry says.
@@ -88,7 +91,8 @@ impl Visitors {
                 table.entries.remove(&quietest);
             }
         }
-        let entry = Entry { key, csrf: random_text(), since: now, seen: now };
+        let (csrf, shown) = (random_text(), Waiting::default());
+        let entry = Entry { key, csrf, since: now, seen: now, shown };
         table.entries.insert(hash(token.as_bytes()), entry);
         token
     }
@@ -115,6 +119,16 @@ impl Visitors {
 
     pub(super) fn forget(&self, entry: &Hash) {
         self.lock().entries.remove(entry);
+    }
+
+    /// Keeps what a page of this visitor shows next. Answers its name.
+    pub(super) fn keep(&self, entry: &Hash, shown: Shown) -> String {
+        let mut table = self.lock();
+        table.entries.get_mut(entry).map(|entry| entry.shown.put(shown)).unwrap_or_default()
+    }
+
+    pub(super) fn take(&self, entry: &Hash, name: &str) -> Option<Shown> {
+        self.lock().entries.get_mut(entry)?.shown.take(name)
     }
 
     /// Whether another key may be tried now.

@@ -1,41 +1,36 @@
 //! An agent's webhook: where to send, what proves the sender, what came last.
 //!
-//! The same panel is a dialog over the list and a page of its own. Invariant: a token is shown in
-//! the answer to the request that made it, and never again.
-
-use std::time::Duration;
+//! The same panel is a dialog over the list and a page of its own. Invariant: a token is shown once, to
+//! whoever had it made, and never again.
 
 use askama::Template;
 use axum::{
     extract::{Path, State},
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
+    http::HeaderMap,
+    response::Response,
 };
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::json;
+use serde_json::Value;
 
 use super::{
-    super::App,
-    answered,
+    super::{App, managed},
     deliveries::Last,
     fault::Fault,
+    form::{self, OVERLAPS, Wrong, refused},
     guard::{Fields, Posted, Visitor, is_fragment},
     page as rendered,
+    shown::{self, Shown},
+    source_acts::secret_order,
     view::{Markup, Moment, Shell},
 };
 use crate::{
     domain::{agent::Agent, text::printable},
     id::{AgentId, Id},
     ingest::{Snapshot, secret_key},
-    vault,
 };
 
 /// Longest pasted token. It travels in a header.
 const TOKEN_BYTES_MAX: usize = 4 * 1024;
-
-/// How long an old token may be good beside the new one: seconds and words.
-const OVERLAPS: [(u64, &str); 4] =
-    [(0, "at once"), (3_600, "in an hour"), (86_400, "in a day"), (604_800, "in a week")];
 
 #[derive(Template)]
 #[template(path = "webhook.html")]
@@ -61,13 +56,13 @@ struct Panel {
     key: String,
     token: Option<TokenInfo>,
     may_change: bool,
-    overlaps: &'static [(u64, &'static str)],
+    overlaps: &'static [(&'static str, &'static str)],
     last: Markup,
     /// A token that was made just now.
     made: Option<String>,
     /// What was done, or what was wrong.
-    done: Option<&'static str>,
-    problem: Option<&'static str>,
+    done: Option<String>,
+    problem: Option<String>,
 }
 
 #[derive(Debug)]
@@ -89,48 +84,61 @@ pub(super) async fn page(
         let snapshot = app.ingest.registry.snapshot();
         return last(&snapshot, &agent).fragment(&app, &visitor).await;
     }
-    let panel = panel(&app, &visitor, &agent).await?;
+    let mut panel = panel(&app, &visitor, &agent).await?;
+    panel.tell(shown::take(&app, &visitor, &query));
     answer(&app, visitor, panel, &headers)
 }
 
+/// Stores the sender's token, or has one made. A script swaps in what came of it; without one the page
+/// that follows shows it.
 pub(super) async fn store_token(
     State(app): State<App>,
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let agent = find(&app, &id)?;
     if agent.archived_at.is_some() {
         return Err(Fault::invalid("An archived agent lets nobody in, so it needs no token."));
     }
-    let generate = form.fields.text("action") == Some("generate");
-    let value = if generate { Ok(vault::generate_token("bps_")) } else { pasted(&form.fields) };
-    let value = match value {
-        Ok(value) => value,
-        Err(problem) => {
+    let key = key_of(&app, &agent)?;
+    let stored = match order(&key, &form.fields) {
+        Ok(order) => {
+            let order = form::body(order)?;
+            let state = State(app.clone());
+            form::answer(managed::secrets::put(state, form::actor(&visitor), order).await)?
+        }
+        Err(wrong) => Err(wrong),
+    };
+    let shown = match stored {
+        Ok(stored) => match stored["value"].as_str() {
+            Some(made) => Shown::made(key, made),
+            None => Shown::notice("The token is stored."),
+        },
+        Err(wrong) => {
             let mut panel = panel(&app, &visitor, &agent).await?;
-            panel.problem = Some(problem);
-            let response = answer(&app, visitor, panel, &form.headers)?;
-            return Ok((StatusCode::UNPROCESSABLE_ENTITY, response).into_response());
+            panel.problem = Some(wrong.to_string());
+            let shell = Shell::new(visitor, "agents", app.store.clock().now());
+            return match is_fragment(&form.headers) {
+                true => refused(&PanelFragment { shell, panel }, &wrong),
+                false => refused(&Page { shell, panel }, &wrong),
+            };
         }
     };
-    let wanted = form.fields.text("overlap").and_then(|it| it.parse().ok()).unwrap_or(0);
-    let seconds = OVERLAPS.iter().map(|(seconds, _)| *seconds).find(|it| *it == wanted);
-    let seconds = seconds.ok_or_else(|| Fault::invalid("That is none of the overlaps offered."))?;
-    let key = key_of(&app, &agent)?;
-    let change = visitor.change("secret.set", &key, json!({"overlap_seconds": seconds}));
-    let overlap = Duration::from_secs(seconds);
-    let stored = app.ingest.registry.put_secret(key, value.clone(), overlap, change).await;
-    stored.map_err(|error| Fault::internal(format!("{error:#}")))?;
-    app.signals.configured();
-    let mut panel = panel(&app, &visitor, &agent).await?;
-    if generate {
-        panel.made = Some(value.expose_secret().to_owned());
-    } else {
-        panel.done = Some("The token is stored.");
+    if !is_fragment(&form.headers) {
+        let place = format_args!("/agents/{id}/webhook");
+        return Ok(shown::show(&app, &visitor, place, shown));
     }
+    let mut panel = panel(&app, &visitor, &agent).await?;
+    panel.tell(shown);
     answer(&app, visitor, panel, &form.headers)
+}
+
+impl Panel {
+    fn tell(&mut self, shown: Shown) {
+        self.made = shown.made.map(|(_, value)| value);
+        (self.done, self.problem) = (shown.notice, shown.problem);
+    }
 }
 
 pub(super) async fn replay(
@@ -141,13 +149,18 @@ pub(super) async fn replay(
     let Posted { visitor, form } = posted;
     let agent = find(&app, &id)?;
     let snapshot = app.ingest.registry.snapshot();
-    let (status, last) = last(&snapshot, &agent).replay(&app, &visitor, &form.fields).await?;
-    if is_fragment(&form.headers) {
-        return Ok((status, answered(last)).into_response());
+    last(&snapshot, &agent).replay(&app, &visitor, &form).await
+}
+
+/// What the API is asked for: the token that was pasted, without what a pasted line brings along, or one
+/// that the server makes.
+fn order(key: &str, fields: &Fields) -> Result<Value, Wrong> {
+    let mut order = secret_order(key, fields, "token")?;
+    if order["generate"].is_null() {
+        let token = pasted(fields).map_err(|why| Wrong::of("token", why))?;
+        order["value"] = token.expose_secret().into();
     }
-    let panel = panel_with(&app, &visitor, &agent, last);
-    let shell = Shell::new(visitor, "agents", app.store.clock().now());
-    Ok((status, rendered(&Page { shell, panel })?).into_response())
+    Ok(order)
 }
 
 fn last<'a>(snapshot: &'a Snapshot, agent: &Agent) -> Last<'a> {
@@ -203,11 +216,6 @@ fn key_of(app: &App, agent: &Agent) -> Result<String, Fault> {
 async fn panel(app: &App, visitor: &Visitor, agent: &Agent) -> Result<Panel, Fault> {
     let snapshot = app.ingest.registry.snapshot();
     let last = last(&snapshot, agent).section(app, visitor).await?;
-    Ok(panel_with(app, visitor, agent, last))
-}
-
-fn panel_with(app: &App, visitor: &Visitor, agent: &Agent, last: Markup) -> Panel {
-    let snapshot = app.ingest.registry.snapshot();
     let entry = snapshot.agent_source(agent.id.as_str());
     let key = entry.map_or_else(
         || crate::domain::secret::webhook_key(&agent.id),
@@ -223,7 +231,7 @@ fn panel_with(app: &App, visitor: &Visitor, agent: &Agent, last: Markup) -> Pane
             .map(|until| Moment::new(until, now)),
     });
     let archived = agent.archived_at.is_some();
-    Panel {
+    Ok(Panel {
         agent_id: agent.id.to_string(),
         name: printable(&agent.spec.name),
         archived,
@@ -237,7 +245,7 @@ fn panel_with(app: &App, visitor: &Visitor, agent: &Agent, last: Markup) -> Pane
         made: None,
         done: None,
         problem: None,
-    }
+    })
 }
 
 #[cfg(test)]

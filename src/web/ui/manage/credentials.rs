@@ -11,12 +11,12 @@ use super::{
     super::{
         super::{App, input::Within, managed::vaults},
         fault::Fault,
-        guard::{Fields, Posted, Visitor},
+        guard::{Changer, Fields, Posted, Visitor},
         session::Badge,
         view::{Moment, Shell},
     },
-    Confirm, Given, actor, answer, body, done, is_archived_shown, listed, no_such, notice, shell,
-    with_status,
+    Confirm, Given, Wrong, actor, answer, body, done, is_archived_shown, listed, no_such, notice,
+    shell,
 };
 use crate::{
     clock::Timestamp,
@@ -75,7 +75,6 @@ pub(in crate::web::ui) async fn create(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let vault: VaultId = id.parse().map_err(|_| no_such("vault"))?;
     let fields = form.fields;
     let wanted = json!({"display_name": fields.text("display_name"), "auth": auth(&fields)});
@@ -140,7 +139,6 @@ pub(in crate::web::ui) async fn rotate(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let (found, at) = find(&app, &vault, &credential).await?;
     let value = form.fields.text("value");
     let field = match found.auth {
@@ -149,7 +147,7 @@ pub(in crate::web::ui) async fn rotate(
         Auth::EnvironmentVariable { .. } => "secret_value",
     };
     if value.is_none() {
-        let given = Given::wrong(form.fields, "Fill in the new value.".to_owned());
+        let given = Given::only(Wrong::of("value", "Fill in the new value."));
         return show(&app, visitor, &vault, &Fields::parse(b""), given).await;
     }
     let wanted = body(json!({"auth": {"type": found.auth.kind(), field: value}}))?;
@@ -157,7 +155,7 @@ pub(in crate::web::ui) async fn rotate(
     match answer(changed)? {
         Ok(_) => Ok(done(format_args!("/vaults/{vault}"), "rotated")),
         Err(problem) => {
-            let given = Given { fields: None, problem: Some(problem) };
+            let given = Given::only(problem);
             show(&app, visitor, &vault, &Fields::parse(b""), given).await
         }
     }
@@ -168,7 +166,6 @@ pub(in crate::web::ui) async fn validate(
     Path((vault, credential)): Path<(String, String)>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let (_, at) = find(&app, &vault, &credential).await?;
     let problem = match answer(vaults::validate(State(app.clone()), at).await)? {
         Ok(said) if said["status"] == "valid" => {
@@ -181,16 +178,17 @@ pub(in crate::web::ui) async fn validate(
                  again later if its server is away.",
                 printable(status)
             )
+            .into()
         }
         Err(problem) => problem,
     };
-    let given = Given { fields: None, problem: Some(problem) };
+    let given = Given::only(problem);
     show(&app, posted.visitor, &vault, &Fields::parse(b""), given).await
 }
 
 pub(in crate::web::ui) async fn ask_archive(
     State(app): State<App>,
-    visitor: Visitor,
+    Changer(visitor): Changer,
     Path((vault, credential)): Path<(String, String)>,
 ) -> Result<Response, Fault> {
     let (found, _) = find(&app, &vault, &credential).await?;
@@ -210,7 +208,6 @@ pub(in crate::web::ui) async fn archive(
     Path((vault, credential)): Path<(String, String)>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let (_, at) = find(&app, &vault, &credential).await?;
     vaults::archive_credential(State(app), actor(&posted.visitor), at).await.map(drop)?;
     Ok(done(format_args!("/vaults/{vault}"), "archived"))
@@ -227,7 +224,7 @@ async fn find(
     Ok((found, Within(vault, id)))
 }
 
-async fn show(
+pub(super) async fn show(
     app: &App,
     visitor: Visitor,
     id: &str,
@@ -248,7 +245,7 @@ async fn show(
         notice: notice(query),
         given,
     };
-    with_status(page.given.status(), &page)
+    page.given.answer(&page)
 }
 
 /// What people call it: its name, or what it is for.

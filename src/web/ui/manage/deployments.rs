@@ -5,7 +5,7 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     super::{
@@ -15,12 +15,13 @@ use super::{
             managed::{deployments, events::Try},
         },
         fault::Fault,
-        guard::{Fields, Posted, Visitor},
+        guard::{Changer, Fields, Posted, Visitor},
         session::Badge,
         view::{Moment, Shell},
     },
-    Confirm, Given, LIST_MAX, actor, answer, body, done, is_archived_shown, next_place, no_such,
-    notice, shell, with_status,
+    Confirm, Given, LIST_MAX, Wrong, actor, answer, body,
+    deployment_form::{self, Form, From},
+    done, is_archived_shown, next_place, no_such, notice, shell, shown,
 };
 use crate::{
     clock::Timestamp,
@@ -39,10 +40,7 @@ use crate::{
 };
 
 /// Times that are told of a schedule.
-const UPCOMING: usize = 5;
-
-/// Agents, environments and vaults that a form offers.
-const CHOICES_MAX: usize = 200;
+pub(super) const UPCOMING: usize = 5;
 
 #[derive(Template)]
 #[template(path = "manage/deployments.html")]
@@ -53,7 +51,9 @@ struct List {
     with_archived: bool,
     given: Given,
     notice: Option<&'static str>,
-    choices: Choices,
+    /// Of a visitor who may make one.
+    form: Option<Form>,
+    is_open: bool,
     url: String,
 }
 
@@ -102,14 +102,6 @@ struct Run {
     problem: Option<String>,
 }
 
-/// What may be chosen for a new one: ids and names.
-#[derive(Default)]
-struct Choices {
-    agents: Vec<(String, String)>,
-    environments: Vec<(String, String)>,
-    vaults: Vec<(String, String)>,
-}
-
 pub(in crate::web::ui) async fn list(
     State(app): State<App>,
     visitor: Visitor,
@@ -122,37 +114,24 @@ pub(in crate::web::ui) async fn create(
     State(app): State<App>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
-    let fields = form.fields;
-    let text = |name: &str| fields.text(name);
-    let content = json!([{"type": "text", "text": text("message").unwrap_or_default()}]);
-    let mut wanted = json!({
-        "name": text("name"),
-        "description": text("description"),
-        "agent": text("agent"),
-        "environment_id": text("environment_id"),
-        "initial_events": [{"type": "user.message", "content": content}],
-    });
-    if let Some(vault) = text("vault") {
-        wanted["vault_ids"] = json!([vault]);
-    }
-    if let Some(expression) = text("expression") {
-        let timezone = text("timezone").unwrap_or("UTC");
-        wanted["schedule"] =
-            json!({"type": "cron", "expression": expression, "timezone": timezone});
-    }
-    let made = deployments::create(State(app.clone()), actor(&visitor), body(wanted)?).await;
-    match answer(made)? {
-        Ok(made) => {
-            let id = made["id"].as_str().unwrap_or_default();
-            Ok(done(format_args!("/deployments/{id}"), "made"))
+    let wrong = match deployment_form::preview(&app, &posted, "/deployments#times") {
+        Ok(Some(response)) => return Ok(response),
+        Ok(None) => {
+            let wanted = body(deployment_form::wanted(&posted.form.fields, None))?;
+            let made =
+                deployments::create(State(app.clone()), actor(&posted.visitor), wanted).await;
+            match answer(made)? {
+                Ok(made) => {
+                    let id = made["id"].as_str().unwrap_or_default();
+                    return Ok(done(format_args!("/deployments/{id}"), "made"));
+                }
+                Err(wrong) => wrong,
+            }
         }
-        Err(problem) => {
-            let given = Given::wrong(fields, problem);
-            show_list(&app, visitor, &Fields::parse(b""), given).await
-        }
-    }
+        Err(wrong) => wrong,
+    };
+    let given = Given::wrong(posted.form.fields, wrong);
+    show_list(&app, posted.visitor, &Fields::default(), given).await
 }
 
 pub(in crate::web::ui) async fn page(
@@ -169,7 +148,6 @@ pub(in crate::web::ui) async fn run(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let at = At(parse(&id)?);
     let this = Try::only(&app);
     let ran = deployments::run(State(app.clone()), actor(&posted.visitor), at, this).await;
@@ -181,7 +159,6 @@ pub(in crate::web::ui) async fn pause(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let at = At(parse(&id)?);
     let paused = deployments::pause(State(app.clone()), actor(&posted.visitor), at).await;
     after(&app, posted.visitor, &id, answer(paused)?, "paused").await
@@ -192,7 +169,6 @@ pub(in crate::web::ui) async fn unpause(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let at = At(parse(&id)?);
     let unpaused = deployments::unpause(State(app.clone()), actor(&posted.visitor), at).await;
     after(&app, posted.visitor, &id, answer(unpaused)?, "unpaused").await
@@ -203,7 +179,7 @@ async fn after(
     app: &App,
     visitor: Visitor,
     id: &str,
-    answered: Result<Value, String>,
+    answered: Result<Value, Wrong>,
     word: &str,
 ) -> Result<Response, Fault> {
     match answered {
@@ -213,7 +189,7 @@ async fn after(
         }
         Ok(_) => Ok(done(format_args!("/deployments/{id}"), word)),
         Err(problem) => {
-            let given = Given { fields: None, problem: Some(problem) };
+            let given = Given::only(problem);
             show_page(app, visitor, id, &Fields::parse(b""), given).await
         }
     }
@@ -221,7 +197,7 @@ async fn after(
 
 pub(in crate::web::ui) async fn ask_archive(
     State(app): State<App>,
-    visitor: Visitor,
+    Changer(visitor): Changer,
     Path(id): Path<String>,
 ) -> Result<Response, Fault> {
     let deployment = app.store.deployment(&parse(&id)?).await?;
@@ -242,12 +218,11 @@ pub(in crate::web::ui) async fn archive(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     deployments::archive(State(app), actor(&posted.visitor), At(parse(&id)?)).await.map(drop)?;
     Ok(done("/deployments", "archived"))
 }
 
-fn parse(id: &str) -> Result<DeploymentId, Fault> {
+pub(super) fn parse(id: &str) -> Result<DeploymentId, Fault> {
     id.parse().map_err(|_| no_such("deployment"))
 }
 
@@ -267,39 +242,26 @@ async fn show_list(
     let found = app.store.deployments(filter).await?;
     let (shell, now) = shell(app, visitor, "deployments");
     let snapshot = app.ingest.registry.snapshot();
-    let choices = match shell.visitor.may_change {
-        true => choices(app, &snapshot).await?,
-        false => Choices::default(),
+    let typed = shown::take(app, &shell.visitor, query).typed;
+    let typed = typed.map(|typed| Fields::parse(typed.as_bytes()));
+    let typed = given.fields.as_ref().or(typed.as_ref());
+    let from = typed.map_or(From::Nothing, |fields| From::Typed(fields, None));
+    let form = match shell.visitor.may_change {
+        true => Some(Form::new(app, from).await?),
+        false => None,
     };
     let page = List {
         rows: found.data.iter().map(|it| row(it, &snapshot, now)).collect(),
         next: next_place(found.next),
         with_archived,
         notice: notice(query),
-        choices,
+        is_open: typed.is_some(),
+        form,
         url: app.url("/v1/deployments"),
         given,
         shell,
     };
-    with_status(page.given.status(), &page)
-}
-
-async fn choices(app: &App, snapshot: &Snapshot) -> Result<Choices, Fault> {
-    let agents = snapshot.agents.values().filter(|agent| agent.archived_at.is_none());
-    let mut agents: Vec<(String, String)> =
-        agents.map(|agent| (agent.id.to_string(), printable(&agent.spec.name))).collect();
-    agents.sort_by(|one, other| one.1.cmp(&other.1));
-    agents.truncate(CHOICES_MAX);
-    let environments = app.store.environments(false, None, CHOICES_MAX).await?.data;
-    let vaults = app.store.vaults(false, None, CHOICES_MAX).await?.data;
-    Ok(Choices {
-        agents,
-        environments: environments
-            .iter()
-            .map(|it| (it.id.to_string(), printable(&it.name)))
-            .collect(),
-        vaults: vaults.iter().map(|it| (it.id.to_string(), printable(&it.display_name))).collect(),
-    })
+    page.given.answer(&page)
 }
 
 async fn show_page(
@@ -341,7 +303,7 @@ async fn show_page(
         given,
         shell,
     };
-    with_status(page.given.status(), &page)
+    page.given.answer(&page)
 }
 
 /// The text of an event that sessions start with.

@@ -11,11 +11,11 @@ use super::{
     super::{
         super::{App, input::At, managed::environments},
         fault::Fault,
-        guard::{Fields, Posted, Visitor},
+        guard::{Changer, Fields, Posted, Visitor},
         view::{Moment, Shell},
     },
-    Confirm, Given, LIST_MAX, actor, answer, body, done, is_archived_shown, listed, next_place,
-    no_such, notice, shell, with_status,
+    Confirm, Given, LIST_MAX, Wrong, actor, answer, body, done, is_archived_shown, lines, listed,
+    next_place, no_such, notice, shell,
 };
 use crate::{
     domain::{
@@ -98,7 +98,6 @@ pub(in crate::web::ui) async fn create(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let fields = form.fields;
     let kind = fields.text("kind").unwrap_or("cloud");
     let config = config(&fields, kind, &Value::Null);
@@ -142,7 +141,6 @@ pub(in crate::web::ui) async fn update(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let before = find(&app, &id).await?;
     let fields = form.fields;
     let stored = serde_json::to_value(&before.config).unwrap_or_default();
@@ -172,7 +170,7 @@ pub(in crate::web::ui) async fn update(
 
 pub(in crate::web::ui) async fn ask_archive(
     State(app): State<App>,
-    visitor: Visitor,
+    Changer(visitor): Changer,
     Path(id): Path<String>,
 ) -> Result<Response, Fault> {
     let environment = find(&app, &id).await?;
@@ -193,14 +191,13 @@ pub(in crate::web::ui) async fn archive(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let id: EnvironmentId = id.parse().map_err(|_| no_such("environment"))?;
     environments::archive(State(app), actor(&posted.visitor), At(id)).await.map(drop)?;
     Ok(done("/environments", "archived"))
 }
 
 /// The configuration that a form means, beside what was stored and no form has.
-fn config(fields: &Fields, kind: &str, stored: &Value) -> Result<Value, String> {
+fn config(fields: &Fields, kind: &str, stored: &Value) -> Result<Value, Wrong> {
     let text = |name: &str| fields.text(name).unwrap_or_default();
     if kind == "self_hosted" {
         return Ok(json!({"type": kind}));
@@ -210,7 +207,10 @@ fn config(fields: &Fields, kind: &str, stored: &Value) -> Result<Value, String> 
     config["networking"] = match text("network") {
         "limited" => json!({"type": "limited", "allowed_hosts": hosts}),
         other if hosts.is_empty() => json!({"type": other}),
-        _ => return Err("Hosts are for a network that is limited to them: choose it.".to_owned()),
+        _ => {
+            let why = "Hosts are for a network that is limited to them: choose it.";
+            return Err(Wrong::of("network", why));
+        }
     };
     if kind == "local" {
         config["project"] = text("project").into();
@@ -219,10 +219,8 @@ fn config(fields: &Fields, kind: &str, stored: &Value) -> Result<Value, String> 
     let mut variables = Map::new();
     for line in lines(text("variables")) {
         let (name, value) = line.split_once('=').ok_or_else(|| {
-            format!(
-                "Write each variable as NAME=value, or NAME=secret:NAME_OF_A_SECRET: `{}` has no =.",
-                printable(line)
-            )
+            let why = "Write each variable as NAME=value, or NAME=secret:NAME_OF_A_SECRET";
+            Wrong::of("variables", format!("{why}: `{}` has no =.", printable(line)))
         })?;
         let value = match value.strip_prefix("secret:") {
             Some(secret) => json!({"secret": secret.trim()}),
@@ -240,10 +238,6 @@ fn config(fields: &Fields, kind: &str, stored: &Value) -> Result<Value, String> 
         }
     }
     Ok(config)
-}
-
-fn lines(text: &str) -> Vec<&str> {
-    text.lines().map(str::trim).filter(|it| !it.is_empty()).collect()
 }
 
 async fn find(app: &App, id: &str) -> Result<Environment, Fault> {
@@ -279,7 +273,7 @@ async fn show_list(
         roots: roots(app),
         url: app.url("/v1/environments"),
     };
-    with_status(page.given.status(), &page)
+    page.given.answer(&page)
 }
 
 fn show_page(
@@ -302,7 +296,7 @@ fn show_page(
         notice: notice(query),
         roots: roots(app),
     };
-    with_status(page.given.status(), &page)
+    page.given.answer(&page)
 }
 
 fn roots(app: &App) -> Vec<String> {

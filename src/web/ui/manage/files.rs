@@ -12,11 +12,11 @@ use super::{
     super::{
         super::{App, error::Kind, input::At, managed::files},
         fault::Fault,
-        guard::{Fields, Posted, Visitor, is_foreign},
+        guard::{Changer, Fields, Posted, Visitor, is_foreign},
         view::{self, Moment, Shell},
         visitors::same,
     },
-    Confirm, Given, LIST_MAX, actor, answer, done, next_place, no_such, notice, shell, with_status,
+    Confirm, Given, LIST_MAX, actor, answer, done, next_place, no_such, notice, shell,
 };
 use crate::{
     domain::{file::FileInfo, text::printable},
@@ -59,10 +59,9 @@ pub(in crate::web::ui) async fn list(
 /// byte of the file is read.
 pub(in crate::web::ui) async fn upload(
     State(app): State<App>,
-    visitor: Visitor,
+    Changer(visitor): Changer,
     request: Request,
 ) -> Result<Response, Fault> {
-    visitor.must_be_able_to_change()?;
     if is_foreign(request.headers()) {
         return Err(Fault::forbidden("This form was sent by a page of another site."));
     }
@@ -75,7 +74,7 @@ pub(in crate::web::ui) async fn upload(
     match answer(made)? {
         Ok(_) => Ok(done("/files", "uploaded")),
         Err(problem) => {
-            let given = Given { fields: None, problem: Some(problem) };
+            let given = Given::only(problem);
             show(&app, visitor, &Fields::parse(b""), given).await
         }
     }
@@ -96,7 +95,7 @@ pub(in crate::web::ui) async fn download(
 
 pub(in crate::web::ui) async fn ask_delete(
     State(app): State<App>,
-    visitor: Visitor,
+    Changer(visitor): Changer,
     Path(id): Path<String>,
 ) -> Result<Response, Fault> {
     let file: FileId = id.parse().map_err(|_| no_such("file"))?;
@@ -117,7 +116,6 @@ pub(in crate::web::ui) async fn delete(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let id: FileId = id.parse().map_err(|_| no_such("file"))?;
     files::remove(State(app), actor(&posted.visitor), At(id)).await.map(drop)?;
     Ok(done("/files", "deleted"))
@@ -152,5 +150,5 @@ async fn show(
         given,
         shell,
     };
-    with_status(page.given.status(), &page)
+    page.given.answer(&page)
 }

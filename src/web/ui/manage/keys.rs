@@ -4,7 +4,6 @@
 use askama::Template;
 use axum::{
     extract::{Path, State},
-    http::StatusCode,
     response::Response,
 };
 use serde_json::json;
@@ -13,10 +12,11 @@ use super::{
     super::{
         super::{App, input::At, managed::api_keys},
         fault::Fault,
-        guard::{Fields, Posted, Visitor},
+        guard::{Changer, Fields, Posted, Visitor},
         view::{Moment, Shell},
     },
-    Confirm, Given, actor, answer, body, done, no_such, notice, shell, with_status,
+    Confirm, Given, actor, answer, body, done, no_such, notice, shell,
+    shown::{self, Shown},
 };
 use crate::{
     clock::Timestamp,
@@ -58,8 +58,7 @@ pub(in crate::web::ui) async fn page(
     visitor: Visitor,
     query: Fields,
 ) -> Result<Response, Fault> {
-    let with_revoked = query.text("revoked") == Some("1");
-    show(&app, visitor, Given::default(), notice(&query), None, with_revoked).await
+    show(&app, visitor, Given::default(), &query).await
 }
 
 pub(in crate::web::ui) async fn create(
@@ -67,7 +66,6 @@ pub(in crate::web::ui) async fn create(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let fields = form.fields;
     let scope = match fields.text("scope").unwrap_or_default() {
         "ingest" => format!("ingest:{}", fields.text("source").unwrap_or_default()),
@@ -75,19 +73,20 @@ pub(in crate::web::ui) async fn create(
     };
     let wanted = body(json!({"name": fields.text("name"), "scopes": [scope]}))?;
     let made = api_keys::create(State(app.clone()), actor(&visitor), wanted).await;
-    let (given, made) = match answer(made)? {
-        Err(problem) => (Given::wrong(fields, problem), None),
-        Ok(key) => {
-            let text = |field: &str| key[field].as_str().unwrap_or_default().to_owned();
-            (Given::default(), Some((text("name"), text("key"))))
+    match answer(made)? {
+        Err(problem) => {
+            show(&app, visitor, Given::wrong(fields, problem), &Fields::default()).await
         }
-    };
-    show(&app, visitor, given, None, made, false).await
+        Ok(key) => {
+            let text = |field: &str| key[field].as_str().unwrap_or_default();
+            Ok(shown::show(&app, &visitor, "/keys", Shown::made(text("name"), text("key"))))
+        }
+    }
 }
 
 pub(in crate::web::ui) async fn ask_revoke(
     State(app): State<App>,
-    visitor: Visitor,
+    Changer(visitor): Changer,
     Path(id): Path<String>,
 ) -> Result<Response, Fault> {
     let keys = app.store.api_keys().await?;
@@ -110,7 +109,6 @@ pub(in crate::web::ui) async fn revoke(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let id: ApiKeyId = id.parse().map_err(|_| no_such("key"))?;
     api_keys::revoke(State(app), actor(&posted.visitor), At(id)).await.map(drop)?;
     Ok(done("/keys", "revoked"))
@@ -120,10 +118,10 @@ async fn show(
     app: &App,
     visitor: Visitor,
     given: Given,
-    notice: Option<&'static str>,
-    made: Option<(String, String)>,
-    with_revoked: bool,
+    query: &Fields,
 ) -> Result<Response, Fault> {
+    let (made, with_revoked) =
+        (shown::take(app, &visitor, query).made, query.text("revoked") == Some("1"));
     let keys = app.store.api_keys().await?;
     let name = visitor.name.clone();
     let (shell, now) = shell(app, visitor, "keys");
@@ -134,9 +132,9 @@ async fn show(
     let named = snapshot.sources().into_iter().map(|entry| entry.source.name.clone());
     let sources = named.filter(|name| snapshot.named_source(name).is_some()).collect();
     let url = app.url("/v1/api_keys");
-    let status = given.status();
+    let notice = notice(query);
     let page = Page { shell, rows, sources, given, notice, made, with_revoked, n_revoked, url };
-    with_status(if page.made.is_some() { StatusCode::OK } else { status }, &page)
+    page.given.answer(&page)
 }
 
 fn row(key: &ApiKey, visitor: &str, now: Timestamp) -> Row {

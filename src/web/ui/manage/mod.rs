@@ -7,8 +7,8 @@
 //! a page that can be reloaded. Left out: what these things mean, which the API's modules know.
 
 mod audit;
-mod chart;
 mod credentials;
+mod deployment_form;
 mod deployments;
 mod environments;
 mod files;
@@ -17,22 +17,20 @@ mod settings;
 mod usage;
 mod vaults;
 
-use std::fmt;
-
-use askama::Template;
 use axum::{
-    Json, Router,
-    http::StatusCode,
-    response::{IntoResponse, Redirect, Response},
+    Router,
     routing::{get, post},
 };
-use serde_json::Value;
 
 use super::{
-    super::{App, auth::Actor, error, input},
+    super::App,
+    confirm::Confirm,
     fault::Fault,
+    form::{Given, Wrong, actor, answer, body, lines, listed, refused},
     guard::{Fields, Visitor},
     page as rendered,
+    place::{done, notice},
+    shown,
     view::Shell,
 };
 use crate::clock::Timestamp;
@@ -59,6 +57,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/secrets/{name}/delete", get(vaults::ask_delete_secret).post(vaults::delete_secret))
         .route("/deployments", get(deployments::list).post(deployments::create))
         .route("/deployments/{id}", get(deployments::page))
+        .route("/deployments/{id}/edit", get(deployment_form::page).post(deployment_form::save))
         .route("/deployments/{id}/run", post(deployments::run))
         .route("/deployments/{id}/pause", post(deployments::pause))
         .route("/deployments/{id}/unpause", post(deployments::unpause))
@@ -81,140 +80,9 @@ pub(super) fn routes() -> Router<App> {
         .route("/settings", get(settings::page))
 }
 
-/// What a form said that did not go through, so that nobody has to type it again.
-#[derive(Debug, Default)]
-struct Given {
-    fields: Option<Fields>,
-    /// Why not.
-    problem: Option<String>,
-}
-
-impl Given {
-    fn wrong(fields: Fields, problem: String) -> Given {
-        Given { fields: Some(fields), problem: Some(problem) }
-    }
-
-    fn get(&self, name: &str) -> &str {
-        self.fields.as_ref().and_then(|fields| fields.text(name)).unwrap_or_default()
-    }
-
-    /// As it was filled in, or as it was before.
-    fn or<'a>(&'a self, name: &str, before: &'a str) -> &'a str {
-        match &self.fields {
-            Some(fields) => fields.text(name).unwrap_or_default(),
-            None => before,
-        }
-    }
-
-    fn is(&self, name: &str, value: &str) -> bool {
-        self.get(name) == value
-    }
-
-    fn status(&self) -> StatusCode {
-        match self.problem {
-            Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            None => StatusCode::OK,
-        }
-    }
-}
-
-/// What was done, as the page after it says it. The address carries a word and no text.
-fn notice(query: &Fields) -> Option<&'static str> {
-    const NOTICES: [(&str, &str); 13] = [
-        ("made", "It is made."),
-        ("saved", "The change is saved."),
-        ("archived", "It is archived."),
-        ("deleted", "It is deleted."),
-        ("revoked", "The key is revoked: it opens nothing any more."),
-        ("stored", "The value is stored. Nobody sees it again."),
-        ("rotated", "The new value counts from now on."),
-        ("valid", "The credential was tried, and its server took it."),
-        ("paused", "It is paused: its schedule rests until somebody goes on."),
-        ("unpaused", "Its schedule goes on."),
-        ("ran", "It was started: the newest run below leads to its session."),
-        ("budgets", "The budgets are set and count from the next model request on."),
-        ("uploaded", "The file is here."),
-    ];
-    let word = query.text("done")?;
-    NOTICES.iter().find(|(known, _)| *known == word).map(|(_, text)| *text)
-}
-
-/// Sends the browser to a page that says what was done.
-fn done(place: impl fmt::Display, word: &str) -> Response {
-    Redirect::to(&format!("{place}?done={word}")).into_response()
-}
-
-/// Whoever makes the change, for the API's functions.
-fn actor(visitor: &Visitor) -> Actor {
-    Actor(visitor.name.clone())
-}
-
-/// A form as the body of a request.
-fn body(value: Value) -> Result<input::Fields, Fault> {
-    input::Fields::of(value, "form").map_err(|problem| Fault::invalid(problem.to_string()))
-}
-
-/// A request's answer, or what its sender has to change.
-fn answer(result: error::Result<Json<Value>>) -> Result<Result<Value, String>, Fault> {
-    match result {
-        Ok(Json(value)) => Ok(Ok(value)),
-        Err(error) if error.is_of_caller() => Ok(Err(sentence(error.message()))),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// What the API says, for people: `auth.secret_name: is required` begins with `Secret name`.
-fn sentence(text: &str) -> String {
-    let is_path =
-        |it: &str| it.bytes().all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte));
-    let text = match text.split_once(": ").filter(|(path, _)| is_path(path)) {
-        Some((path, why)) => {
-            // What a whole form is about need not be said.
-            let within = ["auth.", "config."].iter().find_map(|it| path.strip_prefix(it));
-            format!("{}: {why}", within.unwrap_or(path).replace(['.', '_'], " "))
-        }
-        None => text.to_owned(),
-    };
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
-/// Commas and lines between values that a person lists in one field.
-fn listed(text: &str) -> Vec<&str> {
-    text.split([',', '\n', '\r']).map(str::trim).filter(|it| !it.is_empty()).collect()
-}
-
-/// Something that cannot be taken back, before it is done.
-#[derive(Debug, Template)]
-#[template(path = "manage/confirm.html")]
-struct Confirm {
-    shell: Shell,
-    title: String,
-    /// What happens then.
-    text: &'static str,
-    /// Where the form goes.
-    action: String,
-    button: &'static str,
-    back: String,
-}
-
-impl Confirm {
-    fn page(self) -> Result<Response, Fault> {
-        self.shell.visitor.must_be_able_to_change()?;
-        rendered(&self)
-    }
-}
-
 fn shell(app: &App, visitor: Visitor, at: &'static str) -> (Shell, Timestamp) {
     let now = app.store.clock().now();
     (Shell::new(visitor, at, now), now)
-}
-
-/// A page with the status that its form deserves.
-fn with_status(status: StatusCode, template: &impl Template) -> Result<Response, Fault> {
-    let mut response = rendered(template)?;
-    *response.status_mut() = status;
-    Ok(response)
 }
 
 /// The page after this one.
@@ -228,27 +96,4 @@ fn is_archived_shown(query: &Fields) -> bool {
 
 fn no_such(noun: &str) -> Fault {
     Fault::not_found(format!("There is no such {noun}, or not any more."))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn problems_begin_with_the_name_of_the_field() {
-        let check = |given: &str, said: &str| assert_eq!(sentence(given), said);
-        check("auth.secret_name: is required", "Secret name: is required");
-        check("schedule.expression: has 4 fields", "Schedule expression: has 4 fields");
-        check("a key named `x` exists", "A key named `x` exists");
-        check("the model `a: b` is not there", "The model `a: b` is not there");
-        check("", "");
-    }
-
-    #[test]
-    fn values_are_listed_with_commas_or_lines() {
-        assert_eq!(
-            listed(" a.example, b.example\r\n\nc.example,"),
-            ["a.example", "b.example", "c.example"]
-        );
-    }
 }

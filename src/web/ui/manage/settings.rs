@@ -5,19 +5,16 @@ use axum::{extract::State, response::Response};
 
 use super::{
     super::{
-        super::{App, Setting, health},
+        super::{App, Setting, status},
         fault::Fault,
         guard::Visitor,
+        needs::said,
         page as rendered,
         session::Badge,
         view::{Moment, Shell, count},
     },
     shell,
 };
-use crate::store::{OutgoingFilter, OutgoingStatus};
-
-/// Messages that were given up, as far as they are counted.
-const DEAD_MAX: usize = 100;
 
 #[derive(Template)]
 #[template(path = "manage/settings.html")]
@@ -48,7 +45,7 @@ pub(in crate::web::ui) async fn page(
     visitor: Visitor,
 ) -> Result<Response, Fault> {
     let facts = app.facts();
-    let parts = parts(&app).await?;
+    let parts = parts(&app).await;
     let mut sections: Vec<Section> = Vec::new();
     for setting in &facts.settings {
         let name = match setting.key.split_once('.') {
@@ -69,15 +66,16 @@ pub(in crate::web::ui) async fn page(
     rendered(&Page { shell, parts, given, sections, version: env!("CARGO_PKG_VERSION") })
 }
 
-async fn parts(app: &App) -> Result<Vec<Part>, Fault> {
+async fn parts(app: &App) -> Vec<Part> {
     const GOOD: Badge = Badge { class: "done", word: "works" };
     const BAD: Badge = Badge { class: "failed", word: "look here" };
     let facts = app.facts();
     let kind = if app.store.is_sqlite() { "SQLite" } else { "PostgreSQL" };
-    let store = match health::ready(app).await {
-        Ok(()) => (GOOD, format!("{kind} commits")),
+    let look = status::look(app).await;
+    let store = match look.store_works {
+        true => (GOOD, format!("{kind} commits")),
         // What it said may hold addresses; the log has it.
-        Err(_) => (BAD, format!("{kind} does not commit: the server's log says why")),
+        false => (BAD, format!("{kind} does not commit: the server's log says why")),
     };
     let providers = facts.providers.iter().map(|(name, _, text)| format!("{name} {text}"));
     let can_ask = facts.providers.iter().any(|(name, can, _)| *can && *name != "rehearsal");
@@ -85,22 +83,17 @@ async fn parts(app: &App) -> Result<Vec<Part>, Fault> {
         true => GOOD,
         false => Badge { class: "waiting", word: "rehearsal only" },
     };
-    let (n_waiting, oldest) = app.store.outgoing_backlog().await?;
-    let dead = OutgoingFilter {
-        status: Some(OutgoingStatus::Dead),
-        session_id: None,
-        owner: None,
-        cursor: None,
-        limit: DEAD_MAX,
+    let (outbox, oldest) = match look.outbox {
+        None => ((BAD, "the server's log says why nobody knows".to_owned()), None),
+        Some(found) => {
+            let waiting = i64::try_from(found.n_waiting).unwrap_or(i64::MAX);
+            let text = format!("{} waiting, {} given up", count(waiting), said(found.n_dead));
+            ((if found.n_dead == 0 { GOOD } else { BAD }, text), found.oldest)
+        }
     };
-    let dead = app.store.outgoing(dead).await?;
-    let n_dead = dead.data.len();
-    let more = if dead.next.is_some() { "more than " } else { "" };
-    let waiting = i64::try_from(n_waiting).unwrap_or(i64::MAX);
-    let outbox = format!("{} waiting, {more}{n_dead} given up", count(waiting));
     let now = app.store.clock().now();
     let part = |name, (state, text): (Badge, String)| Part { name, state, text, since: None };
-    Ok(vec![
+    vec![
         part("Store", store),
         part(
             "Sandbox",
@@ -111,9 +104,6 @@ async fn parts(app: &App) -> Result<Vec<Part>, Fault> {
             },
         ),
         part("Models", (models, providers.collect::<Vec<_>>().join("; "))),
-        Part {
-            since: oldest.map(|at| Moment::new(at, now)),
-            ..part("Outbox", (if n_dead == 0 { GOOD } else { BAD }, outbox))
-        },
-    ])
+        Part { since: oldest.map(|at| Moment::new(at, now)), ..part("Outbox", outbox) },
+    ]
 }

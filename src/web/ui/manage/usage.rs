@@ -1,19 +1,18 @@
 //! Usage: what work cost, by whom and when, and what it may cost.
 
 use askama::Template;
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{extract::State, response::Response};
 use serde_json::{Map, Value};
 
 use super::{
     super::{
         super::{App, input::At, managed::budgets},
+        chart::Chart,
         fault::Fault,
         guard::{Fields, Posted, Visitor},
         view::{Shell, count, dollars},
     },
-    actor, answer, body,
-    chart::{Chart, chart},
-    done, notice, shell, with_status,
+    Wrong, actor, answer, body, done, notice, refused, rendered, shell,
 };
 use crate::{
     clock::Timestamp,
@@ -23,7 +22,6 @@ use crate::{
         cost::MicroUsd,
         text::printable,
     },
-    id::Id,
     ingest::Snapshot,
     store::{BUDGETS_OF_ALL, BudgetState, Spender},
 };
@@ -64,7 +62,7 @@ struct Page {
     owners: Vec<(String, String)>,
     editor: Option<Editor>,
     notice: Option<&'static str>,
-    problem: Option<String>,
+    problem: Option<Wrong>,
 }
 
 struct Table {
@@ -133,7 +131,6 @@ pub(in crate::web::ui) async fn set_budgets(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let fields = form.fields;
     let owner = fields.text("edit").unwrap_or_default().to_owned();
     let problem = match wanted(&fields) {
@@ -153,7 +150,7 @@ pub(in crate::web::ui) async fn set_budgets(
 }
 
 /// The budgets that a form means; an empty field is no limit.
-fn wanted(fields: &Fields) -> Result<Value, String> {
+fn wanted(fields: &Fields) -> Result<Value, Wrong> {
     let mut budgets = Map::new();
     for (scope, _) in SCOPES {
         let mut budget = Map::new();
@@ -168,7 +165,9 @@ fn wanted(fields: &Fields) -> Result<Value, String> {
                     let number: Result<i64, _> = digits.parse();
                     number
                         .map_err(|_| {
-                            format!("{label} of a {scope} must be a whole number, or empty.")
+                            let why =
+                                format!("{label} of a {scope} must be a whole number, or empty.");
+                            Wrong::of(&format!("{scope}.{limit}"), why)
                         })?
                         .into()
                 }
@@ -184,7 +183,7 @@ async fn show(
     app: &App,
     visitor: Visitor,
     query: &Fields,
-    problem: Option<String>,
+    problem: Option<Wrong>,
 ) -> Result<Response, Fault> {
     let days = query.text("days").and_then(|it| it.parse().ok()).unwrap_or(30);
     let days = RANGES.into_iter().find(|it| *it == days).unwrap_or(30);
@@ -225,11 +224,10 @@ async fn show(
         problem,
         shell,
     };
-    let status = match page.problem {
-        Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        None => StatusCode::OK,
-    };
-    with_status(status, &page)
+    match &page.problem {
+        Some(wrong) => refused(&page, wrong),
+        None => rendered(&page),
+    }
 }
 
 fn spender(key: &str) -> Spender {
@@ -255,12 +253,11 @@ fn name(spender: &Spender, snapshot: &Snapshot) -> String {
         Spender::All => "everything".to_owned(),
         Spender::Model(model) => printable(model),
         Spender::Agent(id) => {
-            let agent = snapshot.agents.values().find(|agent| agent.id.as_str() == id);
+            let agent = id.parse().ok().and_then(|id| snapshot.agents.get(&id));
             agent.map_or_else(|| printable(id), |agent| printable(&agent.spec.name))
         }
         Spender::Source(id) => {
-            let sources = snapshot.sources();
-            let entry = sources.iter().find(|entry| entry.source.id.as_str() == id);
+            let entry = id.parse().ok().and_then(|id| snapshot.source(&id));
             entry.map_or_else(|| printable(id), |entry| printable(entry.display_name()))
         }
     }
@@ -271,18 +268,18 @@ fn day_name(day: i64) -> String {
 }
 
 fn charts(days: &[(String, Used)], spender: &Spender) -> Vec<Chart> {
-    let draw = |id, title, of: fn(&Used) -> i64, show: fn(i64) -> String| {
+    let draw = |title, of: fn(&Used) -> i64, show: fn(i64) -> String| {
         let values: Vec<_> = days.iter().map(|(day, used)| (day.clone(), of(used))).collect();
-        chart(id, title, &values, show)
+        Chart::days(title, &values, show)
     };
     let mut charts = vec![
-        draw("cost", "Cost", |used| used.cost.0, |it| dollars(MicroUsd(it))),
-        draw("tokens", "Tokens", |used| used.tokens, count),
-        draw("requests", "Model requests", |used| used.model_calls, count),
+        draw("Cost", |used| used.cost.0, |it| dollars(MicroUsd(it))),
+        draw("Tokens", |used| used.tokens, count),
+        draw("Model requests", |used| used.model_calls, count),
     ];
     // A turn may ask more than one model.
     if !matches!(spender, Spender::Model(_)) {
-        charts.push(draw("runs", "Runs", |used| used.turns, count));
+        charts.push(draw("Runs", |used| used.turns, count));
     }
     charts
 }
@@ -385,7 +382,7 @@ fn standing(state: &BudgetState, snapshot: &Snapshot) -> Standing {
         key: state.owner.clone(),
         name: name(&spender(&state.owner), snapshot),
         limits,
-        from_file: is_from_file(snapshot, &state.owner),
+        from_file: budgets::owner(snapshot, &state.owner).is_some_and(|it| it.is_declared),
     }
 }
 
@@ -404,15 +401,6 @@ fn share(part: i64, whole: i64) -> i64 {
     i64::try_from(hundredths.clamp(0, 100)).unwrap_or(100)
 }
 
-fn is_from_file(snapshot: &Snapshot, owner: &str) -> bool {
-    let mut agents = snapshot.agents.values();
-    let sources = snapshot.sources();
-    agents.any(|it| it.id.as_str() == owner && it.managed_by == ManagedBy::File)
-        || sources
-            .iter()
-            .any(|it| it.source.id.as_str() == owner && it.source.managed_by == ManagedBy::File)
-}
-
 /// The fields of one owner's budgets, as they were filled in or as they are.
 async fn editor(
     app: &App,
@@ -422,12 +410,9 @@ async fn editor(
     is_filled: bool,
 ) -> Result<Option<Editor>, Fault> {
     let who = spender(owner);
-    let is_known = owner == BUDGETS_OF_ALL
-        || snapshot.agents.values().any(|it| it.id.as_str() == owner)
-        || snapshot.sources().iter().any(|it| it.source.id.as_str() == owner);
-    if !is_known {
+    let Some(found) = budgets::owner(snapshot, owner) else {
         return Err(Fault::not_found("There is no such agent or source, or not any more."));
-    }
+    };
     let budgets: Budgets = app.store.budgets(owner.to_owned()).await?;
     // Turns and sessions of everybody are limited by the configuration.
     let scopes = SCOPES.into_iter().filter(|(scope, _)| who != Spender::All || *scope == "day");
@@ -451,7 +436,7 @@ async fn editor(
         key: owner.to_owned(),
         name: name(&who, snapshot),
         scopes: scopes.collect(),
-        from_file: is_from_file(snapshot, owner),
+        from_file: found.is_declared,
     }))
 }
 

@@ -4,7 +4,6 @@
 use askama::Template;
 use axum::{
     extract::{Path, State},
-    http::StatusCode,
     response::Response,
 };
 use serde_json::json;
@@ -17,20 +16,18 @@ use super::{
             managed::{secrets, vaults},
         },
         fault::Fault,
-        guard::{Fields, Posted, Visitor},
+        form::OVERLAPS,
+        guard::{Changer, Fields, Posted, Visitor},
         view::{Moment, Shell},
     },
-    Confirm, Given, LIST_MAX, actor, answer, body, done, is_archived_shown, next_place, no_such,
-    notice, shell, with_status,
+    Confirm, Given, LIST_MAX, actor, answer, body, credentials, done, is_archived_shown,
+    next_place, no_such, notice, refused, rendered, shell,
+    shown::{self, Shown},
 };
 use crate::{
     domain::{credential::Vault, text::printable},
     id::VaultId,
 };
-
-/// How long an old secret may be good beside the new one: seconds and words.
-pub(super) const OVERLAPS: [(&str, &str); 4] =
-    [("0", "at once"), ("3600", "in an hour"), ("86400", "in a day"), ("604800", "in a week")];
 
 #[derive(Template)]
 #[template(path = "manage/vaults.html")]
@@ -70,7 +67,6 @@ struct Secret {
 struct Beside {
     given: Given,
     secret_given: Given,
-    made: Option<(String, String)>,
 }
 
 pub(in crate::web::ui) async fn list(
@@ -86,7 +82,6 @@ pub(in crate::web::ui) async fn create(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let wanted = body(json!({"display_name": form.fields.text("display_name")}))?;
     let made = vaults::create(State(app.clone()), actor(&visitor), wanted).await;
     match answer(made)? {
@@ -105,16 +100,22 @@ pub(in crate::web::ui) async fn rename(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let vault: VaultId = id.parse().map_err(|_| no_such("vault"))?;
     let wanted = body(json!({"display_name": posted.form.fields.text("display_name")}))?;
-    vaults::update(State(app), actor(&posted.visitor), At(vault), wanted).await.map(drop)?;
-    Ok(done(format_args!("/vaults/{id}"), "saved"))
+    let renamed =
+        vaults::update(State(app.clone()), actor(&posted.visitor), At(vault), wanted).await;
+    match answer(renamed)? {
+        Ok(_) => Ok(done(format_args!("/vaults/{id}"), "saved")),
+        Err(problem) => {
+            let given = Given::only(problem);
+            credentials::show(&app, posted.visitor, &id, &Fields::default(), given).await
+        }
+    }
 }
 
 pub(in crate::web::ui) async fn ask_archive(
     State(app): State<App>,
-    visitor: Visitor,
+    Changer(visitor): Changer,
     Path(id): Path<String>,
 ) -> Result<Response, Fault> {
     let vault = find(&app, &id).await?;
@@ -135,7 +136,6 @@ pub(in crate::web::ui) async fn archive(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let id: VaultId = id.parse().map_err(|_| no_such("vault"))?;
     vaults::archive(State(app), actor(&posted.visitor), At(id)).await.map(drop)?;
     Ok(done("/vaults", "archived"))
@@ -143,7 +143,7 @@ pub(in crate::web::ui) async fn archive(
 
 pub(in crate::web::ui) async fn ask_delete(
     State(app): State<App>,
-    visitor: Visitor,
+    Changer(visitor): Changer,
     Path(id): Path<String>,
 ) -> Result<Response, Fault> {
     let vault = find(&app, &id).await?;
@@ -164,7 +164,6 @@ pub(in crate::web::ui) async fn delete(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     let id: VaultId = id.parse().map_err(|_| no_such("vault"))?;
     vaults::remove(State(app), actor(&posted.visitor), At(id)).await.map(drop)?;
     Ok(done("/vaults", "deleted"))
@@ -175,7 +174,6 @@ pub(in crate::web::ui) async fn put_secret(
     posted: Posted,
 ) -> Result<Response, Fault> {
     let Posted { visitor, form } = posted;
-    visitor.must_be_able_to_change()?;
     let fields = form.fields;
     let generate = fields.text("action") == Some("generate");
     let overlap: u64 = fields.text("overlap").and_then(|it| it.parse().ok()).unwrap_or(0);
@@ -186,21 +184,24 @@ pub(in crate::web::ui) async fn put_secret(
         wanted["value"] = fields.text("value").into();
     }
     let stored = secrets::put(State(app.clone()), actor(&visitor), body(wanted)?).await;
-    let mut beside = Beside::default();
     match answer(stored)? {
         Ok(secret) if generate => {
-            let text = |field: &str| secret[field].as_str().unwrap_or_default().to_owned();
-            beside.made = Some((text("name"), text("value")));
+            let text = |field: &str| secret[field].as_str().unwrap_or_default();
+            let made = Shown::made(text("name"), text("value"));
+            Ok(shown::show(&app, &visitor, "/vaults", made))
         }
-        Ok(_) => return Ok(done("/vaults", "stored")),
-        Err(problem) => beside.secret_given = Given::wrong(fields, problem),
+        Ok(_) => Ok(done("/vaults", "stored")),
+        Err(problem) => {
+            let secret_given = Given::wrong(fields, problem);
+            let beside = Beside { secret_given, ..Beside::default() };
+            show(&app, visitor, &Fields::default(), beside).await
+        }
     }
-    show(&app, visitor, &Fields::parse(b""), beside).await
 }
 
 pub(in crate::web::ui) async fn ask_delete_secret(
     State(app): State<App>,
-    visitor: Visitor,
+    Changer(visitor): Changer,
     Path(name): Path<String>,
 ) -> Result<Response, Fault> {
     if !app.ingest.registry.snapshot().has_secret(&name) {
@@ -223,7 +224,6 @@ pub(in crate::web::ui) async fn delete_secret(
     Path(name): Path<String>,
     posted: Posted,
 ) -> Result<Response, Fault> {
-    posted.visitor.must_be_able_to_change()?;
     secrets::remove(State(app), actor(&posted.visitor), At(name)).await.map(drop)?;
     Ok(done("/vaults", "deleted"))
 }
@@ -257,7 +257,7 @@ async fn show(
     });
     let snapshot = app.ingest.registry.snapshot();
     let secrets = snapshot.secrets.iter().map(|info| Secret {
-        name: info.name.clone(),
+        name: printable(&info.name),
         version: info.version,
         since: Moment::new(info.created_at, now),
         previous_until: info
@@ -265,8 +265,8 @@ async fn show(
             .filter(|until| *until > now)
             .map(|until| Moment::new(until, now)),
     });
-    let Beside { given, secret_given, made } = beside;
-    let is_wrong = given.problem.is_some() || secret_given.problem.is_some();
+    let Beside { given, secret_given } = beside;
+    let wrong = given.problem.clone().or_else(|| secret_given.problem.clone());
     let page = Page {
         rows: rows.collect(),
         next: next_place(found.next),
@@ -276,10 +276,12 @@ async fn show(
         given,
         secret_given,
         notice: notice(query),
-        made,
+        made: shown::take(app, &shell.visitor, query).made,
         url: app.url("/v1/vaults"),
         shell,
     };
-    let status = if is_wrong { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-    with_status(status, &page)
+    match wrong {
+        Some(wrong) => refused(&page, &wrong),
+        None => rendered(&page),
+    }
 }

@@ -90,6 +90,15 @@ impl<'a> Browser<'a> {
         self.post(path, &all).await
     }
 
+    /// A form, and the page that it leads to.
+    pub async fn carry_out(&self, path: &str, fields: &[(&str, &str)]) -> Page {
+        let page = self.submit(path, fields).await;
+        match page.header("location").map(str::to_owned) {
+            Some(place) => self.get(&place).await,
+            None => page,
+        }
+    }
+
     pub async fn csrf(&self) -> String {
         self.get("/sessions").await.field("csrf")
     }
