@@ -241,7 +241,6 @@ impl Store {
                 count(tx, &lease, &spent, active)?;
                 let used = Used { ms: whole_ms(active), ..budgets::of_request(&spent) };
                 budgets::settle(tx, &lease.session_id, Some(&turn_id), &used)?;
-                budgets::release(tx, &lease.session_id)?;
                 // Coming back was agreed on, so it does not count as a resumption.
                 tx.execute(
                     "update turns set resumes = -1, resumed_seq = $2 where id = $1",

@@ -22,10 +22,8 @@ on_both!(
 async fn ask(bench: &Bench, lease: &Lease, model: &str) {
     let reserve = Reserve {
         common: CommonBudgets::default(),
-        wish: Wish::Model { cost: Some(MicroUsd(50)) },
-        tokens: 500,
+        wish: Wish::Model { cost: Some(MicroUsd(50)), tokens: 500, model: model.to_owned() },
         active_ms: 0,
-        model: model.to_owned(),
     };
     let begun = bench.store.begin_work(lease, vec![bench.running()], Beside::default(), reserve);
     begun.await.unwrap();
