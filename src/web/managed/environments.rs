@@ -16,7 +16,7 @@ use crate::{
         },
     },
     id::{EnvironmentId, Id},
-    ingest::project_is_allowed,
+    projects,
     web::{
         App,
         auth::Actor,
@@ -104,7 +104,7 @@ fn scope(fields: &mut Fields) -> Result<(), Problem> {
 
 fn check_worktree(config: &EnvironmentConfig) -> Result<(), Problem> {
     if let EnvironmentConfig::Local { project, workspace: Workspace::Worktree, .. } = config
-        && !Path::new(project).join(".git/objects").is_dir()
+        && projects::git_objects(Path::new(project)).is_none()
     {
         let message = "needs a project that is the top of a git repository";
         return Err(Problem::new("config.workspace", message));
@@ -216,11 +216,12 @@ async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
 /// A project that the operator allows, under its one real path: sessions of one directory take
 /// turns, and two spellings of it must not look like two directories.
 pub(super) fn directory(app: &App, at: &str, project: &str) -> Result<String> {
-    if !project_is_allowed(project, &app.options().project_roots) {
-        let message = "is not a directory under one of the `projects.roots` of the configuration";
-        return Err(Problem::new(at, message).into());
-    }
-    let path = Path::new(project).canonicalize().ok().filter(|path| path.is_dir());
-    let path = path.and_then(|path| path.to_str().map(str::to_owned));
-    path.ok_or_else(|| Problem::new(at, "is not a directory with a UTF-8 path").into())
+    let path = projects::allowed(project, &app.options().project_roots).map_err(|_| {
+        Problem::new(
+            at,
+            "is not a directory under one of the `projects.roots` of the configuration",
+        )
+    })?;
+    let path = path.into_os_string().into_string();
+    Ok(path.map_err(|_| Problem::new(at, "is not a directory with a UTF-8 path"))?)
 }
