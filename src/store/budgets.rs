@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     domain::{
-        Problem,
+        ManagedBy, Problem,
         budget::{Admission, Budget, Budgets, CommonBudgets, Scope, Used, Wish},
         cost::{MicroUsd, Spent},
         event::{NewEvent, Usage},
@@ -111,10 +111,26 @@ impl Store {
             .await
     }
 
-    pub async fn set_budgets(&self, owner: String, budgets: Budgets, change: Change) -> Result<()> {
+    /// [`Error::Conflict`] when the config file says what they are and this is not that.
+    pub async fn set_budgets(
+        &self,
+        owner: String,
+        by: ManagedBy,
+        budgets: Budgets,
+        change: Change,
+    ) -> Result<()> {
         let at = self.clock.now();
         self.driver
             .transaction(Lane::Work, move |tx| {
+                let row = tx.first(
+                    "select name, managed_by from agents where id = $1 union all \
+                     select name, managed_by from sources where id = $1",
+                    &params![&owner],
+                )?;
+                if let Some(mut row) = row {
+                    let (name, is) = (row.text(0)?, ManagedBy::parse(&row.text(1)?));
+                    super::refuse_declared(is, by, &name, "set its `budgets`")?;
+                }
                 keep(tx, &owner, &budgets)?;
                 audit::note_only(tx, &change, at)
             })

@@ -116,18 +116,11 @@ impl Store {
     }
 }
 
-/// What the config file declares is changed there and nowhere else.
 fn refuse_foreign(existing: &Source, by: ManagedBy) -> Result<()> {
-    if existing.managed_by == ManagedBy::File
-        && by == ManagedBy::Api
-        && existing.retired_at.is_none()
-    {
-        return Err(Error::Conflict(format!(
-            "`{}` is declared in the config file; change it there",
-            existing.name
-        )));
+    match existing.retired_at {
+        None => super::refuse_declared(existing.managed_by, by, &existing.name, "change it"),
+        Some(_) => Ok(()),
     }
-    Ok(())
 }
 
 /// As [`Store::webhook_tools`]. Those that are not there say nothing.

@@ -118,7 +118,7 @@ pub(in crate::web) async fn update(
     At(id): At<EnvironmentId>,
     mut fields: Fields,
 ) -> Result<Json<Value>> {
-    let before = ours(&app, &id).await?;
+    let before = known(&app, &id).await?;
     let name = fields.text("name", NAME_CHARS_MAX)?;
     if name.as_ref().is_some_and(String::is_empty) {
         return Err(Problem::new("name", "must not be empty").into());
@@ -173,21 +173,13 @@ pub(in crate::web) async fn delete(
     Ok(Json(json!({"id": id, "type": "environment_deleted"})))
 }
 
-/// What the config file declares is changed there and nowhere else.
-async fn ours(app: &App, id: &EnvironmentId) -> Result<Environment> {
-    let environment = app.store.environment(id).await.map_err(Error::missing("environment"))?;
-    match environment.managed_by {
-        ManagedBy::Api => Ok(environment),
-        ManagedBy::File => Err(Error::conflict(format!(
-            "`{}` is declared in the config file; change it there",
-            environment.name
-        ))),
-    }
+async fn known(app: &App, id: &EnvironmentId) -> Result<Environment> {
+    app.store.environment(id).await.map_err(Error::missing("environment"))
 }
 
 /// One that may be archived and deleted.
 async fn leaving(app: &App, id: &EnvironmentId) -> Result<Environment> {
-    let environment = ours(app, id).await?;
+    let environment = known(app, id).await?;
     match environment.name == DEFAULT_NAME && environment.archived_at.is_none() {
         true => Err(stays(&environment)),
         false => Ok(environment),
@@ -202,8 +194,7 @@ fn stays(environment: &Environment) -> Error {
 }
 
 async fn retrieve(State(app): State<App>, At(id): At<EnvironmentId>) -> Result<Json<Value>> {
-    let environment = app.store.environment(&id).await;
-    Ok(Json(environment.map_err(Error::missing("environment"))?.to_json()))
+    Ok(Json(known(&app, &id).await?.to_json()))
 }
 
 async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {

@@ -206,7 +206,7 @@ impl World {
             Op::Patch { agent, system, version } => {
                 let patch = json!({"system": format!("{system}"), "version": version});
                 let patch = serde_json::from_value(patch).expect("a patch");
-                answer(store.update_agent(&id(agent), patch, change()).await)
+                answer(store.update_agent(&id(agent), ManagedBy::Api, patch, change()).await)
             }
             Op::PauseSource { source, paused } => {
                 answer(store.pause_source(&id(source), paused, change()).await)

@@ -2,6 +2,7 @@
 
 use bellpull::{
     domain::{
+        ManagedBy,
         budget::{Budget, Budgets, CommonBudgets, Used, Wish},
         cost::{MicroUsd, Spent},
         event::Usage,
@@ -71,7 +72,11 @@ async fn a_budget_shows_what_is_used_and_reserved(bench: Bench) {
     let day = Budget { model_calls: Some(1), ..Budget::default() };
     let budgets = Budgets { day, ..Budgets::default() };
     for owner in [BUDGETS_OF_ALL, bench.agent.id.as_str()] {
-        bench.store.set_budgets(owner.to_owned(), budgets, change("budgets.set")).await.unwrap();
+        bench
+            .store
+            .set_budgets(owner.to_owned(), ManagedBy::Api, budgets, change("budgets.set"))
+            .await
+            .unwrap();
     }
     bench.accept(bench.draft("one")).await;
     let lease = bench.claim_one().await;
@@ -99,7 +104,7 @@ async fn the_audit_log_is_filtered(bench: Bench) {
         let mut change = change(action);
         change.actor = actor.to_owned();
         let owner = bench.agent.id.to_string();
-        bench.store.set_budgets(owner, Budgets::default(), change).await.unwrap();
+        bench.store.set_budgets(owner, ManagedBy::Api, Budgets::default(), change).await.unwrap();
     }
     let (actors, actions) = bench.store.audit_words().await.unwrap();
     assert_eq!(actors.len(), before.0.len() + 2);
