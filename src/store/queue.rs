@@ -275,7 +275,12 @@ impl Store {
                 all.extend(events);
                 append_rows(tx, &held, &all, at, "idle")?;
                 count(tx, &lease, &Spent::default(), active)?;
-                let used = Used { ms: whole_ms(active), turns: 1, ..Used::default() };
+                // One that was under way was made, whatever it used.
+                let is_request =
+                    |it: &&NewEvent| matches!(it.body, EventBody::ModelRequestEnd { .. });
+                let model_calls = all.iter().filter(is_request).count() as i64;
+                let ms = whole_ms(active);
+                let used = Used { ms, turns: 1, model_calls, ..Used::default() };
                 budgets::settle(tx, &lease.session_id, Some(&turn_id), &used)?;
                 close_turn(tx, &lease.session_id, &turn_id, end, at)
             })
