@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use secrecy::SecretString;
 use tokio::{sync::Mutex as Lock, time::Instant};
 
@@ -262,17 +263,18 @@ impl Runtime {
     ) -> (Vec<Offer>, Vec<Trouble>) {
         let (mut offers, mut troubles): (Vec<Offer>, _) = (Vec::new(), Vec::new());
         let Some(mcp) = &self.mcp else { return (offers, troubles) };
-        for server in wanted(session) {
-            let listed = Box::pin(mcp.tools(session, place, &server, host)).await;
-            let tools = match listed {
-                Ok(tools) => tools,
-                Err(error) => {
-                    troubles.push(Trouble::of(server.name, &error));
-                    continue;
-                }
-            };
-            let pinned = match mcp.pinned(session, server.url, &tools).await {
-                Ok(pinned) => pinned,
+        let servers = wanted(session);
+        // All at once: those that do not answer cost the time of one.
+        let asking = servers.iter().map(|server| {
+            Box::pin(async move {
+                let tools = mcp.tools(session, place, server, host).await?;
+                let pinned = mcp.pinned(session, server.url, &tools).await?;
+                Ok((tools, pinned))
+            })
+        });
+        for (server, told) in servers.iter().zip(join_all(asking).await) {
+            let (tools, pinned) = match told {
+                Ok(told) => told,
                 Err(error) => {
                     troubles.push(Trouble::of(server.name, &error));
                     continue;

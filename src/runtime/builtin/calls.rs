@@ -26,6 +26,9 @@ use crate::{
     tool,
 };
 
+/// Of a tool's name, as far as providers know it.
+const NAME_CHARS_MAX: usize = 128;
+
 /// Of an input, in the ledger of effects.
 const INPUT_CHARS_MAX: usize = 500;
 
@@ -122,7 +125,7 @@ impl Turn<'_> {
             }
             None => {
                 let mut event = self.runtime.event(EventBody::AgentToolUse {
-                    name: name.clone(),
+                    name: plain_name(&name),
                     input: shown,
                     evaluated_permission,
                     evaluation: evaluation_json,
@@ -343,6 +346,15 @@ impl Turn<'_> {
         }
         Ok(())
     }
+}
+
+/// A name under which every provider takes a call back. One that is no such name is no tool's, and the
+/// call is denied; but in the conversation it stays, and would have each later request refused.
+fn plain_name(name: &str) -> String {
+    let is_plain = |char: &char| char.is_ascii_alphanumeric() || "_-".contains(*char);
+    let plain = name.chars().map(|char| if is_plain(&char) { char } else { '_' });
+    let plain: String = plain.take(NAME_CHARS_MAX).collect();
+    if plain.is_empty() { "unnamed".to_owned() } else { plain }
 }
 
 /// What the ledger knows of a call before it is carried out.
