@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod outbox;
 pub mod preview;
+pub mod projects;
 pub mod runtime;
 pub mod schedule;
 pub mod signal;

@@ -106,6 +106,8 @@ pub struct Transcript {
     pub exhausted: bool,
     /// That the model refused, as the API's `stop_details` says it.
     pub refusal: Option<Value>,
+    /// What the session was told about its MCP servers.
+    pub told: BTreeSet<String>,
     /// Whether anything came from a source.
     pub has_deliveries: bool,
     /// The sources that something came from.
@@ -201,7 +203,9 @@ impl Transcript {
             }
             EventBody::StatusRunning => self.begin(),
             // The turn goes on without that server.
-            EventBody::SessionError { error } if error.mcp_server_name.is_some() => {}
+            EventBody::SessionError { error } if error.mcp_server_name.is_some() => {
+                self.told.insert(error.message.clone());
+            }
             EventBody::SessionError { error } if error.is_retrying() => {
                 self.n_failures += 1;
                 self.n_requests = self.n_requests.saturating_sub(1);

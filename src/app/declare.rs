@@ -222,7 +222,7 @@ async fn apply_agent(
     if agent.spec != declared.spec {
         let note = change(ACTOR, "agent.update", &agent.id, json!({}));
         let patch = replacement(&agent.spec, &declared.spec)?;
-        store.update_agent(&agent.id, patch, note).await?;
+        store.update_agent(&agent.id, ManagedBy::File, patch, note).await?;
         changed = true;
     }
     if changed {
@@ -256,7 +256,7 @@ async fn limit(store: &Store, agent: &Agent, limits: TurnLimits) -> anyhow::Resu
         return Ok(false);
     }
     let note = change(ACTOR, "agent.limits", &agent.id, limits.to_json());
-    store.limit_agent(&agent.id, limits.into(), note).await?;
+    store.limit_agent(&agent.id, ManagedBy::File, limits.into(), note).await?;
     Ok(true)
 }
 
@@ -266,7 +266,7 @@ async fn allow(store: &Store, owner: &str, budgets: &Budgets) -> anyhow::Result<
         return Ok(());
     }
     let note = change(ACTOR, "budgets.set", owner, json!(budgets));
-    Ok(store.set_budgets(owner.to_owned(), *budgets, note).await?)
+    Ok(store.set_budgets(owner.to_owned(), ManagedBy::File, *budgets, note).await?)
 }
 
 /// Tells whether that is a change.

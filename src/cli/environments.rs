@@ -113,8 +113,7 @@ struct Change {
 }
 
 impl Change {
-    /// `kind` is that of the environment that is changed.
-    fn body(self, kind: Option<&str>, context: &mut Context<'_>) -> Result<Value> {
+    fn body(self, context: &mut Context<'_>) -> Result<Value> {
         let mut body = match &self.from {
             None => Map::new(),
             Some(path) => read_fields(path, context)?,
@@ -151,9 +150,6 @@ impl Change {
             config.insert("networking".to_owned(), networking);
         }
         if !config.is_empty() {
-            if let Some(kind) = kind {
-                config.entry("type").or_insert_with(|| kind.into());
-            }
             body.insert("config".to_owned(), Value::Object(config));
         }
         Ok(Value::Object(body))
@@ -176,7 +172,7 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
             print(&found, context)
         }
         Action::Create(change) => {
-            let body = change.body(None, context)?;
+            let body = change.body(context)?;
             if body["name"].is_null() {
                 return Err(Failure::wrong("an environment needs `--name`"));
             }
@@ -278,14 +274,14 @@ fn fields(environment: &Value, now: Timestamp) -> Fields {
 }
 
 async fn update(environment: &str, change: Change, context: &mut Context<'_>) -> Result<Exit> {
-    let found = find(environment, context).await?;
-    let body = change.body(found["config"]["type"].as_str(), context)?;
+    let body = change.body(context)?;
     if body.as_object().is_some_and(Map::is_empty) {
         return Err(Failure::wrong("there is nothing to change"));
     }
     let what = format!("change the environment `{environment}`");
-    let path = [PATH[0], PATH[1], str(&found["id"])];
-    let changed = context.client.post(&what, &path, &body).await?;
+    let id = context.environment_id(environment).await?;
+    let changed = context.client.post(&what, &[PATH[0], PATH[1], &id], &body).await;
+    let changed = context.or_nearest(changed, environment, &PATH, &["id", "name"]).await?;
     print(&changed, context)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Whether a project is there, and under one of the roots, is looked at where it is needed.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
     problem::{Wrong, join},
@@ -79,11 +79,6 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str) -> Option<DeclaredEnvironment
     };
     let given: Map<String, Value> =
         PARTS.iter().filter_map(|key| Some(((*key).to_owned(), entry.raw(key)?.clone()))).collect();
-    let of = |parts: &Map<String, Value>| {
-        let mut config = Value::Object(parts.clone());
-        config["type"] = kind.into();
-        config
-    };
     if kind == "self_hosted" {
         for key in given.keys() {
             entry.problem(
@@ -92,39 +87,19 @@ fn read_one(entry: &mut Entry<'_, '_>, name: &str) -> Option<DeclaredEnvironment
             );
         }
     }
-    // The domain stops at the first problem, so each part is asked for by itself.
-    let mut others = Map::new();
-    if kind == "local" {
-        let project = given.get("project").cloned().unwrap_or_else(|| json!(null));
-        check(entry, &json!({"type": kind, "project": project}));
-        others.insert("project".to_owned(), "/".into());
-    }
-    for (key, value) in given.iter().filter(|(key, _)| *key != "project" || kind != "local") {
-        let mut part = others.clone();
-        part.insert(key.clone(), value.clone());
-        // Packages need to be let in, which `networking` says.
-        if key == "packages"
-            && let Some(networking) = given.get("networking")
-        {
-            part.insert("networking".to_owned(), networking.clone());
-        }
-        check(entry, &of(&part));
-    }
-    if entry.reader.problems.len() > n_before {
-        return None;
-    }
-    let config = EnvironmentConfig::parse(&of(&given)).ok()?;
-    Some(DeclaredEnvironment { name: name.to_owned(), description, config, metadata })
-}
-
-fn check(entry: &mut Entry<'_, '_>, config: &Value) {
-    let Err(problem) = EnvironmentConfig::parse(config) else { return };
-    let key = problem.field.strip_prefix("config.").unwrap_or(&problem.field);
-    let at = format!("{}.{key}", entry.at);
-    // `packages` is looked at with `networking`, whose own problem is told already.
-    if !entry.reader.problems.iter().any(|it| it.key == at && it.message == problem.message) {
+    let mut config = Value::Object(given);
+    config["type"] = kind.into();
+    let mut problems = Vec::new();
+    let config = EnvironmentConfig::read(&config, &mut problems);
+    for problem in problems {
+        let key = problem.field.strip_prefix("config.").unwrap_or(&problem.field);
+        let at = format!("{}.{key}", entry.at);
         entry.reader.problem(&at, problem.message);
     }
+    (entry.reader.problems.len() == n_before).then(|| {
+        let name = name.to_owned();
+        DeclaredEnvironment { name, description, config, metadata }
+    })
 }
 
 fn metadata(entry: &mut Entry<'_, '_>) -> Metadata {

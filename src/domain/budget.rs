@@ -90,11 +90,15 @@ impl fmt::Display for Scope {
 }
 
 /// What somebody wants to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// A model request, whose cost is at most this; none where the model has no price.
+    /// A model request.
     Model {
+        /// At most; none where the model has no price.
         cost: Option<MicroUsd>,
+        /// At most.
+        tokens: i64,
+        model: String,
     },
     Tool,
 }
@@ -144,10 +148,10 @@ impl Budget {
     }
 
     /// Whether something may begin under this budget.
-    pub fn admit(&self, scope: Scope, used: &Used, reserved: &Used, wish: Wish) -> Admission {
+    pub fn admit(&self, scope: Scope, used: &Used, reserved: &Used, wish: &Wish) -> Admission {
         let Budget { cost_usd, tokens, model_calls, tool_calls, seconds } = *self;
         let is_model = matches!(wish, Wish::Model { .. });
-        if cost_usd.is_some() && wish == (Wish::Model { cost: None }) {
+        if cost_usd.is_some() && matches!(wish, Wish::Model { cost: None, .. }) {
             return Admission::Unpriced(format!(
                 "the {scope} has a budget in dollars, and the model has no price (`models.prices`)"
             ));
@@ -216,13 +220,16 @@ impl Budgets {
 mod tests {
     use super::*;
 
-    const WISH: Wish = Wish::Model { cost: Some(MicroUsd(5)) };
+    fn wish(cost: Option<MicroUsd>) -> Wish {
+        Wish::Model { cost, tokens: 7, model: String::new() }
+    }
 
     #[test]
     fn work_is_admitted_below_the_limit_and_waits_for_what_others_reserved() {
         let budget = Budget { cost_usd: Some(MicroUsd(100)), ..Budget::default() };
         let cost = |n| Used { cost: MicroUsd(n), ..Used::default() };
-        let admit = |used, reserved| budget.admit(Scope::Day, &cost(used), &cost(reserved), WISH);
+        let fine = wish(Some(MicroUsd(5)));
+        let admit = |used, reserved| budget.admit(Scope::Day, &cost(used), &cost(reserved), &fine);
         assert_eq!(admit(99, 0), Admission::Fine);
         assert_eq!(admit(60, 39), Admission::Fine);
         assert_eq!(admit(60, 40), Admission::Busy);
@@ -233,9 +240,9 @@ mod tests {
     fn a_budget_in_dollars_needs_a_price() {
         let budget = Budget { cost_usd: Some(MicroUsd(100)), ..Budget::default() };
         let used = Used::default();
-        let unpriced = budget.admit(Scope::Turn, &used, &used, Wish::Model { cost: None });
+        let unpriced = budget.admit(Scope::Turn, &used, &used, &wish(None));
         assert!(matches!(unpriced, Admission::Unpriced(_)));
-        assert_eq!(budget.admit(Scope::Turn, &used, &used, Wish::Tool), Admission::Fine);
+        assert_eq!(budget.admit(Scope::Turn, &used, &used, &Wish::Tool), Admission::Fine);
     }
 
     #[test]
@@ -247,7 +254,7 @@ mod tests {
         assert_eq!(one.and(other), both);
         let used = Used { ms: 9_000, ..Used::default() };
         assert!(matches!(
-            both.admit(Scope::Turn, &used, &Used::default(), WISH),
+            both.admit(Scope::Turn, &used, &Used::default(), &wish(Some(MicroUsd(5)))),
             Admission::Reached(_)
         ));
         assert_eq!(both.ms_left(&Used { ms: 8_500, ..Used::default() }), Some(500));

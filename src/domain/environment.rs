@@ -105,48 +105,65 @@ impl EnvironmentConfig {
     /// Reads `config` as requests give it, with every default filled in. What is left out, and null,
     /// means a sandbox with an open network.
     pub fn parse(value: &Value) -> Result<EnvironmentConfig, Problem> {
+        let mut problems = Vec::new();
+        let config = EnvironmentConfig::read(value, &mut problems);
+        match problems.into_iter().next() {
+            None => Ok(config),
+            Some(problem) => Err(problem),
+        }
+    }
+
+    /// As [`EnvironmentConfig::parse`], with all problems. What is read means something only where there
+    /// are none.
+    pub fn read(value: &Value, problems: &mut Vec<Problem>) -> EnvironmentConfig {
         match value.get("type").and_then(Value::as_str) {
-            None if value.is_null() => Ok(EnvironmentConfig::cloud()),
+            None if value.is_null() => EnvironmentConfig::cloud(),
             Some("cloud") => {
                 let known = ["type", "networking", "packages", "setup", "variables"];
-                check_keys(value, "config", &known)?;
-                let networking = networking(&value["networking"], "unrestricted")?;
-                let packages = packages(&value["packages"])?;
+                problems.extend(unknown_keys(value, "config", &known));
+                let networking = networking(&value["networking"], "unrestricted");
+                let networking = or_default(networking, problems);
+                let packages = or_default(packages(&value["packages"]), problems);
                 let any = packages.as_object().into_iter().flatten();
                 let any =
                     any.into_iter().any(|(_, it)| it.as_array().is_some_and(|it| !it.is_empty()));
                 if any && networking["allow_package_managers"] == false {
-                    return Err(Problem::new(
+                    problems.push(Problem::new(
                         "config.packages",
                         "need `allow_package_managers` where networking is limited",
                     ));
                 }
-                Ok(EnvironmentConfig::Cloud { networking, packages, programs: programs(value)? })
+                EnvironmentConfig::Cloud {
+                    networking,
+                    packages,
+                    programs: programs(value, problems),
+                }
             }
             Some("local") => {
                 let known = ["type", "project", "workspace", "networking", "setup", "variables"];
-                check_keys(value, "config", &known)?;
+                problems.extend(unknown_keys(value, "config", &known));
                 let project = value["project"].as_str().filter(|it| it.starts_with('/'));
-                let project = project.ok_or_else(|| {
+                let project = project.map(str::to_owned).ok_or_else(|| {
                     Problem::new("config.project", "is required and must be an absolute path")
-                })?;
+                });
                 let workspace = match &value["workspace"] {
-                    Value::Null => Workspace::default(),
+                    Value::Null => Ok(Workspace::default()),
                     given => Workspace::deserialize(given).map_err(|_| {
                         Problem::new("config.workspace", "must be `shared`, `worktree` or `copy`")
-                    })?,
+                    }),
                 };
-                Ok(EnvironmentConfig::Local {
-                    project: project.to_owned(),
-                    workspace,
-                    networking: networking(&value["networking"], "none")?,
-                    programs: programs(value)?,
-                })
+                EnvironmentConfig::Local {
+                    project: or_default(project, problems),
+                    workspace: or_default(workspace, problems),
+                    networking: or_default(networking(&value["networking"], "none"), problems),
+                    programs: programs(value, problems),
+                }
             }
-            Some("self_hosted") => Ok(EnvironmentConfig::SelfHosted),
+            Some("self_hosted") => EnvironmentConfig::SelfHosted,
             Some(_) | None => {
                 let message = "must be `cloud`, `self_hosted` or `local`";
-                Err(Problem::new("config.type", message))
+                problems.push(Problem::new("config.type", message));
+                EnvironmentConfig::cloud()
             }
         }
     }
@@ -158,7 +175,9 @@ impl EnvironmentConfig {
             return Err(Problem::new("config", "must be an object"));
         };
         let mut whole = serde_json::to_value(self).expect("a configuration is plain JSON");
-        match given.get("type").and_then(Value::as_str) {
+        let kind = given.get("type").filter(|kind| !kind.is_null());
+        match kind.map(|kind| kind.as_str().unwrap_or_default()) {
+            None => {}
             Some(kind) if whole["type"] == kind => {}
             Some(kind @ ("cloud" | "local" | "self_hosted")) => {
                 let was = whole["type"].as_str().unwrap_or_default();
@@ -166,7 +185,10 @@ impl EnvironmentConfig {
                 let problem = Problem::new("config.type", message);
                 return Err(problem.with_code("invalid_config_type_change"));
             }
-            _ => return Err(Problem::new("config.type", "must be `cloud` or `local`")),
+            Some(_) => {
+                let message = "must be `cloud`, `self_hosted` or `local`";
+                return Err(Problem::new("config.type", message));
+            }
         }
         for (key, value) in given.iter().filter(|(_, value)| !value.is_null()) {
             let before = &mut whole[key];
@@ -330,9 +352,22 @@ const VARIABLE_BYTES_MAX: usize = 32 * 1024;
 /// Variables that decide what a program loads or runs, or that belong to the sandbox.
 const RESERVED: [&str; 6] = ["PATH", "HOME", "BASH_ENV", "ENV", "LD_PRELOAD", "LD_LIBRARY_PATH"];
 
-fn programs(value: &Value) -> Result<Programs, Problem> {
+/// What was read, or nothing and the reason why not.
+fn or_default<T: Default>(read: Result<T, Problem>, problems: &mut Vec<Problem>) -> T {
+    read.unwrap_or_else(|problem| {
+        problems.push(problem);
+        T::default()
+    })
+}
+
+fn programs(value: &Value, problems: &mut Vec<Problem>) -> Programs {
+    let setup = or_default(commands(&value["setup"]), problems);
+    Programs { setup, variables: or_default(variables(&value["variables"]), problems) }
+}
+
+fn commands(value: &Value) -> Result<Vec<String>, Problem> {
     let at = "config.setup";
-    let setup = match &value["setup"] {
+    let setup = match value {
         Value::Null => Vec::new(),
         given => Vec::<String>::deserialize(given)
             .map_err(|_| Problem::new(at, "must be a list of commands"))?,
@@ -345,9 +380,13 @@ fn programs(value: &Value) -> Result<Programs, Problem> {
         );
         return Err(Problem::new(at, message));
     }
+    Ok(setup)
+}
+
+fn variables(value: &Value) -> Result<BTreeMap<String, Variable>, Problem> {
     let at = "config.variables";
-    let given = match &value["variables"] {
-        Value::Null => return Ok(Programs { setup, variables: BTreeMap::new() }),
+    let given = match value {
+        Value::Null => return Ok(BTreeMap::new()),
         Value::Object(given) if given.len() <= VARIABLES_MAX => given,
         _ => {
             let message = format!("must be an object with up to {VARIABLES_MAX} names");
@@ -358,7 +397,7 @@ fn programs(value: &Value) -> Result<Programs, Problem> {
     for (name, value) in given {
         variables.insert(name.clone(), variable(name, value, &format!("{at}.{name}"))?);
     }
-    Ok(Programs { setup, variables })
+    Ok(variables)
 }
 
 /// Whether a variable of programs can have this name.
@@ -459,15 +498,20 @@ fn texts(value: &Value, at: &str) -> Result<Value, Problem> {
 }
 
 fn check_keys(value: &Value, at: &str, known: &[&str]) -> Result<(), Problem> {
-    let map = match value {
-        Value::Null => return Ok(()),
-        Value::Object(map) => map,
-        _ => return Err(Problem::new(at, "must be an object")),
-    };
-    match map.keys().find(|key| !known.contains(&key.as_str())) {
+    match unknown_keys(value, at, known).into_iter().next() {
         None => Ok(()),
-        Some(key) => Err(Problem::new(format!("{at}.{key}"), "is not a field of it")),
+        Some(problem) => Err(problem),
     }
+}
+
+fn unknown_keys(value: &Value, at: &str, known: &[&str]) -> Vec<Problem> {
+    let map = match value {
+        Value::Null => return Vec::new(),
+        Value::Object(map) => map,
+        _ => return vec![Problem::new(at, "must be an object")],
+    };
+    let unknown = map.keys().filter(|key| !known.contains(&key.as_str()));
+    unknown.map(|key| Problem::new(format!("{at}.{key}"), "is not a field of it")).collect()
 }
 
 #[cfg(test)]
@@ -517,7 +561,8 @@ mod tests {
         assert_eq!(after(closed).unwrap_err().field, "config.packages");
         let other = after(json!({"type": "self_hosted"})).unwrap_err();
         assert_eq!(other.code, Some("invalid_config_type_change"));
-        assert_eq!(after(json!({"packages": {}})).unwrap_err().field, "config.type");
+        assert_eq!(after(json!({"packages": {}})).unwrap(), before, "its kind stays too");
+        assert_eq!(after(json!({"type": 1})).unwrap_err().field, "config.type");
     }
 
     #[test]

@@ -43,9 +43,7 @@ pub use handshake::Greeting;
 pub use payload::Payload;
 pub use policy::{ACTORS_MAX, RULES_MAX, check_policy};
 pub use presets::{Demanded, Evidence, Preset, Sender, all as presets};
-pub use registry::{
-    Address, Entry, Keys, Registry, Secrets, Snapshot, gauges, project_is_allowed, secret_key,
-};
+pub use registry::{Address, Entry, Keys, Registry, Secrets, Snapshot, gauges, secret_key};
 pub use sign::{Draft, Held, Signed, sign};
 pub use trial::{Trial, shown_headers};
 

@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -647,12 +647,6 @@ fn check_project(environment: &Environment) -> Result<EnvironmentId, String> {
         }
         _ => Ok(environment.id.clone()),
     }
-}
-
-/// Whether a project lies in one of the roots that the operator allows.
-pub fn project_is_allowed(project: &str, roots: &[PathBuf]) -> bool {
-    let Ok(path) = Path::new(project).canonicalize() else { return false };
-    roots.iter().filter_map(|root| root.canonicalize().ok()).any(|root| path.starts_with(root))
 }
 
 /// The entries whose waiting sessions somebody should count, with the id to count by.

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use secrecy::SecretString;
 use tokio::{sync::Mutex as Lock, time::Instant};
 
@@ -69,6 +70,15 @@ type List = (Instant, Arc<Vec<Tool>>);
 /// The connection of a session to a server, if there is one.
 type Slot = Arc<Lock<Option<Connection>>>;
 
+/// What is said about tools that no model can be told of, and why not.
+const LEFT_OUT: &str = "these of its tools are left out";
+const TAKEN: &str = "another tool has its name";
+const TOO_MANY: &str = "the session has too many tools";
+
+/// And about those that are not what was agreed to.
+const CHANGED: &str = "it describes these of its tools otherwise than before, and calls of them wait \
+    until somebody allows one";
+
 /// Lists that are kept.
 const LISTS_MAX: usize = 1024;
 
@@ -89,6 +99,8 @@ pub(super) struct Trouble {
     pub(super) kind: &'static str,
     pub(super) server: String,
     pub(super) message: String,
+    /// Whether it stays as it is, so that one turn of the session tells it for all.
+    pub(super) once: bool,
 }
 
 impl Trouble {
@@ -98,21 +110,31 @@ impl Trouble {
             Error::Failed(_) | Error::Unknown(_) => "mcp_connection_failed_error",
         };
         let message = format!("the MCP server `{server}`: {error}");
-        Trouble { kind, server: server.to_owned(), message }
+        Trouble { kind, server: server.to_owned(), message, once: false }
+    }
+
+    /// What there is to say about single tools of a server, all in one. The turn goes on.
+    fn of_tools(server: &str, what: &str, tools: &[String], once: bool) -> Option<Trouble> {
+        let n_more = tools.len().saturating_sub(TOLD_TOOLS_MAX);
+        let mut told = tools[..tools.len() - n_more].join("; ");
+        if n_more > 0 {
+            told = format!("{told}; and {n_more} more");
+        }
+        let message = format!("the MCP server `{server}`: {what}: {told}");
+        let (kind, server) = ("unknown_error", server.to_owned());
+        (!tools.is_empty()).then_some(Trouble { kind, server, message, once })
     }
 }
 
-/// Characters of a tool's name that are told.
+/// Characters of a tool's name that are told, and how many tools at once.
 const TOLD_CHARS_MAX: usize = 64;
+const TOLD_TOOLS_MAX: usize = 20;
 
-impl Trouble {
-    /// A tool that no model can be told of. The turn goes on without it.
-    fn unfit(server: &str, tool: &str, why: &str) -> Trouble {
-        let tool = one_line(tool);
-        let (tool, _) = first_chars(&tool, TOLD_CHARS_MAX);
-        let message = format!("the MCP server `{server}`: its tool `{tool}` is left out: {why}");
-        Trouble { kind: "unknown_error", server: server.to_owned(), message }
-    }
+/// The name that a server gave a tool, as people see it.
+fn quoted(tool: &str) -> String {
+    let tool = one_line(tool);
+    let (tool, _) = first_chars(&tool, TOLD_CHARS_MAX);
+    format!("`{tool}`")
 }
 
 /// A server of a session.
@@ -241,47 +263,47 @@ impl Runtime {
     ) -> (Vec<Offer>, Vec<Trouble>) {
         let (mut offers, mut troubles): (Vec<Offer>, _) = (Vec::new(), Vec::new());
         let Some(mcp) = &self.mcp else { return (offers, troubles) };
-        for server in wanted(session) {
-            let listed = Box::pin(mcp.tools(session, place, &server, host)).await;
-            let tools = match listed {
-                Ok(tools) => tools,
+        let servers = wanted(session);
+        // All at once: those that do not answer cost the time of one.
+        let asking = servers.iter().map(|server| {
+            Box::pin(async move {
+                let tools = mcp.tools(session, place, server, host).await?;
+                let pinned = mcp.pinned(session, server.url, &tools).await?;
+                Ok((tools, pinned))
+            })
+        });
+        for (server, told) in servers.iter().zip(join_all(asking).await) {
+            let (tools, pinned) = match told {
+                Ok(told) => told,
                 Err(error) => {
                     troubles.push(Trouble::of(server.name, &error));
                     continue;
                 }
             };
-            let pinned = match mcp.pinned(session, server.url, &tools).await {
-                Ok(pinned) => pinned,
-                Err(error) => {
-                    troubles.push(Trouble::of(server.name, &error));
-                    continue;
-                }
-            };
+            let (mut unfit, mut changed) = (Vec::new(), Vec::new());
             for tool in tools.iter() {
                 let Some(policy) = mcp_policy(&session.agent.tools, server.name, &tool.name) else {
                     continue;
                 };
-                if let Some(why) = tool.unfit() {
-                    troubles.push(Trouble::unfit(server.name, &tool.name, why));
-                    continue;
-                }
                 let name = offered_name(server.name, &tool.name);
-                if offers.len() >= TOOLS_MAX || offers.iter().any(|it| it.name == name) {
+                let why = tool.unfit().or_else(|| {
+                    let is_taken = offers.iter().any(|it| it.name == name);
+                    let is_full = offers.len() >= TOOLS_MAX;
+                    is_taken.then_some(TAKEN).or(is_full.then_some(TOO_MANY))
+                });
+                if let Some(why) = why {
+                    unfit.push(format!("{} ({why})", quoted(&tool.name)));
                     continue;
                 }
                 let is_changed = pinned.get(&tool.name).is_some_and(|hash| *hash != tool.hash);
                 if is_changed {
-                    let message = format!(
-                        "the MCP server `{}` describes its tool `{}` otherwise than before: calls of \
-                         it wait until somebody allows one",
-                        server.name, tool.name
-                    );
-                    let server = server.name.to_owned();
-                    troubles.push(Trouble { kind: "unknown_error", server, message });
+                    changed.push(quoted(&tool.name));
                 }
                 let (server, tool) = (server.name.to_owned(), tool.clone());
                 offers.push(Offer { server, tool, name, policy, is_changed });
             }
+            troubles.extend(Trouble::of_tools(server.name, LEFT_OUT, &unfit, true));
+            troubles.extend(Trouble::of_tools(server.name, CHANGED, &changed, false));
         }
         (offers, troubles)
     }

@@ -2,8 +2,8 @@
 //!
 //! Invariants: a session has one shell at most, and one command in it at a time; there are never more
 //! shells than the bound, and the one that was used least recently makes way. Whoever waits for a shell
-//! holds up no other session. What their ways out decided is kept until a result of the session takes
-//! it. Left out: what a shell does.
+//! holds up no other session. What their ways out decided is kept until a result of the session has
+//! told it, whatever becomes of the shell. Left out: what a shell does.
 
 use std::{
     collections::HashMap,
@@ -64,33 +64,49 @@ pub struct Shells {
     options: Options,
     clock: Clock,
     places: Arc<Mutex<HashMap<SessionId, Place>>>,
+    decided: Arc<Mutex<Decided>>,
 }
 
 #[derive(Debug)]
 struct Place {
     slot: Arc<Lock<Slot>>,
     used: Instant,
-    decided: Arc<Mutex<Decided>>,
 }
 
-/// What a way out decided since somebody last asked, each once.
+/// What the ways out of sessions decided and no result has told yet, each once, and when that was
+/// last added to.
 #[derive(Debug, Default)]
-struct Decided(Vec<Egress>);
+struct Decided(HashMap<SessionId, (Instant, Vec<Egress>)>);
 
 /// Hosts of one kind of decision that are told; more of them are in the server's log.
 const TOLD_MAX: usize = 32;
 
+/// Sessions that may have something to tell; of more the server's log alone knows.
+const UNTOLD_MAX: usize = 4096;
+
 impl Decided {
-    fn note(&mut self, decision: Egress) {
-        let n_alike = self.0.iter().filter(|it| it.decision == decision.decision).count();
-        if n_alike < TOLD_MAX && !self.0.contains(&decision) {
-            self.0.push(decision);
+    fn note(&mut self, session: &SessionId, decision: Egress, now: Instant) {
+        if self.0.len() >= UNTOLD_MAX && !self.0.contains_key(session) {
+            let oldest = self.0.iter().min_by_key(|(_, (at, _))| *at).map(|(id, _)| id.clone());
+            oldest.and_then(|oldest| self.0.remove(&oldest));
+        }
+        let (at, decisions) = self.0.entry(session.clone()).or_insert((now, Vec::new()));
+        *at = now;
+        let n_alike = decisions.iter().filter(|it| it.decision == decision.decision).count();
+        if n_alike < TOLD_MAX && !decisions.contains(&decision) {
+            decisions.push(decision);
+        }
+    }
+
+    fn told(&mut self, session: &SessionId, told: &[Egress]) {
+        if let Some((_, decisions)) = self.0.get_mut(session) {
+            decisions.retain(|it| !told.contains(it));
+            if decisions.is_empty() {
+                self.0.remove(session);
+            }
         }
     }
 }
-
-/// A shell's place, and what its way out decided.
-type Room = (Arc<Lock<Slot>>, Arc<Mutex<Decided>>);
 
 /// Where a session's long outputs are, in its own files; and the mark that it has had a shell.
 const OUTPUTS: &str = "outputs";
@@ -98,7 +114,7 @@ const MARK: &str = "shell";
 
 impl Shells {
     pub fn new(sandbox: Sandbox, options: Options, clock: Clock) -> Shells {
-        Shells { sandbox, options, clock, places: Arc::default() }
+        Shells { sandbox, options, clock, places: Arc::default(), decided: Arc::default() }
     }
 
     pub fn sandbox(&self) -> &Sandbox {
@@ -112,14 +128,13 @@ impl Shells {
         workspace: &Workspace,
         network: Option<Policy>,
     ) -> Result<Handle, tool::Error> {
-        let (slot, decided) = self.slot(session)?;
-        let mut slot = slot.lock_owned().await;
+        let mut slot = self.slot(session)?.lock_owned().await;
         self.adopt(workspace).await?;
         if slot.proxy.as_ref().map(Proxy::policy) != network.as_ref() {
             slot.close();
             slot.proxy = None;
             if let Some(policy) = network {
-                slot.proxy = Some(self.way_out(session, policy, decided)?);
+                slot.proxy = Some(self.way_out(session, policy)?);
             }
         }
         let socket = slot.proxy.as_ref().map(|proxy| proxy.socket().to_owned());
@@ -149,21 +164,21 @@ impl Shells {
         })
     }
 
-    /// What the session's way out decided since the last time.
+    /// What the session's way out decided and nobody was told of.
     pub(super) fn decided(&self, session: &SessionId) -> Vec<Egress> {
-        let places = self.places.lock().expect("nobody panics with this lock");
-        let Some(place) = places.get(session) else { return Vec::new() };
-        std::mem::take(&mut place.decided.lock().expect("nobody panics with this lock").0)
+        let decided = self.decided.lock().expect("nobody panics with this lock");
+        decided.0.get(session).map(|(_, decisions)| decisions.clone()).unwrap_or_default()
     }
 
-    fn way_out(
-        &self,
-        session: &SessionId,
-        policy: Policy,
-        decided: Arc<Mutex<Decided>>,
-    ) -> Result<Proxy, tool::Error> {
+    /// These stand in the session's log.
+    pub(super) fn told(&self, session: &SessionId, told: &[Egress]) {
+        self.decided.lock().expect("nobody panics with this lock").told(session, told);
+    }
+
+    fn way_out(&self, session: &SessionId, policy: Policy) -> Result<Proxy, tool::Error> {
         let name = format!("{:016x}", random_bits(Timestamp(0)) as u64);
         let session = session.clone();
+        let (decided, clock) = (self.decided.clone(), self.clock.clone());
         let told = move |decision: Decision| {
             let Decision { host, port, refused } = decision;
             let decision = match &refused {
@@ -171,7 +186,8 @@ impl Shells {
                 Some(_) => EgressDecision::Refused,
             };
             let egress = Egress { host: host.clone(), port, decision, reason: refused.clone() };
-            decided.lock().expect("nobody panics with this lock").note(egress);
+            let now = clock.monotonic();
+            decided.lock().expect("nobody panics with this lock").note(&session, egress, now);
             match refused {
                 None => tracing::info!(session_id = %session, host, port, "a program went out"),
                 Some(why) => {
@@ -219,12 +235,12 @@ impl Shells {
         n_before - places.len()
     }
 
-    fn slot(&self, session: &SessionId) -> Result<Room, tool::Error> {
+    fn slot(&self, session: &SessionId) -> Result<Arc<Lock<Slot>>, tool::Error> {
         let now = self.clock.monotonic();
         let mut places = self.places.lock().expect("nobody panics with this lock");
         if let Some(place) = places.get_mut(session) {
             place.used = now;
-            return Ok((place.slot.clone(), place.decided.clone()));
+            return Ok(place.slot.clone());
         }
         if places.len() >= self.options.shells_max {
             let free = places.iter().filter(|(_, place)| unused(place).is_some());
@@ -236,10 +252,8 @@ impl Shells {
             places.remove(&oldest);
         }
         let slot: Arc<Lock<Slot>> = Arc::default();
-        let decided: Arc<Mutex<Decided>> = Arc::default();
-        let place = Place { slot: slot.clone(), used: now, decided: decided.clone() };
-        places.insert(session.clone(), place);
-        Ok((slot, decided))
+        places.insert(session.clone(), Place { slot: slot.clone(), used: now });
+        Ok(slot)
     }
 
     /// What the server made as root is given to whoever programs run as: the workspace that it made

@@ -21,6 +21,7 @@ use std::{
 use crate::{
     domain::environment::{EnvironmentConfig, Workspace as Way},
     id::{Id, SessionId},
+    projects::{self, Unfit},
     tool::{self, Mount, Workspace},
 };
 
@@ -163,17 +164,15 @@ impl Making {
         Ok(std::fs::rename(&unfinished, place)?)
     }
 
-    /// The project under its real path, which is looked at each time: links and roots change.
+    /// The project under its real path.
     fn allowed(&self, project: &str) -> Result<PathBuf, Refused> {
-        let said = |why: &str| Refused::Said(format!("the project `{project}` {why}"));
-        let path = Path::new(project).canonicalize();
-        let path = path.ok().filter(|path| path.is_dir());
-        let path = path.ok_or_else(|| said("is no directory any more"))?;
-        let roots = self.projects.roots.iter().filter_map(|root| root.canonicalize().ok());
-        match roots.into_iter().any(|root| path.starts_with(root)) {
-            true => Ok(path),
-            false => Err(said("lies under none of `projects.roots`")),
-        }
+        projects::allowed(project, &self.projects.roots).map_err(|why| {
+            let why = match why {
+                Unfit::Gone => "is no directory any more",
+                Unfit::Outside => "lies under none of `projects.roots`",
+            };
+            Refused::Said(format!("the project `{project}` {why}"))
+        })
     }
 }
 

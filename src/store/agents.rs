@@ -49,15 +49,17 @@ impl Store {
 
     /// Applies a patch to the newest version. A change of nothing makes no version.
     /// [`Error::Conflict`] when the patch names a version that is not the newest, or the agent is
-    /// archived; [`Error::Invalid`] when the result would not be a valid agent.
+    /// archived, or declared by the config file and this is not that; [`Error::Invalid`] when the result
+    /// would not be a valid agent.
     pub async fn update_agent(
         &self,
         id: &AgentId,
+        by: ManagedBy,
         patch: AgentPatch,
         change: Change,
     ) -> Result<Agent> {
         let (id, at) = (id.clone(), self.clock.now());
-        self.configure(move |tx| update(tx, &id, patch, &change, at)).await
+        self.configure(move |tx| update(tx, &id, by, patch, &change, at)).await
     }
 
     /// As [`Store::update_agent`], and in the same transaction the name of the secret that senders to
@@ -72,7 +74,7 @@ impl Store {
     ) -> Result<Agent> {
         let (id, at) = (id.clone(), self.clock.now());
         self.configure(move |tx| {
-            let agent = update(tx, &id, patch, &change, at)?;
+            let agent = update(tx, &id, ManagedBy::Api, patch, &change, at)?;
             if sources::keep_secret_at(tx, &id, secret_key, at)? {
                 audit::note(tx, &key_change, at)?;
             }
@@ -95,19 +97,17 @@ impl Store {
     }
 
     /// Changes how many turns an agent may have, which makes no version. [`Error::Conflict`] when it is
-    /// archived.
+    /// archived, or declared by the config file and this is not that.
     pub async fn limit_agent(
         &self,
         id: &AgentId,
+        by: ManagedBy,
         limits: TurnLimitsChange,
         change: Change,
     ) -> Result<Agent> {
         let (id, at) = (id.clone(), self.clock.now());
         self.configure(move |tx| {
-            let agent = locked(tx, &id)?;
-            if agent.archived_at.is_some() {
-                return Err(archived(&id));
-            }
+            let agent = changeable(tx, &id, by)?;
             limits::put(tx, id.as_str(), limits.apply(agent.limits))?;
             audit::note(tx, &change, at)?;
             latest(tx, &id)
@@ -139,7 +139,7 @@ impl Store {
     pub async fn archive_agent(&self, id: &AgentId, change: Change) -> Result<Agent> {
         let (id, at) = (id.clone(), self.clock.now());
         self.configure(move |tx| {
-            let agent = locked(tx, &id)?;
+            let agent = ours(tx, &id, ManagedBy::Api)?;
             if agent.archived_at.is_none() {
                 let sql = "update agents set archived_at = $2 where id = $1";
                 tx.execute(sql, &params![&id, at])?;
@@ -224,14 +224,12 @@ impl Store {
 fn update(
     tx: &mut Tx<'_>,
     id: &AgentId,
+    by: ManagedBy,
     patch: AgentPatch,
     change: &Change,
     at: Timestamp,
 ) -> Result<Agent> {
-    let agent = locked(tx, id)?;
-    if agent.archived_at.is_some() {
-        return Err(archived(id));
-    }
+    let agent = changeable(tx, id, by)?;
     if let Some(version) = patch.version
         && version != agent.version
     {
@@ -254,8 +252,19 @@ fn update(
     latest(tx, id)
 }
 
-fn archived(id: &AgentId) -> Error {
-    Error::Conflict(format!("{id} is archived and cannot be changed"))
+/// One that is not archived, with its row locked.
+fn changeable(tx: &mut Tx<'_>, id: &AgentId, by: ManagedBy) -> Result<Agent> {
+    let agent = ours(tx, id, by)?;
+    match agent.archived_at {
+        None => Ok(agent),
+        Some(_) => Err(Error::Conflict(format!("{id} is archived and cannot be changed"))),
+    }
+}
+
+fn ours(tx: &mut Tx<'_>, id: &AgentId, by: ManagedBy) -> Result<Agent> {
+    let agent = locked(tx, id)?;
+    super::refuse_declared(agent.managed_by, by, &agent.spec.name, "change it")?;
+    Ok(agent)
 }
 
 fn insert_version(

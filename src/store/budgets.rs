@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     domain::{
-        Problem,
+        ManagedBy, Problem,
         budget::{Admission, Budget, Budgets, CommonBudgets, Scope, Used, Wish},
         cost::{MicroUsd, Spent},
         event::{NewEvent, Usage},
@@ -34,12 +34,8 @@ pub(super) const DAYS_KEPT: i64 = 100;
 pub struct Reserve {
     pub common: CommonBudgets,
     pub wish: Wish,
-    /// Tokens of the request, at most.
-    pub tokens: i64,
     /// Milliseconds of work on the turn that are in no row yet.
     pub active_ms: i64,
-    /// Which model is asked.
-    pub model: String,
 }
 
 /// Whether it may begin; then it is journaled.
@@ -76,9 +72,7 @@ impl Store {
                 if admission == Admission::Fine {
                     append_rows(tx, &held, &events, at, "running")?;
                     beside.apply(tx, &held, at)?;
-                    if let Wish::Model { cost } = reserve.wish {
-                        put(tx, &held, cost.unwrap_or_default(), &reserve)?;
-                    }
+                    put(tx, &held, &reserve.wish)?;
                 }
                 Ok(Begun { admission, urgency: held.urgency, ms_left })
             })
@@ -117,10 +111,26 @@ impl Store {
             .await
     }
 
-    pub async fn set_budgets(&self, owner: String, budgets: Budgets, change: Change) -> Result<()> {
+    /// [`Error::Conflict`] when the config file says what they are and this is not that.
+    pub async fn set_budgets(
+        &self,
+        owner: String,
+        by: ManagedBy,
+        budgets: Budgets,
+        change: Change,
+    ) -> Result<()> {
         let at = self.clock.now();
         self.driver
             .transaction(Lane::Work, move |tx| {
+                let row = tx.first(
+                    "select name, managed_by from agents where id = $1 union all \
+                     select name, managed_by from sources where id = $1",
+                    &params![&owner],
+                )?;
+                if let Some(mut row) = row {
+                    let (name, is) = (row.text(0)?, ManagedBy::parse(&row.text(1)?));
+                    super::refuse_declared(is, by, &name, "set its `budgets`")?;
+                }
                 keep(tx, &owner, &budgets)?;
                 audit::note_only(tx, &change, at)
             })
@@ -186,7 +196,7 @@ fn admit(tx: &mut Tx<'_>, held: &Held, reserve: &Reserve) -> Result<(Admission, 
             Scope::Day => reserved(tx, "agent_id", None)?,
         };
         ms_left = [ms_left, budget.ms_left(&used)].into_iter().flatten().min();
-        match budget.admit(*scope, &used, &reserved, reserve.wish) {
+        match budget.admit(*scope, &used, &reserved, &reserve.wish) {
             Admission::Fine => {}
             Admission::Busy => admission = Admission::Busy,
             end => return Ok((end, ms_left)),
@@ -293,13 +303,15 @@ fn reserved(tx: &mut Tx<'_>, column: &'static str, owner: Option<&str>) -> Resul
     })
 }
 
-fn put(tx: &mut Tx<'_>, held: &Held, cost: MicroUsd, reserve: &Reserve) -> Result<()> {
+fn put(tx: &mut Tx<'_>, held: &Held, wish: &Wish) -> Result<()> {
+    let Wish::Model { cost, tokens, model } = wish else { return Ok(()) };
+    let cost = cost.unwrap_or_default();
     let (agent, source) = owners(tx, &held.session_id)?;
     tx.execute(
         "insert into reservations (session_id, agent_id, source_id, cost_micros, tokens, model) \
          values ($1, $2, $3, $4, $5, $6) on conflict (session_id) do update set \
          cost_micros = excluded.cost_micros, tokens = excluded.tokens, model = excluded.model",
-        &params![&held.session_id, &agent, &source, cost.0, reserve.tokens, &reserve.model],
+        &params![&held.session_id, &agent, &source, cost.0, *tokens, model],
     )?;
     Ok(())
 }
@@ -310,8 +322,8 @@ pub(super) fn release(tx: &mut Tx<'_>, session: &SessionId) -> Result<()> {
     Ok(())
 }
 
-/// Writes down what was used: by the turn, its session, and for the day. Comes before the release of
-/// the reservation, which knows the model that was asked.
+/// Writes down what was used: by the turn, its session, and for the day. With a model request, the
+/// reservation for it goes.
 pub(super) fn settle(
     tx: &mut Tx<'_>,
     session: &SessionId,
@@ -325,7 +337,7 @@ pub(super) fn settle(
     let today = tx.now()?.0 / DAY_MS;
     let model = match used.model_calls {
         0 => String::new(),
-        _ => asked_model(tx, session)?,
+        _ => take_reserved(tx, session)?,
     };
     // The order in which everybody locks them.
     let rows = [
@@ -364,9 +376,10 @@ pub(super) fn settle(
     Ok(())
 }
 
-/// The scope of the model that a session has under way; nobody's where that is not known any more.
-fn asked_model(tx: &mut Tx<'_>, session: &SessionId) -> Result<String> {
-    let sql = "select model from reservations where session_id = $1";
+/// Ends the request that a session has under way. Answers the scope of its model; nobody's where that is
+/// not known any more.
+fn take_reserved(tx: &mut Tx<'_>, session: &SessionId) -> Result<String> {
+    let sql = "delete from reservations where session_id = $1 returning model";
     let row = tx.first(sql, &params![session])?;
     let model = row.map(|mut row| row.text(0)).transpose()?.unwrap_or_default();
     Ok(if model.is_empty() { model } else { format!("{MODEL}{model}") })

@@ -61,6 +61,8 @@ pub struct DeploymentFilter {
     pub created_before: Option<Timestamp>,
     pub cursor: Option<DeploymentId>,
     pub limit: usize,
+    /// Of the events of all that a page shows, unless it shows one: any may be as large as a body.
+    pub bytes_max: usize,
 }
 
 /// A deployment whose time has come.
@@ -198,7 +200,9 @@ impl Store {
     pub async fn deployments(&self, filter: DeploymentFilter) -> Result<Page<Deployment>> {
         self.driver
             .read(move |tx| {
-                let mut select = Select::new(format!("select {COLUMNS} where 1 = 1"), []);
+                // Which these are and how large they are is looked at first.
+                let sizes = "select id, octet_length(initial_events) from deployments where 1 = 1";
+                let mut select = Select::new(sizes, []);
                 select.and_some("agent_id =", filter.agent_id.as_ref());
                 select.and_some("created_at >=", filter.created_after);
                 select.and_some("created_at <=", filter.created_before);
@@ -212,9 +216,26 @@ impl Store {
                     Some(false) => select.and_text("paused is null"),
                 }
                 let (sql, values) = select.page("id desc", filter.limit);
-                let rows = tx.query(&sql, &values)?.into_iter();
-                let found = rows.map(from_row).collect::<Result<Vec<_>>>()?;
-                Ok(Page::from_rows(found, filter.limit, |deployment| deployment.id.to_string()))
+                let (mut ids, mut bytes, mut has_more) = (Vec::<DeploymentId>::new(), 0, false);
+                for mut row in tx.query(&sql, &values)? {
+                    bytes += usize::try_from(row.int(1)?).unwrap_or(usize::MAX);
+                    has_more =
+                        ids.len() >= filter.limit || bytes > filter.bytes_max && !ids.is_empty();
+                    if has_more {
+                        break;
+                    }
+                    ids.push(row.id(0)?);
+                }
+                if ids.is_empty() {
+                    return Ok(Page { data: Vec::new(), next: None });
+                }
+                let mut select = Select::new(format!("select {COLUMNS} where 1 = 1"), []);
+                select.and_among("id", &ids);
+                let (sql, values) = select.into_parts();
+                let rows = tx.query(&format!("{sql} order by id desc"), &values)?.into_iter();
+                let data = rows.map(from_row).collect::<Result<Vec<_>>>()?;
+                let next = ids.last().filter(|_| has_more).map(ToString::to_string);
+                Ok(Page { data, next })
             })
             .await
     }

@@ -160,6 +160,12 @@ pub(super) fn in_doubt(tx: &mut Tx<'_>, session: &SessionId) -> Result<BTreeSet<
     rows.into_iter().map(|mut row| row.id(0)).collect()
 }
 
+/// Whether any effect of a session was in doubt and is not any more.
+pub(super) fn were_settled(tx: &mut Tx<'_>, session: &SessionId) -> Result<bool> {
+    let sql = "select 1 from effects where session_id = $1 and settled_by is not null limit 1";
+    Ok(tx.first(sql, &params![session])?.is_some())
+}
+
 /// Deliveries of a turn that is over and has no doubts left have its own outcome.
 fn clear_doubt(tx: &mut Tx<'_>, session: &SessionId, turn: &TurnId) -> Result<()> {
     if has_doubts(tx, turn)? {

@@ -38,7 +38,7 @@ impl Store {
     }
 
     /// Applies a patch; a change of nothing changes nothing. [`Error::Conflict`] when another living
-    /// environment has the name; [`Error::Invalid`] when it is archived, or would not be valid.
+    /// environment has the name or the config file declares it; [`Error::Invalid`] when it is archived, or would not be valid.
     pub async fn update_environment(
         &self,
         id: &EnvironmentId,
@@ -47,7 +47,7 @@ impl Store {
     ) -> Result<Environment> {
         let (id, at) = (id.clone(), self.clock.now());
         self.configure(move |tx| {
-            let before = read(tx, &id)?;
+            let before = ours(tx, &id)?;
             if before.archived_at.is_some() {
                 let problem = Problem::new("environment", "is archived and cannot be changed");
                 return Err(Error::Invalid(problem.with_code("environment_archived")));
@@ -123,6 +123,7 @@ impl Store {
     ) -> Result<Environment> {
         let (id, at) = (id.clone(), self.clock.now());
         self.configure(move |tx| {
+            ours(tx, &id)?;
             if retire(tx, &id, at)? {
                 audit::note(tx, &change, at)?;
             }
@@ -135,7 +136,7 @@ impl Store {
     pub async fn delete_environment(&self, id: &EnvironmentId, change: Change) -> Result<()> {
         let (id, at) = (id.clone(), self.clock.now());
         self.configure(move |tx| {
-            read(tx, &id)?;
+            ours(tx, &id)?;
             // No index serves this: it would cost every accept, for the sake of a rare look.
             let sql = "select id from sessions where environment_id = $1 and archived_at is null \
                        limit 1";
@@ -253,6 +254,14 @@ fn by_name(tx: &mut Tx<'_>, name: &str) -> Result<Option<Environment>> {
 pub(super) fn read(tx: &mut Tx<'_>, id: &EnvironmentId) -> Result<Environment> {
     let row = tx.first(&format!("select {COLUMNS} where id = $1"), &params![id])?;
     row.ok_or(Error::NotFound).and_then(from_row)
+}
+
+/// One that the API may change.
+fn ours(tx: &mut Tx<'_>, id: &EnvironmentId) -> Result<Environment> {
+    let environment = read(tx, id)?;
+    let (is, name) = (environment.managed_by, &environment.name);
+    super::refuse_declared(is, ManagedBy::Api, name, "change it")?;
+    Ok(environment)
 }
 
 fn from_row(mut row: Row) -> Result<Environment> {

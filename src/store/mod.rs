@@ -87,7 +87,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{clock::Clock, metrics::Metrics};
+use crate::{clock::Clock, domain::ManagedBy, metrics::Metrics};
 use driver::{Driver, Lane, sqlite::Sqlite};
 
 /// How the store uses its database.
@@ -274,6 +274,17 @@ fn bump_revision(tx: &mut driver::Tx<'_>) -> Result<()> {
 }
 
 /// Serializes what is plain data.
+/// What the config file declares is changed there and nowhere else: [`Error::Conflict`] with what to do
+/// there.
+pub fn refuse_declared(is: ManagedBy, by: ManagedBy, name: &str, what: &str) -> Result<()> {
+    match (is, by) {
+        (ManagedBy::File, ManagedBy::Api) => {
+            Err(Error::Conflict(format!("`{name}` is declared in the config file; {what} there")))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn to_json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("plain data serializes")
 }

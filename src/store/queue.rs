@@ -243,7 +243,6 @@ impl Store {
                 count(tx, &lease, &spent, active)?;
                 let used = Used { ms: whole_ms(active), ..budgets::of_request(&spent) };
                 budgets::settle(tx, &lease.session_id, Some(&turn_id), &used)?;
-                budgets::release(tx, &lease.session_id)?;
                 // Coming back was agreed on, so it does not count as a resumption.
                 tx.execute(
                     "update turns set resumes = -1, resumed_seq = $2 where id = $1",
@@ -278,7 +277,12 @@ impl Store {
                 all.extend(events);
                 append_rows(tx, &held, &all, at, "idle")?;
                 count(tx, &lease, &Spent::default(), active)?;
-                let used = Used { ms: whole_ms(active), turns: 1, ..Used::default() };
+                // One that was under way was made, whatever it used.
+                let is_request =
+                    |it: &&NewEvent| matches!(it.body, EventBody::ModelRequestEnd { .. });
+                let model_calls = all.iter().filter(is_request).count() as i64;
+                let ms = whole_ms(active);
+                let used = Used { ms, turns: 1, model_calls, ..Used::default() };
                 budgets::settle(tx, &lease.session_id, Some(&turn_id), &used)?;
                 close_turn(tx, &lease.session_id, &turn_id, end, at)
             })

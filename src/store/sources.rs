@@ -1,15 +1,18 @@
 //! Sources. A row is never removed: it is retired, and the same name back is the same source.
 
+use std::collections::BTreeSet;
+
 use super::{
     Change, Error, Result, Store, audit, callbacks,
     driver::{Row, Tx, params},
     limits,
+    select::Select,
 };
 use crate::{
     clock::Timestamp,
     domain::{
         ManagedBy,
-        source::{Source, SourceKind},
+        source::{Source, SourceDefinition, SourceKind, WebhookTools},
         turn::TurnLimits,
     },
     id::{AgentId, Id, SourceId},
@@ -33,6 +36,11 @@ impl Store {
     pub async fn source(&self, id: &SourceId) -> Result<Source> {
         let id = id.clone();
         self.driver.read(move |tx| read(tx, &id)).await
+    }
+
+    /// What these sources leave to tools that do more than read: the strictest of them.
+    pub async fn webhook_tools(&self, sources: BTreeSet<SourceId>) -> Result<WebhookTools> {
+        self.driver.read(move |tx| strictest(tx, &sources)).await
     }
 
     /// Makes a named source or changes the one that has the name (a retired one comes back).
@@ -108,18 +116,24 @@ impl Store {
     }
 }
 
-/// What the config file declares is changed there and nowhere else.
 fn refuse_foreign(existing: &Source, by: ManagedBy) -> Result<()> {
-    if existing.managed_by == ManagedBy::File
-        && by == ManagedBy::Api
-        && existing.retired_at.is_none()
-    {
-        return Err(Error::Conflict(format!(
-            "`{}` is declared in the config file; change it there",
-            existing.name
-        )));
+    match existing.retired_at {
+        None => super::refuse_declared(existing.managed_by, by, &existing.name, "change it"),
+        Some(_) => Ok(()),
     }
-    Ok(())
+}
+
+/// As [`Store::webhook_tools`]. Those that are not there say nothing.
+pub(super) fn strictest(tx: &mut Tx<'_>, sources: &BTreeSet<SourceId>) -> Result<WebhookTools> {
+    if sources.is_empty() {
+        return Ok(WebhookTools::default());
+    }
+    let mut select = Select::new("select definition from sources where 1 = 1", []);
+    select.and_among("id", sources);
+    let (sql, values) = select.into_parts();
+    let rows = tx.query(&sql, &values)?.into_iter();
+    rows.map(|mut row| Ok(row.json::<SourceDefinition>(0)?.webhook_tools))
+        .try_fold(WebhookTools::default(), |all, one: Result<_>| Ok(all.max(one?)))
 }
 
 fn kind_text(kind: &SourceKind) -> &'static str {

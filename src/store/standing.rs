@@ -2,10 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{Error, Result, Store, effects, environments, events, queue, sessions};
+use super::{Error, Result, Store, effects, environments, events, queue, sessions, sources};
 use crate::{
-    domain::{environment::Environment, event::Event, session::Session},
-    id::{EventId, SessionId},
+    domain::{
+        environment::Environment,
+        event::{Event, EventBody},
+        session::Session,
+        source::WebhookTools,
+    },
+    id::{EventId, SessionId, SourceId},
 };
 
 /// How things stand with a session.
@@ -22,6 +27,12 @@ pub struct Standing {
     pub begun: BTreeSet<EventId>,
     /// Effects in doubt, of this turn and of earlier ones; the newest, where there are many.
     pub doubts: BTreeSet<EventId>,
+    /// Whether there ever was one.
+    pub has_doubted: bool,
+    /// Who began the session, and the sources that this much of the log came from.
+    pub sources: BTreeSet<SourceId>,
+    /// What they leave to tools that do more than read: the strictest of them.
+    pub webhook_tools: WebhookTools,
 }
 
 impl Store {
@@ -39,8 +50,34 @@ impl Store {
                 let (log, has_more) = events::after(tx, &id, 0, limit)?;
                 let begun = queue::begun(tx, &id)?;
                 let doubts = effects::in_doubt(tx, &id)?;
-                Ok(Standing { session, environment, log, has_more, begun, doubts })
+                let has_doubted = !doubts.is_empty() || effects::were_settled(tx, &id)?;
+                let sources: BTreeSet<_> = log
+                    .iter()
+                    .filter_map(source)
+                    .chain(session.source_id.as_ref())
+                    .cloned()
+                    .collect();
+                let webhook_tools = sources::strictest(tx, &sources)?;
+                Ok(Standing {
+                    session,
+                    environment,
+                    log,
+                    has_more,
+                    begun,
+                    doubts,
+                    has_doubted,
+                    sources,
+                    webhook_tools,
+                })
             })
             .await
+    }
+}
+
+/// Where a message came from, if a sender sent it.
+fn source(event: &Event) -> Option<&SourceId> {
+    match &event.body {
+        EventBody::UserMessage { origin: Some(origin), .. } => Some(&origin.source_id),
+        _ => None,
     }
 }

@@ -1,6 +1,6 @@
 //! `settle_effect`: says what became of a call of this session that is in doubt.
 //!
-//! A session has it only while it has effects in doubt. It changes nothing outside, so it is read-only;
+//! A session has it from its first effect in doubt on. It changes nothing outside, so it is read-only;
 //! what it says joins the ledger together with its result, so the runtime carries it out and not
 //! [`run`](super::run). Left out: looking, for which an agent has its other tools.
 

@@ -137,9 +137,16 @@ impl Workspace {
         self.remarks.lock().expect("nobody panics with this lock").push(remark);
     }
 
-    /// What there is to be told, once.
-    pub fn take_remarks(&self) -> Vec<String> {
-        std::mem::take(&mut self.remarks.lock().expect("nobody panics with this lock"))
+    /// What there is to be told, until [`Workspace::told`] says that it was.
+    pub fn remarks(&self) -> Vec<String> {
+        self.remarks.lock().expect("nobody panics with this lock").clone()
+    }
+
+    /// The first of the remarks were told.
+    pub fn told(&self, n: usize) {
+        let mut remarks = self.remarks.lock().expect("nobody panics with this lock");
+        let n = n.min(remarks.len());
+        remarks.drain(..n);
     }
 
     /// Has a sandbox show one more directory.

@@ -26,6 +26,7 @@ const MODULES: &[(&str, Allowed)] = &[
     ("signal", Allowed::Base(&[])),
     ("preview", Allowed::Base(&[])),
     ("metrics", Allowed::Base(&[])),
+    ("projects", Allowed::Base(&[])),
     ("fetch", Allowed::Base(&[])),
     ("vault", Allowed::Base(&[])),
     ("store", Allowed::Base(&["metrics"])),
@@ -35,7 +36,9 @@ const MODULES: &[(&str, Allowed)] = &[
     ("tool", Allowed::Base(&[])),
     (
         "runtime",
-        Allowed::Base(&["agent", "model", "tool", "store", "vault", "signal", "preview", "fetch"]),
+        Allowed::Base(&[
+            "agent", "model", "tool", "store", "vault", "signal", "preview", "fetch", "projects",
+        ]),
     ),
     ("worker", Allowed::Base(&["runtime", "store", "signal", "vault"])),
     ("schedule", Allowed::Base(&["runtime", "store", "signal", "vault"])),
@@ -49,6 +52,7 @@ const MODULES: &[(&str, Allowed)] = &[
             "signal",
             "preview",
             "metrics",
+            "projects",
             "schedule::cron",
             "schedule::words",
         ]),

@@ -11,7 +11,8 @@ use crate::{
         environment::{EnvironmentConfig, Workspace},
         source::SourceKind,
     },
-    ingest::{self, Entry, Keys, Registry, Snapshot, project_is_allowed},
+    ingest::{self, Entry, Keys, Registry, Snapshot},
+    projects::{self, Unfit},
     store::Store,
     vault::Vault,
 };
@@ -90,15 +91,16 @@ pub(super) fn look_at_environments(inspected: &Inspected) -> Option<Result<Strin
         let EnvironmentConfig::Local { project, workspace, .. } = &environment.config else {
             return None;
         };
-        let path = Path::new(project);
-        let why = if !path.is_dir() {
-            "is not a directory"
-        } else if inspected.is_certain("projects.roots") && !project_is_allowed(project, roots) {
-            "lies under none of `projects.roots`"
-        } else if *workspace == Workspace::Worktree && !path.join(".git/objects").is_dir() {
-            "is not the top of a git repository, which `worktree` needs"
-        } else {
-            return None;
+        let needs_git = *workspace == Workspace::Worktree;
+        let why = match projects::allowed(project, roots) {
+            Err(Unfit::Gone) => "is not a directory",
+            Err(Unfit::Outside) if inspected.is_certain("projects.roots") => {
+                "lies under none of `projects.roots`"
+            }
+            _ if needs_git && projects::git_objects(Path::new(project)).is_none() => {
+                "is not the top of a git repository, which `worktree` needs"
+            }
+            _ => return None,
         };
         Some(format!("`{}`: its project `{project}` {why}", environment.name))
     });

@@ -486,12 +486,12 @@ fn environments_are_read_by_the_rules_of_the_api_and_sources_name_them() {
               hint: did you mean `shop`?
             webhooks.b.environment: is given beside `project`: keep one of them
             environments.shop.metadata.team: must be a text
-            environments.shop.project: is required and must be an absolute path
-            environments.shop.networking.allowed_hosts: `http://a` is no name of a host
             environments.shop.packages: is not a field of it
+            environments.shop.project: is required and must be an absolute path
+            environments.shop.workspace: must be `shared`, `worktree` or `copy`
+            environments.shop.networking.allowed_hosts: `http://a` is no name of a host
             environments.shop.setup: must be a list of commands
             environments.shop.variables.PATH: is no name of a variable that may be set: letters, digits and `_`, and none that the sandbox sets itself
-            environments.shop.workspace: must be `shared`, `worktree` or `copy`
             environments.other.type: must be `local`, `cloud` or `self_hosted`
             environments.typeless.type: is required
               hint: `local` for a project, `cloud` for a fresh workspace

@@ -3,7 +3,7 @@
 //! Invariant: a call that changes the outside stands in the ledger of effects before it is begun, and
 //! its outcome joins the ledger with its result.
 
-use std::{borrow::Cow, ops::ControlFlow, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, ops::ControlFlow, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -18,14 +18,16 @@ use crate::{
         environment::EnvironmentConfig,
         event::{Block, Egress, EventBody, NewEvent, StopReason},
         session::Session,
-        source::Source,
         text::first_chars,
         toolset::is_offered,
     },
-    id::{EventId, SourceId},
-    store::{self, Beside, EffectEnd, NewAsk, NewEffect, Urgency, Wanted},
+    id::EventId,
+    store::{Beside, EffectEnd, NewAsk, NewEffect, Urgency, Wanted},
     tool,
 };
+
+/// Of a tool's name, as far as providers know it.
+const NAME_CHARS_MAX: usize = 128;
 
 /// Of an input, in the ledger of effects.
 const INPUT_CHARS_MAX: usize = 500;
@@ -53,7 +55,7 @@ impl Turn<'_> {
         let may =
             |name: &str| setting.evaluate(name, tool_kind(name)).permission != Permission::Deny;
         let own = all.filter(|name| setting.has(name) && may(name));
-        let own = own.filter_map(|name| self.told(name));
+        let own = own.filter_map(tool::spec);
         let custom = setting.custom().map(|(name, description, input_schema)| ToolSpec {
             name: name.to_owned(),
             description: description.to_owned(),
@@ -67,7 +69,9 @@ impl Turn<'_> {
         let has_deliveries = self.transcript.has_deliveries;
         // Where anything came from a source, its payload can be read.
         let delivery = has_deliveries.then_some(tool::delivery::NAME);
-        let settle = (!self.doubts.is_empty()).then_some(tool::settle_effect::NAME);
+        // From the first doubt on, also once it is settled: what a model is told of changes as rarely
+        // as can be, since a provider's cache holds for equal tools only.
+        let settle = self.has_doubted.then_some(tool::settle_effect::NAME);
         let given = delivery.into_iter().chain(settle).map(str::to_owned).collect();
         let untrusted = has_deliveries || session.source_id.is_some();
         let tools = session.agent.tools.clone();
@@ -77,17 +81,13 @@ impl Turn<'_> {
             .with_webhook_tools(self.webhook_tools)
     }
 
-    /// Asks the sources that anything came from what they leave to tools: the strictest counts.
-    pub(super) async fn ask_sources(&mut self, begun_by: Option<&SourceId>) -> Result<(), Stopped> {
-        for id in self.transcript.sources.iter().chain(begun_by) {
-            match self.runtime.store.source(id).await {
-                Ok(Source { definition, .. }) => {
-                    self.webhook_tools = self.webhook_tools.max(definition.webhook_tools);
-                }
-                // Nobody says anything for it any more.
-                Err(store::Error::NotFound) => {}
-                Err(error) => return Err(error.into()),
-            }
+    /// Asks the sources that something more came from what they leave to tools: the strictest counts.
+    pub(super) async fn ask_sources(&mut self) -> Result<(), Stopped> {
+        let fresh: BTreeSet<_> = self.transcript.sources.difference(&self.asked).cloned().collect();
+        if !fresh.is_empty() {
+            self.asked.extend(fresh.iter().cloned());
+            let more = self.runtime.store.webhook_tools(fresh).await?;
+            self.webhook_tools = self.webhook_tools.max(more);
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ impl Turn<'_> {
             }
             None => {
                 let mut event = self.runtime.event(EventBody::AgentToolUse {
-                    name: name.clone(),
+                    name: plain_name(&name),
                     input: shown,
                     evaluated_permission,
                     evaluation: evaluation_json,
@@ -208,7 +208,7 @@ impl Turn<'_> {
         let changes = self.runtime.signals.watch(&self.lease.session_id);
         let intends = is_effect.then(|| intent(session, &call));
         let beside = Beside { intends, ..Beside::default() };
-        if self.begin(Vec::new(), beside, Wish::Tool, 0, "").await?.is_break() {
+        if self.begin(Vec::new(), beside, Wish::Tool).await?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
         if self.urgency >= Urgency::Supersede {
@@ -284,10 +284,20 @@ impl Turn<'_> {
         self.end_call(call, vec![Block::text(error)], true, None).await
     }
 
-    /// Where the session's programs wanted to go since its last result.
+    /// Where the session's programs wanted to go and no result has told yet.
     pub(super) fn decided(&self) -> Vec<Egress> {
         let shells = self.runtime.shells.as_ref();
         shells.map(|shells| shells.decided(&self.lease.session_id)).unwrap_or_default()
+    }
+
+    /// What these results told of that is in the log now.
+    pub(super) fn told(&self, events: &[NewEvent]) {
+        let Some(shells) = &self.runtime.shells else { return };
+        for egress in events.iter().map(|event| event.body.egress()) {
+            if !egress.is_empty() {
+                shells.told(&self.lease.session_id, egress);
+            }
+        }
     }
 
     async fn end_call(
@@ -301,6 +311,7 @@ impl Turn<'_> {
         let in_doubt = effect == Some(EffectStatus::InDoubt);
         let id = call.id.clone();
         self.end_with(call, content, is_error, Beside { ended, ..Beside::default() }).await?;
+        self.has_doubted |= in_doubt;
         self.doubts.extend(in_doubt.then_some(id));
         Ok(())
     }
@@ -313,8 +324,11 @@ impl Turn<'_> {
         is_error: bool,
         beside: Beside,
     ) -> Result<(), Stopped> {
-        let remarks = self.workspace.get().map(|workspace| workspace.take_remarks());
-        content.extend(remarks.into_iter().flatten().map(Block::text));
+        // Told once they are in the log, which may refuse this result for what comes with it.
+        let workspace = self.workspace.get().cloned();
+        let remarks = workspace.as_ref().map(|it| it.remarks()).unwrap_or_default();
+        let n_remarks = remarks.len();
+        content.extend(remarks.into_iter().map(Block::text));
         for block in &mut content {
             if let Block::Text { text } = block
                 && let Cow::Owned(clean) = crate::domain::text::clean(text)
@@ -326,8 +340,21 @@ impl Turn<'_> {
         let event = self.runtime.event(result.with_egress(self.decided()));
         // Also one that was refused: a model that goes on trying is stopped by its budget.
         let beside = Beside { tool_calls: 1, ..beside };
-        self.append_with(vec![event], Spent::default(), beside).await
+        self.append_with(vec![event], Spent::default(), beside).await?;
+        if let Some(workspace) = workspace {
+            workspace.told(n_remarks);
+        }
+        Ok(())
     }
+}
+
+/// A name under which every provider takes a call back. One that is no such name is no tool's, and the
+/// call is denied; but in the conversation it stays, and would have each later request refused.
+fn plain_name(name: &str) -> String {
+    let is_plain = |char: &char| char.is_ascii_alphanumeric() || "_-".contains(*char);
+    let plain = name.chars().map(|char| if is_plain(&char) { char } else { '_' });
+    let plain: String = plain.take(NAME_CHARS_MAX).collect();
+    if plain.is_empty() { "unnamed".to_owned() } else { plain }
 }
 
 /// What the ledger knows of a call before it is carried out.

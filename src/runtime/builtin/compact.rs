@@ -38,10 +38,14 @@ impl Turn<'_> {
         start_id: EventId,
         completion: Completion,
     ) -> Result<(), Stopped> {
-        let summary = plain_text(&completion.content);
+        let mut summary = plain_text(&completion.content);
         let end = self.request_end(start_id, Some(false), completion.spent);
         let after = match summary.trim().is_empty() {
             false => {
+                // The results that named them are summed up too.
+                if let Some(doubts) = self.doubts_to_keep() {
+                    summary = format!("{summary}\n\nYour calls by their ids: {doubts}");
+                }
                 let mut compacted = self.runtime.event(EventBody::ContextCompacted);
                 compacted.private = Some(json!({"summary": summary}));
                 tracing::info!(chars = summary.len(), "a conversation was summed up");

@@ -9,7 +9,11 @@ use std::{ops::ControlFlow, pin::Pin, time::Duration};
 
 use serde_json::json;
 
-use super::{AnswerIds, Asked, Purpose, Stopped, Turn};
+use super::{
+    Stopped, Turn,
+    asking::{Asked, Purpose},
+    previewer::AnswerIds,
+};
 use crate::{
     agent,
     domain::{

@@ -42,8 +42,6 @@ impl Turn<'_> {
         events: Vec<NewEvent>,
         beside: Beside,
         wish: Wish,
-        tokens: i64,
-        model: &str,
     ) -> Result<ControlFlow<()>, Stopped> {
         self.deadline = None;
         loop {
@@ -52,7 +50,7 @@ impl Turn<'_> {
             }
             let active_ms = i64::try_from(self.active().as_millis()).unwrap_or(i64::MAX);
             let common = self.runtime.options.budgets;
-            let reserve = Reserve { common, wish, tokens, active_ms, model: model.to_owned() };
+            let reserve = Reserve { common, wish: wish.clone(), active_ms };
             let store = &self.runtime.store;
             let begun =
                 store.begin_work(self.lease, events.clone(), beside.clone(), reserve).await?;

@@ -15,7 +15,10 @@ use crate::{
         session::Session,
         text::{clean, first_chars},
     },
-    runtime::{credentials, mcp::Offer},
+    runtime::{
+        credentials,
+        mcp::{Offer, Trouble},
+    },
     store::Urgency,
     tool,
 };
@@ -113,7 +116,8 @@ impl Turn<'_> {
                 }
             };
         self.remote = Tools { offers: Some(offers), has_variables };
-        let events = troubles.into_iter().map(|trouble| {
+        let is_new = |it: &Trouble| !it.once || !self.transcript.told.contains(&it.message);
+        let events = troubles.into_iter().filter(is_new).map(|trouble| {
             tracing::warn!(server = trouble.server, why = trouble.message, "an MCP server");
             let error = SessionError::of_server(trouble.kind, &trouble.server, trouble.message);
             self.runtime.event(EventBody::SessionError { error })

@@ -6,29 +6,16 @@
 use super::{Stopped, Turn};
 use crate::{
     agent,
-    domain::{
-        conversation::{ToolSpec, ToolUse},
-        event::Block,
-        session::Session,
-    },
+    domain::{conversation::ToolUse, event::Block, session::Session},
     id::EventId,
     store::{self, Beside, Found, Settlement},
-    tool::{self, settle_effect},
+    tool::settle_effect,
 };
 
 /// Effects that the model is told of by name.
 const NAMED_MAX: usize = 20;
 
 impl Turn<'_> {
-    /// A tool as the model is told of it.
-    pub(super) fn told(&self, name: &str) -> Option<ToolSpec> {
-        let mut spec = tool::spec(name)?;
-        if name == settle_effect::NAME {
-            spec.description = format!("{} {}", spec.description, self.in_doubt());
-        }
-        Some(spec)
-    }
-
     /// Carries out a call of `settle_effect`.
     pub(super) async fn settle(
         &mut self,
@@ -68,6 +55,11 @@ impl Turn<'_> {
             }
             Err(stopped) => Err(stopped),
         }
+    }
+
+    /// What a conversation that was summed up still has to name, if anything is in doubt.
+    pub(super) fn doubts_to_keep(&self) -> Option<String> {
+        (!self.doubts.is_empty()).then(|| self.in_doubt())
     }
 
     fn in_doubt(&self) -> String {

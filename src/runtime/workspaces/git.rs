@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::Refused;
+use crate::projects;
 
 /// What `git` may say about a failure.
 const SAID_BYTES_MAX: u64 = 4 * 1024;
@@ -41,14 +42,12 @@ pub(super) fn clone(project: &Path, to: &Path, branch: &str, config: &Path) -> R
 
 /// Where a project has its objects.
 pub(super) fn objects(project: &Path) -> Result<PathBuf, Refused> {
-    let objects = project.join(".git/objects");
-    match objects.canonicalize().ok().filter(|path| path.is_dir() && path.starts_with(project)) {
-        Some(objects) => Ok(objects),
-        None => Err(Refused::Said(format!(
+    projects::git_objects(project).ok_or_else(|| {
+        Refused::Said(format!(
             "`{}` is not the top of a git repository; `workspace` may be `copy`",
             project.display()
-        ))),
-    }
+        ))
+    })
 }
 
 fn utf8(path: &Path) -> Result<&str, Refused> {

@@ -115,9 +115,6 @@ impl Beside {
     }
 
     pub(in crate::store) fn apply(self, tx: &mut Tx<'_>, held: &Held, at: Timestamp) -> Result<()> {
-        if self.asked {
-            budgets::release(tx, &held.session_id)?;
-        }
         let turn = || held.turn_id.as_ref().ok_or(Error::Bug("work without a turn"));
         for ask in self.asks {
             let now = tx.now()?;

@@ -61,6 +61,8 @@ create index effects_by_turn on effects (turn_id, status);
 create index effects_in_doubt on effects (id) where status = 'in_doubt';
 -- What the agent of a session may settle.
 create index effects_to_settle on effects (session_id, id) where status = 'in_doubt';
+-- Whether there were others, for the same.
+create index effects_settled on effects (session_id) where settled_by is not null;
 -- What a session began and told no outcome of.
 create index effects_begun on effects (session_id) where status = 'intended';
 -- What a session did, newest first.

@@ -165,12 +165,12 @@ pub(in crate::web) async fn change(
     mut fields: Fields,
     secret_key: Option<Option<String>>,
 ) -> Result<(Agent, Option<SecretString>)> {
-    let before = ours(app, id).await?.callback.map(|(callback, _)| callback);
+    let before = known(app, id).await?.callback.map(|(callback, _)| callback);
     let wish = callbacks::take(app, &mut fields, before.as_ref(), id.as_str())?;
     let patch = patch(fields)?;
     let change = actor.change("agent.update", id, json!({}));
     let agent = match secret_key {
-        None => app.store.update_agent(id, patch, change).await,
+        None => app.store.update_agent(id, ManagedBy::Api, patch, change).await,
         Some(secret_key) => {
             let details = json!({"secret_key": secret_key});
             let key_change = actor.change("agent.webhook", id, details);
@@ -188,9 +188,9 @@ pub(in crate::web) async fn limit(
     id: &AgentId,
     limits: TurnLimitsChange,
 ) -> Result<Agent> {
-    let before = ours(app, id).await?.limits;
+    let before = known(app, id).await?.limits;
     let change = actor.change("agent.limits", id, limits.apply(before).to_json());
-    let agent = app.store.limit_agent(id, limits, change).await;
+    let agent = app.store.limit_agent(id, ManagedBy::Api, limits, change).await;
     let agent = agent.map_err(Error::missing("agent"))?;
     app.configured().await;
     // What waited for room may have it now.
@@ -199,7 +199,6 @@ pub(in crate::web) async fn limit(
 }
 
 pub(in crate::web) async fn put_away(app: &App, actor: &Actor, id: &AgentId) -> Result<Agent> {
-    ours(app, id).await?;
     let change = actor.change("agent.archive", id, json!({}));
     let agent = app.store.archive_agent(id, change).await;
     let agent = agent.map_err(Error::missing("agent"))?;
@@ -207,14 +206,6 @@ pub(in crate::web) async fn put_away(app: &App, actor: &Actor, id: &AgentId) -> 
     Ok(agent)
 }
 
-/// What the config file declares is changed there and nowhere else.
-async fn ours(app: &App, id: &AgentId) -> Result<Agent> {
-    let agent = app.store.agent(id, None).await.map_err(Error::missing("agent"))?;
-    match agent.managed_by {
-        ManagedBy::Api => Ok(agent),
-        ManagedBy::File => Err(Error::conflict(format!(
-            "`{}` is declared in the config file; change it there",
-            agent.spec.name
-        ))),
-    }
+async fn known(app: &App, id: &AgentId) -> Result<Agent> {
+    app.store.agent(id, None).await.map_err(Error::missing("agent"))
 }

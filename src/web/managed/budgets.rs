@@ -37,38 +37,35 @@ pub(super) fn routes() -> Routes {
 /// Whose work budgets are of.
 pub(in crate::web) struct Owner {
     pub(in crate::web) id: String,
-    pub(in crate::web) name: String,
     /// Whether the config file says what they are.
     pub(in crate::web) is_declared: bool,
 }
 
 /// An agent or source, by its id or a source's name: their budgets are under one address.
 pub(in crate::web) fn owner(snapshot: &Snapshot, text: &str) -> Option<Owner> {
+    let of =
+        |id: String, managed_by| Some(Owner { id, is_declared: managed_by == ManagedBy::File });
     if text == BUDGETS_OF_ALL {
-        let (id, name) = (text.to_owned(), "everything".to_owned());
-        return Some(Owner { id, name, is_declared: false });
+        return of(text.to_owned(), ManagedBy::Api);
     }
-    let of = |id: String, name: &str, managed_by| {
-        Some(Owner { id, name: name.to_owned(), is_declared: managed_by == ManagedBy::File })
-    };
     if let Some(agent) = text.parse::<AgentId>().ok().and_then(|id| snapshot.agents.get(&id)) {
-        return of(agent.id.to_string(), &agent.spec.name, agent.managed_by);
+        return of(agent.id.to_string(), agent.managed_by);
     }
     let source = snapshot.named_source(text);
     let source = source.or_else(|| text.parse().ok().and_then(|id| snapshot.source(&id)));
     let source = &source?.source;
-    of(source.id.to_string(), &source.name, source.managed_by)
+    of(source.id.to_string(), source.managed_by)
 }
 
-fn find(app: &App, text: &str) -> Result<Owner> {
-    let owner = owner(&app.ingest.registry.snapshot(), text);
+fn find(app: &App, text: &str) -> Result<String> {
+    let owner = owner(&app.ingest.registry.snapshot(), text).map(|owner| owner.id);
     owner.ok_or_else(|| Error::not_found("there is no such agent or source"))
 }
 
 async fn retrieve(State(app): State<App>, At(owner): At<String>) -> Result<Json<Value>> {
     let owner = find(&app, &owner)?;
-    let budgets = app.store.budgets(owner.id.clone()).await?;
-    Ok(Json(show(&owner.id, &budgets)))
+    let budgets = app.store.budgets(owner.clone()).await?;
+    Ok(Json(show(&owner, &budgets)))
 }
 
 /// Replaces all of them: what is left out has no limit.
@@ -79,12 +76,6 @@ pub(in crate::web) async fn update(
     mut fields: Fields,
 ) -> Result<Json<Value>> {
     let owner = find(&app, &owner)?;
-    if owner.is_declared {
-        return Err(Error::conflict(format!(
-            "`{}` is declared in the config file; set its `budgets` there",
-            owner.name
-        )));
-    }
     let mut budgets = Budgets::default();
     let Budgets { turn, session, day } = &mut budgets;
     for (key, budget) in [("turn", turn), ("session", session), ("day", day)] {
@@ -96,13 +87,13 @@ pub(in crate::web) async fn update(
     }
     fields.finish()?;
     budgets.check()?;
-    if owner.id == BUDGETS_OF_ALL && (!budgets.turn.is_none() || !budgets.session.is_none()) {
+    if owner == BUDGETS_OF_ALL && (!budgets.turn.is_none() || !budgets.session.is_none()) {
         let message = "limits a day only; `budgets` of the configuration limits turns and sessions";
         return Err(Problem::new(BUDGETS_OF_ALL, message).into());
     }
-    let change = actor.change("budgets.set", &owner.id, json!(budgets));
-    app.store.set_budgets(owner.id.clone(), budgets, change).await?;
-    Ok(Json(show(&owner.id, &budgets)))
+    let change = actor.change("budgets.set", &owner, json!(budgets));
+    app.store.set_budgets(owner.clone(), ManagedBy::Api, budgets, change).await?;
+    Ok(Json(show(&owner, &budgets)))
 }
 
 fn show(owner: &str, budgets: &Budgets) -> Value {

@@ -19,7 +19,7 @@ use crate::{
         auth::Actor,
         error::{Error, Result},
         input::{At, Fields},
-        query::{Query, cursor, page},
+        query::{Query, page},
         routes::{Routes, answers, lists},
     },
 };
@@ -251,10 +251,6 @@ async fn retrieve(State(app): State<App>, At(id): At<DeploymentId>) -> Result<Js
     Ok(Json(shown(&deployment, app.store.clock().now())))
 }
 
-/// Deployments that one look reads. A page is put together from several, because the events of any one
-/// may be as large as a body, and ends before its limit when it has grown as large as one.
-const LOOK_MAX: usize = 16;
-
 async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
     let parse = |text: &str| match text {
         "active" => Some(false),
@@ -262,44 +258,21 @@ async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
         _ => None,
     };
     let (created_after, created_before) = query.range("created_at")?;
-    let limit = query.limit(LIMIT.0, LIMIT.1)?;
-    let mut filter = DeploymentFilter {
+    let filter = DeploymentFilter {
         agent_id: query.get("agent_id")?,
         paused: query.word("status", parse, "`active` or `paused`")?,
         include_archived: query.flag("include_archived")?,
         created_after,
         created_before,
         cursor: query.page("deployments")?,
-        limit: limit.min(LOOK_MAX),
+        limit: query.limit(LIMIT.0, LIMIT.1)?,
+        bytes_max: app.ingest.bounds.options().body_bytes_max,
     };
     if filter.include_archived && filter.paused.is_some() {
         return Err(Problem::new("status", "does not go with `include_archived`").into());
     }
-    let (now, bytes_max) = (app.store.clock().now(), app.ingest.bounds.options().body_bytes_max);
-    let (mut data, mut n_bytes) = (Vec::new(), 0);
-    let next = 'page: loop {
-        let found = app.store.deployments(filter.clone()).await?;
-        for deployment in &found.data {
-            n_bytes += size(deployment);
-            if n_bytes > bytes_max && !data.is_empty() {
-                let last: Option<DeploymentId> = filter.cursor.take();
-                break 'page last.map(|id| id.to_string());
-            }
-            data.push(shown(deployment, now));
-            filter.cursor = Some(deployment.id.clone());
-        }
-        if found.next.is_none() || data.len() >= limit {
-            break found.next;
-        }
-        filter.limit = LOOK_MAX.min(limit - data.len());
-    };
-    let next = next.map(|place| cursor("deployments", &place));
-    Ok(Json(json!({"data": data, "next_page": next})))
-}
-
-/// Of what may be large in a deployment, about as many bytes as it is shown in.
-fn size(deployment: &Deployment) -> usize {
-    deployment.initial_events.iter().map(|event| event.to_string().len()).sum()
+    let (now, found) = (app.store.clock().now(), app.store.deployments(filter).await?);
+    Ok(page("deployments", found, |deployment| shown(deployment, now)))
 }
 
 pub(in crate::web) async fn pause(

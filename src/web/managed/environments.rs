@@ -16,7 +16,7 @@ use crate::{
         },
     },
     id::{EnvironmentId, Id},
-    ingest::project_is_allowed,
+    projects,
     web::{
         App,
         auth::Actor,
@@ -104,7 +104,7 @@ fn scope(fields: &mut Fields) -> Result<(), Problem> {
 
 fn check_worktree(config: &EnvironmentConfig) -> Result<(), Problem> {
     if let EnvironmentConfig::Local { project, workspace: Workspace::Worktree, .. } = config
-        && !Path::new(project).join(".git/objects").is_dir()
+        && projects::git_objects(Path::new(project)).is_none()
     {
         let message = "needs a project that is the top of a git repository";
         return Err(Problem::new("config.workspace", message));
@@ -118,7 +118,7 @@ pub(in crate::web) async fn update(
     At(id): At<EnvironmentId>,
     mut fields: Fields,
 ) -> Result<Json<Value>> {
-    let before = ours(&app, &id).await?;
+    let before = known(&app, &id).await?;
     let name = fields.text("name", NAME_CHARS_MAX)?;
     if name.as_ref().is_some_and(String::is_empty) {
         return Err(Problem::new("name", "must not be empty").into());
@@ -173,21 +173,13 @@ pub(in crate::web) async fn delete(
     Ok(Json(json!({"id": id, "type": "environment_deleted"})))
 }
 
-/// What the config file declares is changed there and nowhere else.
-async fn ours(app: &App, id: &EnvironmentId) -> Result<Environment> {
-    let environment = app.store.environment(id).await.map_err(Error::missing("environment"))?;
-    match environment.managed_by {
-        ManagedBy::Api => Ok(environment),
-        ManagedBy::File => Err(Error::conflict(format!(
-            "`{}` is declared in the config file; change it there",
-            environment.name
-        ))),
-    }
+async fn known(app: &App, id: &EnvironmentId) -> Result<Environment> {
+    app.store.environment(id).await.map_err(Error::missing("environment"))
 }
 
 /// One that may be archived and deleted.
 async fn leaving(app: &App, id: &EnvironmentId) -> Result<Environment> {
-    let environment = ours(app, id).await?;
+    let environment = known(app, id).await?;
     match environment.name == DEFAULT_NAME && environment.archived_at.is_none() {
         true => Err(stays(&environment)),
         false => Ok(environment),
@@ -202,8 +194,7 @@ fn stays(environment: &Environment) -> Error {
 }
 
 async fn retrieve(State(app): State<App>, At(id): At<EnvironmentId>) -> Result<Json<Value>> {
-    let environment = app.store.environment(&id).await;
-    Ok(Json(environment.map_err(Error::missing("environment"))?.to_json()))
+    Ok(Json(known(&app, &id).await?.to_json()))
 }
 
 async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
@@ -216,11 +207,12 @@ async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
 /// A project that the operator allows, under its one real path: sessions of one directory take
 /// turns, and two spellings of it must not look like two directories.
 pub(super) fn directory(app: &App, at: &str, project: &str) -> Result<String> {
-    if !project_is_allowed(project, &app.options().project_roots) {
-        let message = "is not a directory under one of the `projects.roots` of the configuration";
-        return Err(Problem::new(at, message).into());
-    }
-    let path = Path::new(project).canonicalize().ok().filter(|path| path.is_dir());
-    let path = path.and_then(|path| path.to_str().map(str::to_owned));
-    path.ok_or_else(|| Problem::new(at, "is not a directory with a UTF-8 path").into())
+    let path = projects::allowed(project, &app.options().project_roots).map_err(|_| {
+        Problem::new(
+            at,
+            "is not a directory under one of the `projects.roots` of the configuration",
+        )
+    })?;
+    let path = path.into_os_string().into_string();
+    Ok(path.map_err(|_| Problem::new(at, "is not a directory with a UTF-8 path"))?)
 }

@@ -20,7 +20,7 @@ use crate::{
     },
     id::{EnvironmentId, Id, SourceId},
     ingest::{self, Entry, Evidence, Preset, Sender, Snapshot, secret_key},
-    store::Refusal,
+    store::{Refusal, refuse_declared},
     web::{
         App,
         auth::Actor,
@@ -145,7 +145,8 @@ async fn save(
     mut source: Source,
     mut fields: Fields,
 ) -> Result<Json<Value>> {
-    refuse_declared(&source)?;
+    // Before anything is touched, the vault included; the store looks again.
+    refuse_declared(source.managed_by, ManagedBy::Api, &source.name, "change it")?;
     refuse_of_agent(app, &source, &fields)?;
     let before = source.definition.callback.as_ref();
     // An agent's own source has none: the field is unknown there.
@@ -177,29 +178,16 @@ async fn save(
     Ok(shown)
 }
 
-/// Before anything is touched, the vault included.
-fn refuse_declared(source: &Source) -> Result<()> {
-    match source.managed_by {
-        ManagedBy::Api => Ok(()),
-        ManagedBy::File => Err(Error::conflict(format!(
-            "`{}` is declared in the config file; change it there",
-            source.name
-        ))),
-    }
-}
-
 /// What the file says of an agent it says of the agent's own source too.
 fn refuse_of_agent(app: &App, source: &Source, fields: &Fields) -> Result<()> {
     let SourceKind::Agent(id) = &source.kind else { return Ok(()) };
     let snapshot = app.ingest.registry.snapshot();
-    match snapshot.agents.get(id) {
-        Some(agent) if agent.managed_by == ManagedBy::File && fields.has("webhook_tools") => {
-            Err(Error::conflict(format!(
-                "`{}` is declared in the config file; change its `webhook_tools` there",
-                agent.spec.name
-            )))
+    match snapshot.agents.get(id).filter(|_| fields.has("webhook_tools")) {
+        Some(agent) => {
+            let (name, what) = (&agent.spec.name, "change its `webhook_tools`");
+            Ok(refuse_declared(agent.managed_by, ManagedBy::Api, name, what)?)
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

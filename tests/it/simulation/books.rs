@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bellpull::domain::source::EVERYBODY;
 use serde_json::Value;
 
 use super::{
@@ -22,6 +23,7 @@ pub fn balance(world: &World) {
         books.session(&session, &turns);
     }
     books.outcomes(&turns);
+    books.spending();
     let problems = books.problems;
     watch.referee.violations.extend(problems);
 }
@@ -113,6 +115,36 @@ impl Books<'_> {
             };
             self.must(right, || format!("{marks:?} {heard:?}: said {counts:?} times"));
         }
+    }
+
+    /// Each model request is counted once, for its session, its agent and everything together, and once
+    /// at most for its model; nothing is reserved any more.
+    fn spending(&mut self) {
+        let reserved = self.referee.rows("select session_id from reservations");
+        self.must(reserved.is_empty(), || format!("{reserved:?} is still reserved"));
+        let sql = "select scope, cast(sum(model_calls) as text) from spending group by scope";
+        let mut counted: BTreeMap<String, i64> = BTreeMap::new();
+        for row in self.referee.rows(sql) {
+            let [scope, n] = <[_; 2]>::try_from(row).expect("two columns").map(Option::unwrap);
+            counted.insert(scope, n.parse().expect("a number"));
+        }
+        let mut all = 0;
+        for id in watch_sessions(self.referee) {
+            let log = self.referee.logs.get(&id).map_or(&[][..], Vec::as_slice);
+            let n = log.iter().filter(|it| it.kind == "span.model_request_end").count() as i64;
+            let found = counted.get(&id).copied().unwrap_or(0);
+            self.must(found == n, || format!("{id}: {n} requests ended, {found} are counted"));
+            all += n;
+        }
+        let of = |prefix: &str| -> i64 {
+            let those = counted.iter().filter(|(scope, _)| scope.starts_with(prefix));
+            those.map(|(_, n)| n).sum()
+        };
+        let (agents, models) = (of("agent_"), of("model:"));
+        let total = counted.get(EVERYBODY).copied().unwrap_or(0);
+        self.must(agents == all && total == all && models <= all, || {
+            format!("{all} requests are {agents} of agents, {models} of models, {total} in all")
+        });
     }
 
     fn turns(&mut self) -> BTreeMap<String, Turn> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bellpull::{
-    domain::{Metadata, event::Event as Message, turn::TurnLimitsChange},
+    domain::{ManagedBy, Metadata, event::Event as Message, turn::TurnLimitsChange},
     store::{self, NewSession, Store},
 };
 
@@ -47,7 +47,9 @@ impl World {
                 let limits =
                     TurnLimitsChange { at_once_max: Some(at_once_max), ..Default::default() };
                 self.ask(About::Change, move |store| async move {
-                    let limited = store.limit_agent(&id, limits, change("agent.limits")).await;
+                    let limited = store
+                        .limit_agent(&id, ManagedBy::Api, limits, change("agent.limits"))
+                        .await;
                     Answer::Done(limited.map(drop))
                 });
             }

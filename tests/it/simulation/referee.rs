@@ -165,6 +165,11 @@ impl Referee {
         }
         self.look_at_environments(&after);
         self.look_at_limits(&before, &after, now);
+        for row in self.rows("select session_id from reservations") {
+            let [id] = texts(row);
+            let works = after.get(&id).is_some_and(|row| row.turn.is_some());
+            self.must(works, || format!("{id} has room reserved and no turn"));
+        }
         self.sessions = after;
     }
 

@@ -56,7 +56,10 @@ async fn fill(names: &mut Names, store: &Store, shape: &Shape) {
         let made = store.create_agent(id.clone(), spec, ManagedBy::Api, own, change("setup"));
         made.await.expect("a new name");
         let limits = shape.turns[number].into();
-        store.limit_agent(&id, limits, change("setup")).await.expect("it was just made");
+        store
+            .limit_agent(&id, ManagedBy::Api, limits, change("setup"))
+            .await
+            .expect("it was just made");
         for environment in [&usual, &project] {
             let session = NewSession {
                 resources: Vec::new(),

@@ -452,7 +452,7 @@ pub fn gapless(log: &[Event]) {
     assert_eq!(numbers, wanted, "the log has gaps");
 }
 
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 26] = [
     "secrets",
     "api_keys",
     "audit",
@@ -470,6 +470,15 @@ const TABLES: [&str; 17] = [
     "attempts",
     "chunks",
     "refusals",
+    "outbox",
+    "said",
+    "approvals",
+    "effects",
+    "budgets",
+    "spending",
+    "reservations",
+    "deployments",
+    "deployment_runs",
 ];
 
 /// Empties every table, so that one database serves many lists.

@@ -51,7 +51,11 @@ async fn a_change_of_an_agent_makes_a_version(bench: Bench) {
     assert_eq!((alice.version, alice.created_at), (1, alice.updated_at));
     bench.clock.advance(HOUR);
     let update = async |value: Value| {
-        bench.store.update_agent(&alice.id, patch(value), change("agent.update")).await.unwrap()
+        bench
+            .store
+            .update_agent(&alice.id, ManagedBy::Api, patch(value), change("agent.update"))
+            .await
+            .unwrap()
     };
     let second = update(json!({"system": "Be kind.", "name": "Alice ✓"})).await;
     assert_eq!((second.version, second.created_at), (2, alice.created_at));
@@ -98,7 +102,7 @@ async fn a_change_of_an_agent_makes_a_version(bench: Bench) {
 async fn a_patch_that_cannot_be_applied_changes_nothing(bench: Bench) {
     let alice = &bench.agent;
     let update = async |id: &AgentId, value: Value| {
-        bench.store.update_agent(id, patch(value), change("agent.update")).await
+        bench.store.update_agent(id, ManagedBy::Api, patch(value), change("agent.update")).await
     };
     let stale = update(&alice.id, json!({"name": "x", "version": 2})).await;
     assert_fails!(stale, Error::Conflict(_));
@@ -119,7 +123,12 @@ async fn concurrent_patches_lose_nothing(bench: Bench) {
         tasks.spawn(async move {
             let patch = patch(json!({"metadata": {format!("k{n}"): "v"}}));
             let change = change("agent.update");
-            bench.store.update_agent(&bench.agent.id, patch, change).await.unwrap().version
+            bench
+                .store
+                .update_agent(&bench.agent.id, ManagedBy::Api, patch, change)
+                .await
+                .unwrap()
+                .version
         });
     }
     let mut versions = tasks.join_all().await;
@@ -134,7 +143,10 @@ async fn concurrent_patches_lose_nothing(bench: Bench) {
         let bench = bench.clone();
         tasks.spawn(async move {
             let patch = patch(json!({"version": 11, "system": format!("{n}")}));
-            bench.store.update_agent(&bench.agent.id, patch, change("agent.update")).await
+            bench
+                .store
+                .update_agent(&bench.agent.id, ManagedBy::Api, patch, change("agent.update"))
+                .await
         });
     }
     let answers = tasks.join_all().await;
@@ -157,7 +169,10 @@ async fn an_archived_agent_is_read_only(bench: Bench) {
     let again = bench.store.archive_agent(id, change("agent.archive")).await.unwrap();
     assert_eq!(again, archived, "archived once");
     assert_eq!(bench.store.revision().await.unwrap(), revision);
-    let update = bench.store.update_agent(id, patch(json!({"name": "x"})), change("x")).await;
+    let update = bench
+        .store
+        .update_agent(id, ManagedBy::Api, patch(json!({"name": "x"})), change("x"))
+        .await;
     assert_fails!(update, Error::Conflict(_));
 
     let bob = make_agent(&bench.store, "bob").await;
@@ -458,7 +473,7 @@ async fn every_change_grows_the_revision(bench: Bench) {
     let bob = make_agent(store, "bob").await;
     grown("agent made").await;
     let spec = patch(json!({"system": "s"}));
-    store.update_agent(agent, spec, change("x")).await.unwrap();
+    store.update_agent(agent, ManagedBy::Api, spec, change("x")).await.unwrap();
     grown("agent changed").await;
     store.pause_agent(agent, true, change("x")).await.unwrap();
     grown("agent paused").await;

@@ -2,7 +2,7 @@
 //! can be read afterwards is the same.
 //!
 //! Ids come from the position in the list and time from one clock, so there is little to normalise:
-//! errors are compared by their kind, and lists that are sorted by ids of the store's own making are
+//! errors are compared by their kind, ids of the store's own making are one like the other, and lists that are sorted by ids of the store's own making are
 //! sorted again. Leases last an hour or no time at all, because PostgreSQL measures them by its own
 //! clock; the test's clock moves by less than an hour in each list.
 
@@ -33,12 +33,13 @@ use proptest::{
 use serde_json::json;
 
 use super::{
+    acts::{self, Call, alike},
     bench::{HOUR, Place, change, environment, open, source, wipe},
     operations::{Goal, Op, Request, op},
 };
 
 /// The thing of a kind under a number: the same text on both databases.
-fn id<T: Id>(n: usize) -> T {
+pub fn id<T: Id>(n: usize) -> T {
     format!("{}n{n:05}", T::PREFIX).parse().expect("letters and digits")
 }
 
@@ -59,13 +60,15 @@ struct World {
     sessions: Vec<SessionId>,
     deliveries: Vec<DeliveryId>,
     leases: Vec<Lease>,
+    /// That turns made, also in vain.
+    calls: Vec<Call>,
 }
 
 /// What an operation answered, as it is compared.
-type Answer = Result<String, &'static str>;
+pub type Answer = Result<String, &'static str>;
 
-fn answer<T: std::fmt::Debug>(result: Result<T, Error>) -> Answer {
-    result.map(|value| format!("{value:?}")).map_err(|error| match error {
+pub fn answer<T: std::fmt::Debug>(result: Result<T, Error>) -> Answer {
+    result.map(|value| alike(&format!("{value:?}"))).map_err(|error| match error {
         Error::NotFound => "not found",
         Error::Invalid(_) => "invalid",
         Error::Conflict(_) => "conflict",
@@ -106,7 +109,7 @@ impl World {
             }
         }
         let sessions = (0..3).map(id).collect();
-        World { clock, sessions, deliveries: Vec::new(), leases: Vec::new() }
+        World { clock, sessions, deliveries: Vec::new(), leases: Vec::new(), calls: Vec::new() }
     }
 
     /// Does the operation at a place of the list on one database.
@@ -206,7 +209,7 @@ impl World {
             Op::Patch { agent, system, version } => {
                 let patch = json!({"system": format!("{system}"), "version": version});
                 let patch = serde_json::from_value(patch).expect("a patch");
-                answer(store.update_agent(&id(agent), patch, change()).await)
+                answer(store.update_agent(&id(agent), ManagedBy::Api, patch, change()).await)
             }
             Op::PauseSource { source, paused } => {
                 answer(store.pause_source(&id(source), paused, change()).await)
@@ -236,8 +239,30 @@ impl World {
                 answer(pages(store, &session(at), filter).await)
             }
             Op::Advance { .. } => Ok(String::new()),
+            Op::Act { lease: at, act } => match lease(at) {
+                Some(lease) => acts::work(store, n, &lease, act, &self.calls).await,
+                None => Err("no lease"),
+            },
+            Op::Say { call, session: other, word } => {
+                let nobodys = || (session(call), id(n));
+                let (of, call) = self.newest_call(call).unwrap_or_else(nobodys);
+                acts::say(store, n, (other.map_or(of, session), call), word).await
+            }
+            Op::Settle { call, status } => match self.newest_call(call) {
+                Some((_, call)) => acts::settle(store, &call, status).await,
+                None => Err("no call"),
+            },
+            Op::Allow { owner, budgets } => acts::allow(store, owner, budgets).await,
+            Op::Deploy { which, plan } => acts::deploy(store, n, which, plan).await,
+            Op::ArchiveAgent { agent } => answer(store.archive_agent(&id(agent), change()).await),
         };
         (answer, Vec::new())
+    }
+
+    /// The newest has the number 0.
+    fn newest_call(&self, at: usize) -> Option<Call> {
+        let n = self.calls.len().checked_sub(1)?;
+        Some(self.calls[n.saturating_sub(at)].clone())
     }
 
     /// The request at a place of the list, its body put into pieces if it is so large.
@@ -328,9 +353,19 @@ impl World {
                 }
             }
             Op::Advance { ms } => self.clock.advance(Duration::from_millis(*ms)),
+            Op::Act { lease: at, act } => {
+                let n_leases = self.leases.len();
+                let lease = n_leases.checked_sub(1).map(|last| last.wrapping_sub(at % n_leases));
+                let call = lease.and_then(|at| acts::made(n, &self.leases[at], act));
+                self.calls.extend(call);
+            }
+            // Ids of the store's own making sort by their time.
+            Op::Deploy { .. } => self.clock.advance(Duration::from_millis(1)),
             _ => {}
         }
-        self.leases.extend(claimed.into_iter().map(|it| it.lease));
+        let claimed = claimed.into_iter().map(|it| it.lease);
+        // What a deployment began has another id on each side.
+        self.leases.extend(claimed.filter(|it| it.session_id.as_str().len() < 20));
     }
 
     /// Everything that can be read, in one text.
@@ -365,7 +400,8 @@ impl World {
         all.extend(audit.into_iter().map(|it| format!("{} {} {:?}", it.at, it.action, it.details)));
         all.push(format!("{:?}", store.revision().await.expect("works")));
         all.push(format!("{:?}", store.next_due().await.expect("works").is_some()));
-        all
+        all.extend(acts::everything(store).await);
+        all.iter().map(|text| alike(text)).collect()
     }
 }
 
@@ -408,7 +444,7 @@ fn new_messages(n: usize, n_messages: usize) -> Vec<NewMessage> {
     (0..n_messages).map(message).collect()
 }
 
-fn event(n: usize, k: usize) -> NewEvent {
+pub fn event(n: usize, k: usize) -> NewEvent {
     let content = vec![Block::text(format!("answer {n} {k}"))];
     NewEvent::new(id(n * 100 + k), EventBody::AgentMessage { content })
 }
@@ -480,10 +516,11 @@ impl Sides {
                 ));
             }
         }
-        for sql in HIDDEN {
-            let (here, there) = (self.places[0].sql(sql).await, self.places[1].sql(sql).await);
+        for sql in HIDDEN.into_iter().chain(acts::HIDDEN) {
+            let shown = async |place: &Place| alike(&format!("{:?}", place.sql(sql).await));
+            let (here, there) = (shown(&self.places[0]).await, shown(&self.places[1]).await);
             if here != there {
-                return Err(format!("{sql}:\n{here:?} on SQLite,\n{there:?} on PostgreSQL"));
+                return Err(format!("{sql}:\n{here} on SQLite,\n{there} on PostgreSQL"));
             }
         }
         Ok(())

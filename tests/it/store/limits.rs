@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bellpull::{
     domain::{
+        ManagedBy,
         agent::Agent,
         environment::Workspace,
         source::Source,
@@ -41,7 +42,10 @@ const fn per_minute(n: u32) -> TurnLimits {
 }
 
 async fn limit(bench: &Bench, agent: &Agent, limits: TurnLimits) {
-    let limited = bench.store.limit_agent(&agent.id, limits.into(), change("agent.limits")).await;
+    let limited = bench
+        .store
+        .limit_agent(&agent.id, ManagedBy::Api, limits.into(), change("agent.limits"))
+        .await;
     assert_eq!(limited.unwrap().limits, limits);
 }
 
@@ -254,7 +258,10 @@ async fn limits_change_while_turns_run(bench: Bench) {
     assert_eq!(bench.claim_one().await.session_id, sessions[4]);
     // What a change does not name stays.
     let more = TurnLimitsChange { per_minute_max: Some(Some(100)), ..Default::default() };
-    let agent = bench.store.limit_agent(&bench.agent.id, more, change("agent.limits")).await;
+    let agent = bench
+        .store
+        .limit_agent(&bench.agent.id, ManagedBy::Api, more, change("agent.limits"))
+        .await;
     let both = TurnLimits { at_once_max: Some(2), per_minute_max: Some(100) };
     assert_eq!(agent.unwrap().limits, both);
     assert_eq!(bench.claim().await, []);
@@ -276,7 +283,12 @@ async fn who_is_gone_has_no_limits(bench: Bench) {
     assert_eq!(archived.unwrap().limits, TurnLimits::default());
     assert_eq!(n_limits().await, 0);
     assert_eq!(bench.place.number("select count(*) from turns_begun").await, 0);
-    let late = bench.store.limit_agent(&bench.agent.id, at_once(1).into(), change("agent.limits"));
+    let late = bench.store.limit_agent(
+        &bench.agent.id,
+        ManagedBy::Api,
+        at_once(1).into(),
+        change("agent.limits"),
+    );
     assert_fails!(late.await, Error::Conflict(_));
     // What waits is worked off, and the name back has its limits again.
     assert_eq!(bench.claim().await.len(), 1);

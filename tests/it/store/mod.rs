@@ -32,6 +32,7 @@ macro_rules! assert_fails {
 }
 
 mod accept;
+mod acts;
 pub mod bench;
 mod bodies;
 mod configuration;

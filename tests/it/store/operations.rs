@@ -1,7 +1,9 @@
 //! The operations that random lists are made of: for the differential test.
 
-use bellpull::domain::{ManagedBy, turn::TurnEnd};
+use bellpull::domain::{ManagedBy, budget::Budgets, effect::EffectStatus, turn::TurnEnd};
 use proptest::prelude::*;
+
+use super::acts::{Act, Plan, Word, act, budget, plan, word};
 
 /// What is done, with numbers that pick something out of what there is by then.
 #[derive(Clone, Debug)]
@@ -92,6 +94,32 @@ pub enum Op {
     },
     Advance {
         ms: u64,
+    },
+    /// In the turn of a lease.
+    Act {
+        lease: usize,
+        act: Act,
+    },
+    /// About a call, or one that is not there.
+    Say {
+        call: usize,
+        session: Option<usize>,
+        word: Word,
+    },
+    Settle {
+        call: usize,
+        status: EffectStatus,
+    },
+    Allow {
+        owner: usize,
+        budgets: Budgets,
+    },
+    Deploy {
+        which: usize,
+        plan: Plan,
+    },
+    ArchiveAgent {
+        agent: usize,
     },
 }
 
@@ -186,5 +214,13 @@ pub fn op() -> impl Strategy<Value = Op> {
             }
         ),
         3 => (1..60_000_u64).prop_map(|ms| Op::Advance { ms }),
+        20 => (lease(), act()).prop_map(|(lease, act)| Op::Act { lease, act }),
+        8 => (0..4_usize, prop::option::weighted(0.1, session()), word())
+            .prop_map(|(call, session, word)| Op::Say { call, session, word }),
+        2 => (0..6_usize, prop::sample::select(vec![EffectStatus::Done, EffectStatus::Failed]))
+            .prop_map(|(call, status)| Op::Settle { call, status }),
+        2 => budget().prop_map(|(owner, budgets)| Op::Allow { owner, budgets }),
+        8 => (0..3_usize, plan()).prop_map(|(which, plan)| Op::Deploy { which, plan }),
+        1 => (1..12_usize).prop_map(|agent| Op::ArchiveAgent { agent }),
     ]
 }

@@ -1,10 +1,13 @@
 //! What was used, by whom and when, and the words of the audit log.
 
+use std::time::Duration;
+
 use bellpull::{
     domain::{
+        ManagedBy,
         budget::{Budget, Budgets, CommonBudgets, Used, Wish},
         cost::{MicroUsd, Spent},
-        event::Usage,
+        event::{EventBody, NewEvent, Usage},
         turn::TurnEnd,
     },
     id::Id,
@@ -15,6 +18,7 @@ use super::{Bench, bench::change};
 
 on_both!(
     what_was_used_is_counted_by_agent_source_model_and_day,
+    a_request_that_was_stopped_counts,
     a_budget_shows_what_is_used_and_reserved,
     the_audit_log_is_filtered,
 );
@@ -22,13 +26,32 @@ on_both!(
 async fn ask(bench: &Bench, lease: &Lease, model: &str) {
     let reserve = Reserve {
         common: CommonBudgets::default(),
-        wish: Wish::Model { cost: Some(MicroUsd(50)) },
-        tokens: 500,
+        wish: Wish::Model { cost: Some(MicroUsd(50)), tokens: 500, model: model.to_owned() },
         active_ms: 0,
-        model: model.to_owned(),
     };
     let begun = bench.store.begin_work(lease, vec![bench.running()], Beside::default(), reserve);
     begun.await.unwrap();
+}
+
+async fn a_request_that_was_stopped_counts(bench: Bench) {
+    bench.accept(bench.draft("one")).await;
+    let lease = bench.claim_one().await;
+    bench.begin(&lease).await;
+    ask(&bench, &lease, "large").await;
+    let model_request_start_id = bench.id();
+    let end = EventBody::ModelRequestEnd {
+        model_request_start_id,
+        is_error: Some(true),
+        model_usage: Usage::default(),
+        cost_usd: None,
+    };
+    let events = vec![NewEvent::new(bench.id(), end), bench.idle(TurnEnd::Interrupted)];
+    bench.store.finish(&lease, TurnEnd::Interrupted, events, Duration::ZERO).await.unwrap();
+    for scope in ["model:large", "all", lease.session_id.as_str(), bench.agent.id.as_str()] {
+        let sql = format!("select model_calls from spending where scope = '{scope}'");
+        assert_eq!(bench.place.number(&sql).await, 1, "{scope}");
+    }
+    assert_eq!(bench.place.number("select count(*) from reservations").await, 0);
 }
 
 async fn answer(bench: &Bench, lease: &Lease, cost: Option<MicroUsd>) {
@@ -73,7 +96,11 @@ async fn a_budget_shows_what_is_used_and_reserved(bench: Bench) {
     let day = Budget { model_calls: Some(1), ..Budget::default() };
     let budgets = Budgets { day, ..Budgets::default() };
     for owner in [BUDGETS_OF_ALL, bench.agent.id.as_str()] {
-        bench.store.set_budgets(owner.to_owned(), budgets, change("budgets.set")).await.unwrap();
+        bench
+            .store
+            .set_budgets(owner.to_owned(), ManagedBy::Api, budgets, change("budgets.set"))
+            .await
+            .unwrap();
     }
     bench.accept(bench.draft("one")).await;
     let lease = bench.claim_one().await;
@@ -101,7 +128,7 @@ async fn the_audit_log_is_filtered(bench: Bench) {
         let mut change = change(action);
         change.actor = actor.to_owned();
         let owner = bench.agent.id.to_string();
-        bench.store.set_budgets(owner, Budgets::default(), change).await.unwrap();
+        bench.store.set_budgets(owner, ManagedBy::Api, Budgets::default(), change).await.unwrap();
     }
     let (actors, actions) = bench.store.audit_words().await.unwrap();
     assert_eq!(actors.len(), before.0.len() + 2);

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod disk;
+pub mod mcp_server;
 pub mod model_server;
 pub mod outside;
 pub mod postgres;

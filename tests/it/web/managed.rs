@@ -175,12 +175,14 @@ async fn a_directory_stays_one_that_the_operator_allows() {
         json!({"type": "local", "workspace": "worktree"}),
         json!({"type": "local", "colour": 1}),
         json!({"type": "cloud"}),
-        json!({"project": project.to_str()}),
+        json!({"type": 1}),
+        json!({"type": null, "project": "/"}),
         json!([]),
     ] {
         update(wrong).error(400, "invalid_request_error").await;
     }
     assert_eq!(server.get(&path).ok().await, copied);
+    assert_eq!(update(json!({"workspace": "copy"})).ok().await["config"], copied["config"]);
 
     let default = format!("/v1/environments/{}", server.environment);
     server.call("DELETE", &default).error(409, "invalid_request_error").await;

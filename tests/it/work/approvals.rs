@@ -6,6 +6,7 @@ use super::{World, allow, calls, edit, text, tool, write};
 use crate::support::{
     model_server::Reply,
     process::{command, until},
+    raw,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,6 +162,80 @@ async fn expiry(world: World) {
     let call = events.iter().find(|event| event["type"] == "agent.tool_use").unwrap();
     let (status, late) = server.say(&session, allow(&call["id"])).await;
     assert_eq!(status, 409, "{late}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expires_while_no_server_runs_is_denied_on_sqlite() {
+    expired_meanwhile(World::sqlite(expiry_script()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expires_while_no_server_runs_is_denied_on_postgres() {
+    expired_meanwhile(World::postgres(expiry_script()).await).await;
+}
+
+async fn expired_meanwhile(world: World) {
+    let server = world.serve().await;
+    let agent = server.agent(json!([tool("write", "always_ask")])).await;
+    let session = server.session(&agent).await;
+    let reason = server.rest_for(&session, "requires_action").await;
+    server.0.kill();
+    // As long as that takes: nobody is there to see it.
+    let location = world.location();
+    raw::sql(&location, "update approvals set asked_at = 1, expires_at = 2").await;
+    raw::sql(
+        &location,
+        "update sessions set next_at = 2 where turn_id is not null and lease_owner is null",
+    )
+    .await;
+    let server = world.serve().await;
+    // Whether the turn goes on first or not.
+    let (status, late) = server.say(&session, allow(&reason["event_ids"][0])).await;
+    assert_eq!(status, 409, "{late}");
+    server.rest_for(&session, "end_turn").await;
+    assert!(!world.file(&session, "a.txt").exists());
+    let results = server.results(&session).await;
+    assert_eq!(results.len(), 1, "{results:?}");
+    assert!(results[0].contains("nobody answered in time"), "{results:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_answers_for_one_call_one_counts_on_sqlite() {
+    two_answers(World::sqlite(Vec::new()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_answers_for_one_call_one_counts_on_postgres() {
+    two_answers(World::postgres(Vec::new()).await).await;
+}
+
+async fn two_answers(world: World) {
+    let server = world.serve().await;
+    let agent = server.agent(json!([tool("write", "always_ask")])).await;
+    for n in 0..5 {
+        world.models.then(calls(&[write("a.txt", "x")]));
+        world.models.then(Reply::text(&["so be it"]));
+        let session = server.session(&agent).await;
+        let reason = server.rest_for(&session, "requires_action").await;
+        let call = &reason["event_ids"][0];
+        let deny = json!({"type": "user.tool_confirmation", "tool_use_id": call, "result": "deny"});
+        // In one request neither is taken, as both cannot be.
+        let path = format!("/v1/sessions/{session}/events");
+        let both = json!({"events": [allow(call), deny.clone()]});
+        let (status, refused) = server.call(reqwest::Method::POST, &path, Some(both)).await;
+        assert_eq!(status, 409, "{refused}");
+        assert_eq!(server.rest(&session).await["type"], "requires_action");
+        let answers = [server.say(&session, allow(call)), server.say(&session, deny.clone())];
+        let answers = futures_util::future::join_all(answers).await;
+        let statuses: Vec<_> = answers.iter().map(|(status, _)| *status).collect();
+        assert!([[200, 409], [409, 200]].iter().any(|it| *it == statuses[..]), "{answers:?}");
+        server.rest_for(&session, "end_turn").await;
+        let is_allowed = statuses[0] == 200;
+        assert_eq!(world.file(&session, "a.txt").exists(), is_allowed, "the {n}th time");
+        let types = server.types(&session).await;
+        let n_answers = types.iter().filter(|it| *it == "user.tool_confirmation").count();
+        assert_eq!(n_answers, 1, "{types:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,11 @@ async fn each_kind(world: World) {
         (json!({"session": {"cost_usd": "0.00025"}}), 3),
         (json!({"day": {"tokens": 200}}), 2),
         (json!({"day": {"model_calls": 0}}), 0),
+        // Nothing at all is a limit like any other.
+        (json!({"turn": {"tokens": 0}}), 0),
+        (json!({"turn": {"seconds": 0}}), 0),
+        (json!({"session": {"cost_usd": "0"}}), 0),
+        (json!({"turn": {"tool_calls": 0}}), 1),
     ] {
         let agent = server.agent(json!([tool("read", "always_allow")])).await;
         server.post(&format!("/v1/budgets/{agent}"), limit.clone()).await;

@@ -175,7 +175,7 @@ async fn settle_story(world: World) {
         assert!(told[2 + own].contains("is settled: done"), "{told:?}");
         assert!(told[3 - own].contains("is not in doubt in this session"), "{told:?}");
     }
-    assert!(!offered(&world), "nothing is in doubt any more");
+    assert!(offered(&world), "what a session is offered does not come and go");
     for id in [&effect, &others] {
         let settled = server.get(&format!("/v1/effects/{id}")).await;
         assert_eq!((&settled["status"], &settled["note"]), (&json!("done"), &json!("made.txt")));
@@ -200,14 +200,24 @@ async fn settle_story(world: World) {
     let again = server.call(reqwest::Method::POST, &path, Some(json!({"status": "done"}))).await;
     assert_eq!(again.0, 409, "{}", again.1);
 
-    // A call of a tool that the session does not have now is refused.
-    world.models.then(settle(&effect, "happened"));
+    nothing_is_left(&world, &server, &session, settle(&effect, "happened")).await;
+}
+
+async fn nothing_is_left(world: &World, server: &Server, session: &str, settles: Reply) {
+    // Nothing is in doubt any more, and its provider's cache holds: the tools are those of before.
+    world.models.then(settles);
     world.models.then(Reply::text(&["So be it."]));
     let message = json!({"type": "user.message", "content": [{"type": "text", "text": "again"}]});
-    server.say(&session, message).await;
-    let told = until("it is answered", async || server.results(&session).await.get(4).cloned());
-    assert!(told.await.contains("has no tool `settle_effect`"));
-    assert_eq!(server.rest(&session).await["type"], "end_turn");
+    server.say(session, message).await;
+    let told = until("it is answered", async || server.results(session).await.get(4).cloned());
+    let told = told.await;
+    assert!(told.contains("is not in doubt in this session. Nothing is in doubt."), "{told}");
+    assert_eq!(server.rest(session).await["type"], "end_turn");
+    let requests = world.models.requests();
+    let with = requests.iter().filter(|it| it.tools().contains(&"settle_effect"));
+    let lists: std::collections::BTreeSet<_> =
+        with.map(|it| it.body["tools"].to_string()).collect();
+    assert_eq!(lists.len(), 1, "the list of tools changed: {lists:?}");
 }
 
 async fn ring(server: &Server) -> Value {

@@ -6,13 +6,16 @@ mod budgets;
 mod context;
 mod custom;
 mod effects;
+mod odd;
 mod outcomes;
 mod places;
 mod schedules;
+mod servers;
 mod stops;
 
 use std::path::PathBuf;
 
+use bellpull::store::Location;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -75,6 +78,14 @@ impl World {
         let arguments = arguments.as_ref().map_or(&[][..], |it| it);
         let data_dir = self.directory.path().join(node);
         Server(Process::serve_with(&data_dir, arguments, &variables).await)
+    }
+
+    /// The database, for what has no verb.
+    fn location(&self) -> Location {
+        match &self.database {
+            None => Location::Sqlite(self.directory.path().join("data/bellpull.db")),
+            Some(database) => Location::Postgres(database.url()),
+        }
     }
 
     fn configure(&self, text: &str) {

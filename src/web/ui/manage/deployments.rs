@@ -236,6 +236,7 @@ async fn show_list(
         include_archived: is_archived_shown(query),
         cursor: query.text("page").and_then(|it| it.parse().ok()),
         limit: LIST_MAX,
+        bytes_max: app.ingest.bounds.options().body_bytes_max,
         ..DeploymentFilter::default()
     };
     let with_archived = filter.include_archived;
