@@ -114,6 +114,18 @@ async fn a_refused_form_says_it_beside_the_field_and_keeps_the_rest() {
     check("/sources/code/remove", &[("name", "cod")], "name", "Source code").await;
     check("/sources/code/secret", &[("secret", "")], "secret", "Source code").await;
     check(&browser.webhook(), &[("token", "two words")], "token", "Webhook of").await;
+    let variable =
+        [("name", "x"), ("kind", "cloud"), ("network", "none"), ("variables", "NOVALUE")];
+    check("/environments", &variable, "variables", "NOVALUE").await;
+    let secret = [("name", "a b"), ("value", "shh-secret"), ("action", "store")];
+    check("/secrets", &secret, "name", "value=\"a b\"").await;
+    let vault = server.id(server.post("/v1/vaults").json(json!({"display_name": "tools"}))).await;
+    let path = format!("/vaults/{vault}/credentials");
+    let credential =
+        [("kind", "static_bearer"), ("mcp_server_url", "nowhere"), ("value", "shh-secret")];
+    check(&path, &credential, "mcp_server_url", "nowhere").await;
+    let budgets = [("edit", "all"), ("day.tokens", "many")];
+    check("/usage/budgets", &budgets, "day.tokens", "many").await;
 }
 
 #[tokio::test]
