@@ -57,6 +57,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use tower_http::{
+    CompressionLevel,
+    compression::{
+        CompressionLayer, DefaultPredicate,
+        predicate::{Predicate, SizeAbove},
+    },
+};
 
 use self::{fault::Fault, view::Markup};
 pub(super) use self::{looks::Looks, visitors::Visitors};
@@ -64,6 +71,9 @@ use super::{App, is_below};
 
 /// Largest form: a pasted token with room for its percent signs.
 const FORM_BYTES_MAX: usize = 256 * 1024;
+
+/// What fits into one packet is sent as it is.
+const PACKED_BYTES_MIN: u64 = 1024;
 
 pub(super) fn routes(app: &App) -> Router<App> {
     Router::new()
@@ -112,6 +122,15 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/assets/{build}/{*name}", get(assets::asset))
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
+        .layer(packed())
+}
+
+/// Pages go out compressed, streams and pictures as they are. What a page repeats of a request could
+/// give its secrets away by its length to whoever makes a browser ask for it, and nobody elsewhere can:
+/// the cookie is for requests of our own pages only.
+fn packed() -> CompressionLayer<impl Predicate> {
+    let layer = CompressionLayer::new().quality(CompressionLevel::Fastest);
+    layer.compress_when(SizeAbove::new(PACKED_BYTES_MIN).and(DefaultPredicate::new()))
 }
 
 /// Whether somebody who looks for a page asked for a path that has none.

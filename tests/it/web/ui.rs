@@ -14,7 +14,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::browser::{Browser, Page};
-use super::server::{BOX, MASTER, Server};
+use super::{
+    client::Call,
+    server::{BOX, MASTER, Server},
+};
 
 #[tokio::test]
 async fn signing_in_and_out() {
@@ -152,6 +155,30 @@ async fn only_our_own_names_are_answered() {
     // Senders may use any name.
     let call = server.hook().bearer(server.token().await).header("host", "evil.example");
     assert_eq!(call.body("{}").open().await.status(), 202);
+}
+
+#[tokio::test]
+async fn pages_go_out_compressed_and_nothing_else_does() {
+    let server = Server::new().await;
+    let token = server.token().await;
+    let answer = server.hook().bearer(token).body(r#"{"n":1}"#).open().await;
+    assert_eq!(answer.status(), 202);
+    let session = server.get("/v1/sessions").ok().await["data"][0]["id"].clone();
+    let browser = Browser::signed_in(&server, MASTER).await;
+    let encoding = async |call: Call| {
+        let answer = call.header("accept-encoding", "gzip, br").open().await;
+        assert_eq!(answer.status(), 200);
+        answer.headers().get("content-encoding").map(|it| it.to_str().expect("ASCII").to_owned())
+    };
+    let asset = browser.get("/agents").await.between("stylesheet\" href=\"", "\"");
+    for path in ["/agents", "/settings", "/reference", asset.as_str()] {
+        assert_eq!(encoding(browser.call("GET", path)).await.as_deref(), Some("gzip"), "{path}");
+    }
+    assert_eq!(browser.get("/agents").await.header("content-encoding"), None, "nobody asked");
+    // A frame of a stream arrives when it is sent.
+    let live = format!("/sessions/{}/live", session.as_str().expect("an id"));
+    assert_eq!(encoding(browser.call("GET", &live)).await, None);
+    assert_eq!(encoding(server.get("/openapi.json")).await, None);
 }
 
 #[tokio::test]
