@@ -52,7 +52,7 @@ use askama::Template;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::HeaderValue,
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, Version},
     middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -60,7 +60,7 @@ use axum::{
 use tower_http::{
     CompressionLevel,
     compression::{
-        CompressionLayer, DefaultPredicate,
+        CompressionLayer,
         predicate::{Predicate, SizeAbove},
     },
 };
@@ -125,12 +125,19 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .layer(packed())
 }
 
-/// Pages go out compressed, streams and pictures as they are. What a page repeats of a request could
-/// give its secrets away by its length to whoever makes a browser ask for it, and nobody elsewhere can:
-/// the cookie is for requests of our own pages only.
+/// Pages, style and scripts go out compressed; streams, pictures and downloads as they are. What a page
+/// repeats of a request could give its secrets away by its length to whoever makes a browser ask for it,
+/// and nobody elsewhere can: the cookie is for requests of our own pages only.
 fn packed() -> CompressionLayer<impl Predicate> {
+    let is_text = |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
+        let kind = headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        ["text/html", "text/css", "text/javascript"]
+            .iter()
+            .any(|it| kind.starts_with(it.as_bytes()))
+            && !headers.contains_key(http::header::CONTENT_DISPOSITION)
+    };
     let layer = CompressionLayer::new().quality(CompressionLevel::Fastest);
-    layer.compress_when(SizeAbove::new(PACKED_BYTES_MIN).and(DefaultPredicate::new()))
+    layer.compress_when(SizeAbove::new(PACKED_BYTES_MIN).and(is_text))
 }
 
 /// Whether somebody who looks for a page asked for a path that has none.

@@ -175,6 +175,10 @@ async fn pages_go_out_compressed_and_nothing_else_does() {
         assert_eq!(encoding(browser.call("GET", path)).await.as_deref(), Some("gzip"), "{path}");
     }
     assert_eq!(browser.get("/agents").await.header("content-encoding"), None, "nobody asked");
+    for kind in ["json", "md"] {
+        let path = format!("/sessions/{}/transcript.{kind}", session.as_str().expect("an id"));
+        assert_eq!(encoding(browser.call("GET", &path)).await, None, "{path}");
+    }
     // A frame of a stream arrives when it is sent.
     let live = format!("/sessions/{}/live", session.as_str().expect("an id"));
     assert_eq!(encoding(browser.call("GET", &live)).await, None);
