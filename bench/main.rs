@@ -20,6 +20,7 @@ mod load;
 mod model;
 mod report;
 mod server;
+mod visitor;
 
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ Cases, all of them unless some are named:
   streams     1,000 open event streams
   backtest    a changed source tried on 100,000 stored deliveries
   verify      one signature checked, without a server around it
-  million     accepts and list pages with a million stored deliveries
+  million     accepts, lists and pages with a million stored deliveries
 
   --seconds N      length of one window of load (4)
   --rounds N       windows of each kind, in turns (5)

@@ -94,7 +94,7 @@ impl Server {
         Ok(())
     }
 
-    fn admin_key(&self) -> anyhow::Result<String> {
+    pub fn admin_key(&self) -> anyhow::Result<String> {
         Ok(std::fs::read_to_string(self.data_dir.join("admin.key"))?.trim().to_owned())
     }
 

@@ -12,6 +12,7 @@ use crate::{
     load::{self, micros, percentile},
     report::{Report, median, range},
     server::Server,
+    visitor::Visitor,
 };
 
 /// Each page is asked for so many times.
@@ -36,6 +37,7 @@ pub async fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     for server in [&full, &empty] {
         server.pause_agents(true).await?;
     }
+    let lists = lists(&full).await?;
     let pages = pages(&full).await?;
     let (mut on_full, mut on_empty) = (vec![], vec![]);
     for _ in 0..plan.rounds {
@@ -51,6 +53,8 @@ pub async fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     ];
     let title = format!("{} stored deliveries, SQLite: accepts", plan.rows);
     report.table(&title, &["what", "median", "range"], &rows);
+    let title = format!("{} stored deliveries, SQLite: lists of the API", plan.rows);
+    report.table(&title, &["list", "p50 ms", "slowest ms"], &lists);
     let title = format!("{} stored deliveries, SQLite: pages", plan.rows);
     report.table(&title, &["page", "p50 ms", "slowest ms"], &pages);
     Ok(())
@@ -94,7 +98,7 @@ fn fill(data_dir: &Path, rows: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn pages(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
+async fn lists(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
     let first = server.get("/v1/deliveries?limit=20").await?;
     let delivery = &first["data"][0];
     let next = first["next_page"].as_str().unwrap_or_default().to_owned();
@@ -118,16 +122,63 @@ async fn pages(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
         "/v1/sources".to_owned(),
         "/v1/agents".to_owned(),
     ];
+    let hidden = [next.clone(), id("session_id"), id("id")];
+    time(&paths, &hidden, async |path| server.get(path).await.map(drop)).await
+}
+
+/// What people look at, whole pages as a browser gets them first.
+async fn pages(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
+    let visitor = Visitor::sign_in(server).await?;
+    let first = server.get("/v1/deliveries?limit=1").await?;
+    let id = |name: &str| first["data"][0][name].as_str().unwrap_or_default().to_owned();
+    let agent = id("agent_id");
+    let older = visitor.look("/deliveries").await?;
+    let older = older.split_once("\" rel=\"next\"").and_then(|(it, _)| it.rsplit('"').next());
+    let older = older.context("a link to older deliveries")?.replace("&#38;", "&");
+    let paths = [
+        "/".to_owned(),
+        "/needs".to_owned(),
+        "/agents".to_owned(),
+        format!("/agents/{agent}"),
+        format!("/agents/{agent}/webhook"),
+        "/sources".to_owned(),
+        "/sources/bench".to_owned(),
+        "/deliveries".to_owned(),
+        older.clone(),
+        "/deliveries?source=bench&status=accepted".to_owned(),
+        "/deliveries?status=held".to_owned(),
+        "/deliveries?outcome=failed".to_owned(),
+        "/deliveries?event_type=nothing.like.it".to_owned(),
+        format!("/deliveries/{}", id("id")),
+        "/sessions".to_owned(),
+        format!("/sessions?agent={agent}"),
+        format!("/sessions/{}", id("session_id")),
+        "/usage".to_owned(),
+        "/audit".to_owned(),
+        "/settings".to_owned(),
+        "/find?q=bench".to_owned(),
+    ];
+    let page = older.split("page=").nth(1).unwrap_or_default().to_owned();
+    let hidden = [page, id("session_id"), id("id"), agent];
+    time(&paths, &hidden, async |path| visitor.look(path).await.map(drop)).await
+}
+
+/// How long each takes, with ids out of sight.
+async fn time(
+    paths: &[String],
+    hidden: &[String],
+    look: impl AsyncFn(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Vec<String>>> {
     let mut rows = Vec::new();
     for path in paths {
         let mut latencies = Vec::new();
         for _ in 0..LOOKS {
             let started = Instant::now();
-            server.get(&path).await?;
+            look(path).await?;
             latencies.push(micros(started.elapsed()));
         }
-        let shown =
-            path.replace(&next, "…").replace(&id("session_id"), "…").replace(&id("id"), "…");
+        let shown = hidden.iter().filter(|it| !it.is_empty());
+        let shown = shown.fold(path.clone(), |shown, id| shown.replace(id.as_str(), "…"));
         rows.push(vec![
             format!("`{shown}`"),
             format!("{:.1}", percentile(&latencies, 0.5)),
