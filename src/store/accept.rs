@@ -375,9 +375,9 @@ fn join(
 
 /// Takes the next place in a session's inbox and makes the session due, unless a worker has it: that
 /// worker sees the message when it finishes; or unless its turn waits for another try, or for somebody
-/// to allow a call: then the message waits with it, but for one that the turn has to make way for. With a debounce it is due once it is quiet, or when the first message has
-/// waited long enough; one that must not wait takes those that do along. `None` when as many wait as
-/// may.
+/// to allow a call: then the message waits with it, but for one that the turn has to make way for.
+/// With a debounce it is due once it is quiet, or when the first message has waited long enough; one
+/// that must not wait takes those that do along. `None` when as many wait as may.
 pub(super) fn take_position(
     tx: &mut Tx<'_>,
     session: &SessionId,

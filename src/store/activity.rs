@@ -1,6 +1,6 @@
 //! What happened last at an agent or a source: one look at an index for each, in one statement.
 
-use super::{Error, Result, Store, driver::Value};
+use super::{Error, Result, Store, driver::Value, select::marks};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -108,10 +108,4 @@ impl Store {
             })
             .await
     }
-}
-
-/// `$1, $2, …` for a list of so many.
-pub(super) fn marks(n: usize) -> String {
-    let marks: Vec<String> = (1..=n).map(|n| format!("${n}")).collect();
-    marks.join(", ")
 }

@@ -5,11 +5,9 @@ use std::{collections::HashSet, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    Change, Error, Page, Result, Store,
-    activity::marks,
-    audit, chunks,
+    Change, Error, Page, Result, Store, audit, chunks,
     driver::{Lane, Row, Tx, Value, params},
-    select::Select,
+    select::{Select, marks},
 };
 use crate::{
     clock::Timestamp,

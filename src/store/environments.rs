@@ -38,7 +38,8 @@ impl Store {
     }
 
     /// Applies a patch; a change of nothing changes nothing. [`Error::Conflict`] when another living
-    /// environment has the name or the config file declares it; [`Error::Invalid`] when it is archived, or would not be valid.
+    /// environment has the name or the config file declares it; [`Error::Invalid`] when it is archived,
+    /// or would not be valid.
     pub async fn update_environment(
         &self,
         id: &EnvironmentId,

@@ -49,6 +49,8 @@ pub struct Question {
     pub expires_at: Timestamp,
 }
 
+const GIVEN_UP: &str = "select 1 from outbox where status = 'dead'";
+
 impl Store {
     pub async fn needed(&self) -> Result<Needed> {
         self.driver
@@ -64,11 +66,16 @@ impl Store {
                 Ok(Needed {
                     questions: count(tx, questions)?,
                     doubts: count(tx, "select 1 from effects where status = 'in_doubt'")?,
-                    dead: count(tx, "select 1 from outbox where status = 'dead'")?,
+                    dead: count(tx, GIVEN_UP)?,
                     held: count(tx, &held)?,
                 })
             })
             .await
+    }
+
+    /// Messages of the outbox that were given up, up to [`NEEDED_MAX`].
+    pub async fn n_given_up(&self) -> Result<u64> {
+        self.driver.read(|tx| count(tx, GIVEN_UP)).await
     }
 
     /// Calls that ask, those that asked first before the others, after this one.

@@ -9,7 +9,8 @@ use std::collections::HashMap;
 
 use super::{
     Error, NewMessage, Result, Store, chunks,
-    driver::{Row, Tx, Value, params},
+    driver::{Row, Tx, params},
+    select::of_sessions,
 };
 use crate::{
     clock::Timestamp,
@@ -171,23 +172,12 @@ pub(super) fn close(
     Ok(())
 }
 
-/// The sessions with their outcomes.
-pub(super) fn of(tx: &mut Tx<'_>, mut sessions: Vec<Session>) -> Result<Vec<Session>> {
-    if sessions.is_empty() {
-        return Ok(sessions);
-    }
-    let ids: Vec<Value> = sessions.iter().map(|session| (&session.id).into()).collect();
-    let marks = super::activity::marks(ids.len());
-    let sql = format!("select {COLUMNS} where session_id in ({marks}) order by id");
-    let mut found: HashMap<SessionId, Vec<Outcome>> = HashMap::new();
-    for row in tx.query(&sql, &ids)? {
-        let (session, outcome) = from_row(row)?;
-        found.entry(session).or_default().push(outcome);
-    }
-    for session in &mut sessions {
-        session.outcomes = found.remove(&session.id).unwrap_or_default();
-    }
-    Ok(sessions)
+/// The outcomes of each of these sessions.
+pub(super) fn of(
+    tx: &mut Tx<'_>,
+    sessions: &[Session],
+) -> Result<HashMap<SessionId, Vec<Outcome>>> {
+    of_sessions(tx, COLUMNS, sessions, from_row)
 }
 
 fn from_row(mut row: Row) -> Result<(SessionId, Outcome)> {

@@ -8,8 +8,9 @@ use std::{collections::HashMap, time::Duration};
 
 use super::{
     Change, Error, Page, Result, Store, audit,
-    driver::{Lane, Row, Tx, Value, params},
+    driver::{Lane, Row, Tx, params},
     files::{self, StoredFile},
+    select::of_sessions,
 };
 use crate::{
     clock::Timestamp,
@@ -207,23 +208,12 @@ fn mount(
     Ok(resource)
 }
 
-/// The sessions with their resources.
-pub(super) fn of(tx: &mut Tx<'_>, mut sessions: Vec<Session>) -> Result<Vec<Session>> {
-    if sessions.is_empty() {
-        return Ok(sessions);
-    }
-    let ids: Vec<Value> = sessions.iter().map(|session| (&session.id).into()).collect();
-    let marks = super::activity::marks(ids.len());
-    let sql = format!("select {COLUMNS} where session_id in ({marks}) order by id");
-    let mut found: HashMap<SessionId, Vec<Resource>> = HashMap::new();
-    for row in tx.query(&sql, &ids)? {
-        let (session, resource) = from_row(row)?;
-        found.entry(session).or_default().push(resource);
-    }
-    for session in &mut sessions {
-        session.resources = found.remove(&session.id).unwrap_or_default();
-    }
-    Ok(sessions)
+/// The resources of each of these sessions.
+pub(super) fn of(
+    tx: &mut Tx<'_>,
+    sessions: &[Session],
+) -> Result<HashMap<SessionId, Vec<Resource>>> {
+    of_sessions(tx, COLUMNS, sessions, from_row)
 }
 
 fn from_row(mut row: Row) -> Result<(SessionId, Resource)> {

@@ -3,7 +3,40 @@
 //! Invariant: what comes from outside is a parameter and never part of the text. Left out: what leads
 //! to which index, which the callers know.
 
-use super::driver::Value;
+use std::collections::HashMap;
+
+use super::{
+    Result,
+    driver::{Row, Tx, Value},
+};
+use crate::{domain::session::Session, id::SessionId};
+
+/// `$1, $2, …` for a list of so many.
+pub(super) fn marks(n: usize) -> String {
+    let marks: Vec<String> = (1..=n).map(|n| format!("${n}")).collect();
+    marks.join(", ")
+}
+
+/// What each of these sessions has of a table, in its order; `columns` names the table, too.
+pub(super) fn of_sessions<T>(
+    tx: &mut Tx<'_>,
+    columns: &str,
+    sessions: &[Session],
+    from_row: impl Fn(Row) -> Result<(SessionId, T)>,
+) -> Result<HashMap<SessionId, Vec<T>>> {
+    let mut found: HashMap<SessionId, Vec<T>> = HashMap::new();
+    if sessions.is_empty() {
+        return Ok(found);
+    }
+    let ids: Vec<Value> = sessions.iter().map(|session| (&session.id).into()).collect();
+    let marks = marks(ids.len());
+    let sql = format!("select {columns} where session_id in ({marks}) order by id");
+    for row in tx.query(&sql, &ids)? {
+        let (session, one) = from_row(row)?;
+        found.entry(session).or_default().push(one);
+    }
+    Ok(found)
+}
 
 /// A statement that grows condition by condition.
 #[derive(Debug)]

@@ -179,7 +179,7 @@ impl Store {
         self.driver
             .read(move |tx| {
                 let ids: Vec<Value> = ids.iter().map(Value::from).collect();
-                let marks = super::activity::marks(ids.len());
+                let marks = super::select::marks(ids.len());
                 let sql = format!("select id from sessions where id in ({marks})");
                 tx.query(&sql, &ids)?.into_iter().map(|mut row| row.id(0)).collect()
             })
@@ -230,8 +230,7 @@ impl Store {
                 let (sql, values) = list_sql(&filter, end.as_ref());
                 let rows = tx.query(&sql, &values)?;
                 let found = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
-                let found = resources::of(tx, found)?;
-                let found = outcomes::of(tx, found)?;
+                let found = whole(tx, found)?;
                 let mut page = page(&filter, found);
                 page.next = page.next.or(end.map(|id| id.to_string()));
                 Ok(page)
@@ -408,11 +407,26 @@ pub(super) fn add_messages(
     Ok(())
 }
 
-pub(super) fn read(tx: &mut Tx<'_>, id: &SessionId) -> Result<Session> {
+/// With all that is shown of it.
+fn read(tx: &mut Tx<'_>, id: &SessionId) -> Result<Session> {
+    let session = row(tx, id)?;
+    whole(tx, vec![session])?.pop().ok_or(Error::NotFound)
+}
+
+/// Without its resources and outcomes.
+pub(super) fn row(tx: &mut Tx<'_>, id: &SessionId) -> Result<Session> {
     let row = tx.first(&format!("select {COLUMNS} where s.id = $1"), &params![id])?;
-    let session = row.ok_or(Error::NotFound).and_then(from_row)?;
-    let session = resources::of(tx, vec![session])?;
-    outcomes::of(tx, session)?.pop().ok_or(Error::NotFound)
+    row.ok_or(Error::NotFound).and_then(from_row)
+}
+
+fn whole(tx: &mut Tx<'_>, mut sessions: Vec<Session>) -> Result<Vec<Session>> {
+    let mut resources = resources::of(tx, &sessions)?;
+    let mut outcomes = outcomes::of(tx, &sessions)?;
+    for session in &mut sessions {
+        session.resources = resources.remove(&session.id).unwrap_or_default();
+        session.outcomes = outcomes.remove(&session.id).unwrap_or_default();
+    }
+    Ok(sessions)
 }
 
 fn from_row(mut row: Row) -> Result<Session> {

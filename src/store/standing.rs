@@ -16,6 +16,7 @@ use crate::{
 /// How things stand with a session.
 #[derive(Clone, Debug)]
 pub struct Standing {
+    /// Without its resources and outcomes, which are for those who look at it.
     pub session: Session,
     /// `None` when it was deleted.
     pub environment: Option<Environment>,
@@ -41,7 +42,7 @@ impl Store {
         let id = session.clone();
         self.driver
             .read(move |tx| {
-                let session = sessions::read(tx, &id)?;
+                let session = sessions::row(tx, &id)?;
                 let environment = match environments::read(tx, &session.environment_id) {
                     Ok(environment) => Some(environment),
                     Err(Error::NotFound) => None,

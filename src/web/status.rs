@@ -102,7 +102,7 @@ pub(super) async fn look(app: &App) -> Look {
     }
     let found = async {
         let (n_waiting, oldest) = app.store.outgoing_backlog().await?;
-        let n_dead = app.store.needed().await?.dead;
+        let n_dead = app.store.n_given_up().await?;
         crate::store::Result::Ok(OutboxLook { n_waiting, oldest, n_dead })
     };
     let outbox = found.await;
