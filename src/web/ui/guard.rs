@@ -188,8 +188,8 @@ impl FromRequestParts<App> for Visitor {
         let mut visitor = Visitor::find(app, parts).ok_or_else(|| to_sign_in(app, parts))?;
         if is_active(&parts.uri) {
             // A page without the number is better than none.
-            let counts = looks::counts(app, Wants::Lately).await.ok();
-            visitor.needs = counts.and_then(|counts| counts.shown());
+            let counted = looks::needs(app, Wants::Lately).await.ok();
+            visitor.needs = counted.and_then(|counted| counted.counts.shown());
         }
         Ok(visitor)
     }

@@ -21,7 +21,7 @@ const LOOK_FOR: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub(in crate::web) struct Looks {
-    needs: Look<needs::Counts>,
+    needs: Look<needs::Counted>,
     overview: Look<overview::Now>,
     /// Grows with every form: what was seen before counts no more.
     n_changes: AtomicU64,
@@ -83,7 +83,7 @@ impl Looks {
 }
 
 /// How much needs a person.
-pub(super) async fn counts(app: &App, wants: Wants) -> Result<Arc<needs::Counts>, Fault> {
+pub(super) async fn needs(app: &App, wants: Wants) -> Result<Arc<needs::Counted>, Fault> {
     app.looks.needs.get(app, wants, async || needs::count(app).await).await
 }
 

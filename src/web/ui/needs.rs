@@ -5,8 +5,6 @@
 //! it, and its pages show the rest. Left out: the forms' work, which the pages of sessions, deliveries
 //! and callbacks do.
 
-use std::sync::Arc;
-
 use askama::Template;
 use axum::{extract::State, response::Response};
 
@@ -194,18 +192,18 @@ pub(super) async fn page(
 ) -> Result<Response, Fault> {
     let part = query.text("part");
     if part == Some("count") {
-        let counts = looks::counts(&app, Wants::Lately).await?;
-        return rendered(&Count { needs: counts.shown() });
+        let counted = looks::needs(&app, Wants::Lately).await?;
+        return rendered(&Count { needs: counted.counts.shown() });
     }
     let wants = if part.is_some() { Wants::Lately } else { Wants::Now };
-    let counts = looks::counts(&app, wants).await?;
+    let counted = looks::needs(&app, wants).await?;
     let kind = query.text("kind").and_then(Kind::parse);
-    let list = list(&app, &visitor, &query, kind, &counts).await?;
+    let list = list(&app, &visitor, &query, kind, &counted).await?;
     if part == Some("live") {
         return rendered(&Live { list });
     }
-    let shell =
-        Shell::new(Visitor { needs: counts.shown(), ..visitor }, "needs", app.store.clock().now());
+    let visitor = Visitor { needs: counted.counts.shown(), ..visitor };
+    let shell = Shell::new(visitor, "needs", app.store.clock().now());
     rendered(&Page { shell, kind, notice: place::notice(&query), list })
 }
 
@@ -214,11 +212,10 @@ async fn list(
     visitor: &Visitor,
     query: &Fields,
     kind: Option<Kind>,
-    counts: &Arc<Counts>,
+    counted: &Counted,
 ) -> Result<List, Fault> {
     let (snapshot, now) = (app.ingest.registry.snapshot(), app.store.clock().now());
-    let last = board::last(app, &snapshot).await?;
-    let reader = Reader { app, snapshot: &snapshot, last: &last, now };
+    let reader = Reader { app, snapshot: &snapshot, last: &counted.last, now };
     let cursor = query.text("page").filter(|_| kind.is_some());
     let mut sections = Vec::new();
     for one in Kind::ALL {
@@ -234,7 +231,7 @@ async fn list(
             (Some(_), Some(next)) => Some(format!("/needs?kind={name}&page={next}")),
         };
         // What came between the count and the list is counted by the list.
-        let n = counts.of(one).max(found.data.len() as u64);
+        let n = counted.counts.of(one).max(found.data.len() as u64);
         if !found.data.is_empty() || kind.is_some() {
             sections.push(Section { kind: one, n: said(n), items: found.data, more });
         }
@@ -251,14 +248,22 @@ async fn list(
     Ok(List { sections, query: address, csrf: visitor.may_change.then(|| visitor.csrf.clone()) })
 }
 
+/// What was counted, and what happened last at each source, which some of it follows from.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) counts: Counts,
+    pub(super) last: board::Last,
+}
+
 /// Counts everything.
-pub(super) async fn count(app: &App) -> Result<Counts, Fault> {
+pub(super) async fn count(app: &App) -> Result<Counted, Fault> {
     let snapshot = app.ingest.registry.snapshot();
     let needed = app.store.needed().await?;
     let last = board::last(app, &snapshot).await?;
     let troubles = board::troubles(&snapshot, &last, app.store.clock().now());
     let n_troubles = troubles.len() as u64;
-    Ok(Counts([needed.questions, needed.doubts, needed.dead, needed.held, n_troubles]))
+    let counts = Counts([needed.questions, needed.doubts, needed.dead, needed.held, n_troubles]);
+    Ok(Counted { counts, last })
 }
 
 /// Reads the lists of one moment.
@@ -389,8 +394,9 @@ impl Reader<'_> {
 
     /// These are in memory, so a page is a number of them.
     fn sources(&self, cursor: Option<&str>, limit: usize) -> Found<Item> {
-        let begin = cursor.and_then(|it| it.parse().ok()).unwrap_or(0);
         let all = board::troubles(self.snapshot, self.last, self.now);
+        // The address says it, so it may be any number.
+        let begin = cursor.and_then(|it| it.parse().ok()).unwrap_or(0).min(all.len());
         let end = begin + limit.min(all.len());
         let next = (end < all.len()).then(|| end.to_string());
         let items = all.into_iter().skip(begin).take(limit).map(|(word, text, href)| Item {

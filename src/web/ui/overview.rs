@@ -15,7 +15,7 @@ use super::{
     fault::Fault,
     guard::{Fields, Visitor},
     looks::{self, Wants},
-    needs::{self, Counts, Kind, Reader},
+    needs::{self, Counted, Counts, Kind, Reader},
     page as rendered,
     view::{Moment, Shell, count, dollars, short},
 };
@@ -91,9 +91,8 @@ pub(super) async fn page(
 
 pub(super) async fn look(app: &App) -> Result<Now, Fault> {
     let (snapshot, now) = (app.ingest.registry.snapshot(), app.store.clock().now());
-    let last = board::last(app, &snapshot).await?;
+    let Counted { counts, last } = needs::count(app).await?;
     let day = app.store.metrics().day(now);
-    let counts = needs::count(app).await?;
     let reader = Reader { app, snapshot: &snapshot, last: &last, now };
     Ok(Now {
         board: board::board(&snapshot, &last, now),

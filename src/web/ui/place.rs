@@ -26,13 +26,15 @@ pub(super) fn back<'a>(fields: &'a Fields, otherwise: &'a str) -> &'a str {
 
 /// Sends the browser to a page that says what was done. The address carries a word and no text.
 pub(super) fn done(place: impl fmt::Display, word: &str) -> Response {
+    to(place, "done", word)
+}
+
+/// Sends the browser to a place with one more word in its query.
+pub(super) fn to(place: impl fmt::Display, name: &str, word: &str) -> Response {
     let place = place.to_string();
-    let (place, part) = match place.split_once('#') {
-        Some((place, part)) => (place, format!("#{part}")),
-        None => (place.as_str(), String::new()),
-    };
+    let (place, part) = place.split_at(place.find('#').unwrap_or(place.len()));
     let sign = if place.contains('?') { '&' } else { '?' };
-    Redirect::to(&format!("{place}{sign}done={word}{part}")).into_response()
+    Redirect::to(&format!("{place}{sign}{name}={word}{part}")).into_response()
 }
 
 /// What was done, as the page after it says it.

@@ -5,11 +5,12 @@
 
 use std::{collections::VecDeque, fmt};
 
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::Response;
 
 use super::{
     super::App,
     guard::{Fields, Visitor},
+    place,
     source::Report,
     visitors::random_text,
 };
@@ -65,20 +66,8 @@ impl Waiting {
 }
 
 /// Sends the browser to a page that shows it.
-pub(super) fn show(
-    app: &App,
-    visitor: &Visitor,
-    place: impl fmt::Display,
-    shown: Shown,
-) -> Response {
-    let place = place.to_string();
-    let (place, part) = match place.split_once('#') {
-        Some((place, part)) => (place, format!("#{part}")),
-        None => (place.as_str(), String::new()),
-    };
-    let name = app.visitors.keep(&visitor.entry, shown);
-    let sign = if place.contains('?') { '&' } else { '?' };
-    Redirect::to(&format!("{place}{sign}shown={name}{part}")).into_response()
+pub(super) fn show(app: &App, visitor: &Visitor, to: impl fmt::Display, shown: Shown) -> Response {
+    place::to(to, "shown", &app.visitors.keep(&visitor.entry, shown))
 }
 
 /// What the address of this page has to show; nothing when it is loaded again.

@@ -158,6 +158,12 @@ async fn replayed_deliveries_do_not_hide_those_that_are_still_held() {
     let browser = Browser::signed_in(&server, MASTER).await;
     let page = browser.get("/needs?kind=held").await;
     assert_eq!(n(&page, ">Release</button>"), 24, "{}", page.text);
+    // Its bell has stopped swaying, and is one of those that cannot ring. No number is too large.
+    server.clock.advance(Duration::from_secs(30));
+    let page = browser.get("/needs?kind=sources").await;
+    assert!(page.text.contains("code has a delivery that is held"), "{}", page.text);
+    let page = browser.get(&format!("/needs?kind=sources&page={}", usize::MAX)).await;
+    assert_eq!((page.status, n(&page, "has a delivery that is held")), (200, 0));
     for id in &held[2..] {
         server.clock.advance(Duration::from_millis(5));
         let path = format!("/deliveries/{id}/replay");
