@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Exit,
     client::Listing,
-    context::{Context, Paging, ago, str, time},
+    context::{Context, Living, Paging, ago, str, time},
     curl,
     failure::{Failure, Result},
     sources::{turn_limits, turns_max},
@@ -34,22 +34,13 @@ pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
     #[command(flatten)]
-    filter: Filter,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
-struct Filter {
-    /// Archived ones too
-    #[arg(long)]
-    archived: bool,
-    #[command(flatten)]
-    paging: Paging,
+    filter: Living,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List agents (the same as without a command)
-    List(Filter),
+    List(Living),
     /// Show an agent
     Show {
         /// Its id or name
@@ -208,7 +199,7 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
     let Some(action) = args.action else {
         return list(args.filter, context).await;
     };
-    if args.filter != Filter::default() {
+    if args.filter != Living::default() {
         return Err(Failure::wrong("filters are for the list"));
     }
     match action {
@@ -238,10 +229,8 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
     }
 }
 
-async fn list(filter: Filter, context: &mut Context<'_>) -> Result<Exit> {
-    let query: &[(&str, &str)] =
-        if filter.archived { &[("include_archived", "true")] } else { &[] };
-    let listing = context.list("list the agents", &PATH, query, &filter.paging).await?;
+async fn list(filter: Living, context: &mut Context<'_>) -> Result<Exit> {
+    let listing = context.list("list the agents", &PATH, filter.query(), &filter.paging).await?;
     context.print_list(&listing, "agents", table)?;
     Ok(Exit::Fine)
 }

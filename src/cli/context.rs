@@ -36,6 +36,22 @@ pub(super) struct Paging {
     pub(super) page: Option<String>,
 }
 
+/// How much of a list of what can be archived.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub(super) struct Living {
+    /// Archived ones too
+    #[arg(long)]
+    archived: bool,
+    #[command(flatten)]
+    pub(super) paging: Paging,
+}
+
+impl Living {
+    pub(super) fn query(&self) -> &'static [(&'static str, &'static str)] {
+        if self.archived { &[("include_archived", "true")] } else { &[] }
+    }
+}
+
 const LIMIT_DEFAULT: usize = 20;
 
 impl Context<'_> {

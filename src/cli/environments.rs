@@ -8,7 +8,7 @@ use super::{
     Exit,
     agents::read_fields,
     client::Listing,
-    context::{Context, Paging, ago, str, time},
+    context::{Context, Living, ago, str, time},
     failure::{Failure, Result},
     table::{Cell, Fields, Table, one_line},
 };
@@ -29,22 +29,13 @@ pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
     #[command(flatten)]
-    filter: Filter,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
-struct Filter {
-    /// Archived ones too
-    #[arg(long)]
-    archived: bool,
-    #[command(flatten)]
-    paging: Paging,
+    filter: Living,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List environments (the same as without a command)
-    List(Filter),
+    List(Living),
     /// Show an environment
     Show {
         /// Its id or name
@@ -162,7 +153,7 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
     let Some(action) = args.action else {
         return list(args.filter, context).await;
     };
-    if args.filter != Filter::default() {
+    if args.filter != Living::default() {
         return Err(Failure::wrong("filters are for the list"));
     }
     match action {
@@ -189,10 +180,9 @@ pub(super) async fn run(args: Args, context: &mut Context<'_>) -> Result<Exit> {
     }
 }
 
-async fn list(filter: Filter, context: &mut Context<'_>) -> Result<Exit> {
-    let query: &[(&str, &str)] =
-        if filter.archived { &[("include_archived", "true")] } else { &[] };
-    let listing = context.list("list the environments", &PATH, query, &filter.paging).await?;
+async fn list(filter: Living, context: &mut Context<'_>) -> Result<Exit> {
+    let listing =
+        context.list("list the environments", &PATH, filter.query(), &filter.paging).await?;
     context.print_list(&listing, "environments", table)?;
     Ok(Exit::Fine)
 }
