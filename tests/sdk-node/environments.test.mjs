@@ -18,7 +18,7 @@ after(() => server?.stop());
 const noPackages = { type: "packages", apt: [], cargo: [], gem: [], go: [], npm: [], pip: [] };
 
 test("an update keeps what it leaves out", async () => {
-  const networking = { type: "limited", allowed_hosts: ["pypi.org"], allow_package_managers: true };
+  const networking = { type: "limited", allowed_hosts: ["packages.example.com"], allow_package_managers: true };
   const config = { type: "cloud", networking, packages: { pip: ["rich"] } };
   const made = await environments.create({ name: "limited", config, metadata: { a: "1" } });
   const whole = { ...networking, allow_mcp_servers: false };

@@ -35,7 +35,7 @@ def test_an_environment_is_answered_to_the_field(client):
 
 
 def test_an_update_keeps_what_it_leaves_out(client):
-    networking = {"type": "limited", "allowed_hosts": ["pypi.org"], "allow_package_managers": True}
+    networking = {"type": "limited", "allowed_hosts": ["packages.example.com"], "allow_package_managers": True}
     made = make(client, description="d", metadata={"a": "1", "b": "2", "c": "3"},
                 config={"type": "cloud", "networking": networking, "packages": {"pip": ["rich"]}})
     whole = {**networking, "allow_mcp_servers": False}

@@ -180,7 +180,7 @@ await story('environments: made, changed, archived', async () => {
   await unfold('New environment');
   await page.getByLabel('Name', { exact: true }).fill('workshop');
   await page.getByLabel('Network of its programs').selectOption('limited');
-  await page.getByLabel(/^Hosts/).fill('crates.io, github.com');
+  await page.getByLabel(/^Hosts/).fill('packages.example.com, github.com');
   await page.getByLabel(/^Setup/).fill('echo ready\necho steady');
   await page.getByLabel(/^Variables/).fill('no equals sign');
   await inspect(page, 'environments-form');
@@ -189,12 +189,12 @@ await story('environments: made, changed, archived', async () => {
   await page.getByLabel(/^Variables/).fill('COLOUR=green\nTOKEN=secret:DEPLOY_TOKEN');
   await page.getByRole('button', { name: 'Make the environment' }).click();
   await page.getByRole('heading', { name: 'Environment workshop' }).waitFor();
-  await page.getByText('crates.io, github.com').first().waitFor();
+  await page.getByText('packages.example.com, github.com').first().waitFor();
   const id = page.url().match(/env_\w+/)[0];
   const { config } = await world.api(`/v1/environments/${id}`);
   assert.deepEqual(config.setup, ['echo ready', 'echo steady']);
   assert.deepEqual(config.variables, { COLOUR: 'green', TOKEN: { secret: 'DEPLOY_TOKEN' } });
-  assert.deepEqual(config.networking.allowed_hosts, ['crates.io', 'github.com']);
+  assert.deepEqual(config.networking.allowed_hosts, ['packages.example.com', 'github.com']);
   await inspect(page, 'environment');
 
   await unfold('Change it');
