@@ -112,7 +112,10 @@ impl Payload {
     pub fn at(&self, pointer: &str) -> Option<String> {
         if self.tree.get().is_none() && !self.is_form() && !pointer.contains('*') {
             // One value needs no tree of all the others.
-            return scalar(&pointer::find(self.utf8()?, pointer)?);
+            let found = pointer::find(self.utf8()?, pointer).ok()?;
+            // The reader came to the end, so nobody has to go there again to know that it is JSON.
+            let _ = self.is_json.set(true);
+            return scalar(&found?);
         }
         let tree = self.tree()?;
         let found = find(tree, pointer);

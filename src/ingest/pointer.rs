@@ -6,20 +6,26 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::Value;
 
-/// The scalar there; `None` where there is none, or an object or array.
-pub(super) fn find(json: &str, pointer: &str) -> Option<Value> {
-    let steps: Vec<String> = match pointer.strip_prefix('/') {
-        Some(rest) => rest.split('/').map(|it| it.replace("~1", "/").replace("~0", "~")).collect(),
-        None if pointer.is_empty() => Vec::new(),
-        None => return None,
+/// The scalar there; `Ok(None)` where there is none, or an object or array. `Ok` means that the text is
+/// one JSON value; an error need not mean that it is none.
+pub(super) fn find(json: &str, pointer: &str) -> serde_json::Result<Option<Value>> {
+    let steps: Option<Vec<String>> = match pointer.strip_prefix('/') {
+        Some(rest) => {
+            Some(rest.split('/').map(|it| it.replace("~1", "/").replace("~0", "~")).collect())
+        }
+        None => pointer.is_empty().then(Vec::new),
     };
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let found = Steps(&steps).deserialize(&mut deserializer).ok()?;
-    deserializer.end().ok()?;
-    found
+    let found = match steps {
+        Some(steps) => Steps(&steps).deserialize(&mut deserializer)?,
+        None => IgnoredAny::deserialize(&mut deserializer).map(|_| None)?,
+    };
+    deserializer.end().map(|()| found)
 }
 
 /// The steps that are left.
@@ -136,6 +142,10 @@ mod tests {
 
     use super::*;
 
+    fn at(json: &str, pointer: &str) -> Option<Value> {
+        find(json, pointer).expect("JSON")
+    }
+
     fn in_the_tree(json: &str, pointer: &str) -> Option<Value> {
         let tree: Value = serde_json::from_str(json).ok()?;
         let found = tree.pointer(pointer)?.clone();
@@ -164,28 +174,28 @@ mod tests {
             "a",
             "/a/b/1/c/d",
         ] {
-            assert_eq!(find(json, pointer), in_the_tree(json, pointer), "{pointer}");
+            assert_eq!(at(json, pointer), in_the_tree(json, pointer), "{pointer}");
         }
-        assert_eq!(find("\"text\"", ""), Some("text".into()));
+        assert_eq!(at("\"text\"", ""), Some("text".into()));
     }
 
     #[test]
     fn half_a_value_holds_nothing() {
         for json in [r#"{"type":"x""#, r#"{"type":"x"} y"#, "type", ""] {
-            assert_eq!(find(json, "/type"), None, "{json}");
+            assert!(find(json, "/type").is_err(), "{json}");
         }
     }
 
     #[test]
     fn deep_nesting_is_passed_over() {
         let deep = format!(r#"{{"deep":{}{},"type":"x"}}"#, "[".repeat(50_000), "]".repeat(50_000));
-        assert_eq!(find(&deep, "/type"), Some("x".into()));
+        assert_eq!(at(&deep, "/type"), Some("x".into()));
     }
 
     proptest! {
         #[test]
         fn agrees_with_the_tree(json in json_text(), pointer in "(/[ab01~]{0,2}){0,3}") {
-            prop_assert_eq!(find(&json, &pointer), in_the_tree(&json, &pointer));
+            prop_assert_eq!(at(&json, &pointer), in_the_tree(&json, &pointer));
         }
     }
 
