@@ -68,6 +68,24 @@ pub async fn postgres(plan: &Plan, url: &str, report: &mut Report) -> anyhow::Re
     compare(plan, server, database, &title, report).await
 }
 
+/// What the commits were since the server started, on average.
+struct Commits {
+    /// From the beginning of the transaction until it was synced.
+    ms: f64,
+    accepts: f64,
+}
+
+impl Commits {
+    async fn of(server: &Server) -> anyhow::Result<Commits> {
+        let average = async |name: &str| {
+            let sum = server.metric(&format!("bellpull_{name}_sum")).await?;
+            anyhow::Ok(sum / server.metric(&format!("bellpull_{name}_count")).await?)
+        };
+        let ms = average("store_commit_duration_seconds").await? * 1e3;
+        Ok(Commits { ms, accepts: average("store_commit_accepts").await? })
+    }
+}
+
 const TURNS_DONE: &str = "select count(*) from turns where status = 'done'";
 
 /// Windows of the baseline, of accepts alone, and of accepts while turns run, in turns.
@@ -96,7 +114,7 @@ async fn compare(
         without.window(&yardstick, baseline.pid(), plan).await?;
         paused.window(&target, server.pid(), plan).await?;
     }
-    let memory = server.memory()?;
+    let (memory, commits) = (server.memory()?, Commits::of(&server).await?);
     server.pause_agents(false).await?;
     let mut without_again = Series::default();
     let before = database.count(TURNS_DONE).await? as f64;
@@ -113,6 +131,10 @@ async fn compare(
         running.row("Bellpull, turns running", &without_again),
     ];
     report.table(title, &COLUMNS, &rows);
+    report.note(format!(
+        "{title}: while the agent was paused a commit took {:.2} ms and held {:.0} accepts",
+        commits.ms, commits.accepts
+    ));
     report.note(format!(
         "{title}: {:.0} MB resident after the accepts, {:.0} MB at most; {turns:.0} turns/s beside \
          the load that had turns",
