@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{
     Error, Result,
     accept::{Answer, NewDelivery, One, accept_all},
-    driver::{Driver, Lane},
+    driver::{Driver, Lane, Tx},
     lock,
 };
 use crate::clock::Clock;
@@ -94,10 +94,6 @@ impl Batches {
         }
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "ends by itself when nothing waits; every caller waits for its answer"
-    )]
     fn put(&self, arrival: Arrival) {
         let is_asked = {
             let mut arrivals = lock(&self.arrivals);
@@ -105,38 +101,36 @@ impl Batches {
             arrivals.ask()
         };
         if is_asked {
-            tokio::spawn(self.clone().write());
+            self.write();
         }
     }
 
-    /// Asks for transactions as long as there is something to take that nobody else was asked to.
-    async fn write(self) {
-        loop {
-            self.write_batch().await;
-            if !lock(&self.arrivals).ask() {
-                return;
-            }
-        }
-    }
-
-    async fn write_batch(&self) {
+    /// Asks for a transaction, and after it for another one if there is something to take by then that
+    /// nobody else was asked to.
+    fn write(&self) {
         let taken = Arc::new(Mutex::new(None));
         let (slot, arrivals) = (taken.clone(), self.arrivals.clone());
         let metrics = self.driver.metrics().clone();
-        let written = self.driver.transaction(Lane::Ingest, move |tx| {
+        let work = move |tx: &mut Tx<'_>| {
             let (deliveries, replies) = lock(&arrivals).take();
             *lock(&slot) = Some((deliveries.clone(), replies));
             metrics.batched(deliveries.len());
             accept_all(tx, &deliveries)
+        };
+        let batches = self.clone();
+        self.driver.transaction_then(Lane::Ingest, work, move |result| {
+            let batch = lock(&taken).take();
+            // Without a connection it never began, and those who wait hear why.
+            let (deliveries, replies) = batch.unwrap_or_else(|| lock(&batches.arrivals).take());
+            let is_asked = lock(&batches.arrivals).ask();
+            batches.answer(result, &deliveries, replies);
+            if is_asked {
+                batches.write();
+            }
         });
-        let result = written.await;
-        // Without a connection it never began, and those who wait hear why.
-        let batch = lock(&taken).take();
-        let (deliveries, replies) = batch.unwrap_or_else(|| lock(&self.arrivals).take());
-        self.answer(result, &deliveries, replies).await;
     }
 
-    async fn answer(
+    fn answer(
         &self,
         result: Result<Vec<One>>,
         deliveries: &[NewDelivery],
@@ -155,10 +149,11 @@ impl Batches {
                     && !matches!(error, Error::CommitUnknown(_) | Error::Unavailable(_)) =>
             {
                 for (delivery, reply) in deliveries.iter().cloned().zip(replies) {
-                    let one = self.driver.transaction(Lane::Ingest, move |tx| {
+                    let work = move |tx: &mut Tx<'_>| {
                         accept_all(tx, &[delivery])?.pop().ok_or(Error::Bug("no answer"))
-                    });
-                    let _ = reply.send(one.await);
+                    };
+                    let then = |result| drop(reply.send(result));
+                    self.driver.transaction_then(Lane::Ingest, work, then);
                 }
             }
             Err(error) => {

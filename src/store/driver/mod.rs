@@ -97,6 +97,29 @@ impl Driver {
         })
     }
 
+    /// As [`Driver::transaction`], for those who are many and wait elsewhere: `then` is told the result
+    /// where it comes about, without a task between. It must be quick and wait for nothing.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends with the transaction; whoever waits is told by `then`"
+    )]
+    pub(crate) fn transaction_then<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+        then: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        let driver = self.clone();
+        match self {
+            Driver::Sqlite(sqlite) => {
+                sqlite.transaction_then(lane, work, move |result| then(driver.counted(result)));
+            }
+            Driver::Postgres(_) => {
+                tokio::spawn(async move { then(driver.transaction(lane, work).await) });
+            }
+        }
+    }
+
     /// As [`Driver::transaction`], for a step of the work that does nothing by itself, such as taking
     /// a lease. On SQLite a machine that loses its power may lose it, and with it the process that
     /// made the step: whatever comes of it is in a later commit, whose sync is the sync of both. A

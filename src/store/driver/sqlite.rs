@@ -21,7 +21,7 @@ use std::{
 
 pub(crate) use connection::Tx;
 pub use hands::Hands;
-use queue::{Queue, submit};
+use queue::{Queue, submit, submit_then};
 
 use super::{Flush, Lane, Row, Tx as AnyTx};
 use crate::{
@@ -94,6 +94,15 @@ impl Sqlite {
         work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         submit(&self.shared.writes, lane, flush, work).await
+    }
+
+    pub(crate) fn transaction_then<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
+        then: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        submit_then(&self.shared.writes, lane, Flush::Now, work, then);
     }
 
     pub(crate) async fn close(&self) {

@@ -21,14 +21,19 @@ pub(super) trait Operation: Send {
     fn flush(&self) -> Flush;
 }
 
-struct Waiting<T, F> {
+struct Waiting<T, F, R> {
     work: Option<F>,
     result: Option<Result<T>>,
-    reply: oneshot::Sender<Result<T>>,
+    then: R,
     flush: Flush,
 }
 
-impl<T: Send, F: FnOnce(&mut AnyTx<'_>) -> Result<T> + Send> Operation for Waiting<T, F> {
+impl<T, F, R> Operation for Waiting<T, F, R>
+where
+    T: Send,
+    F: FnOnce(&mut AnyTx<'_>) -> Result<T> + Send,
+    R: FnOnce(Result<T>) + Send,
+{
     fn run(&mut self, tx: &mut AnyTx<'_>) -> bool {
         let Some(work) = self.work.take() else { return false };
         // A bug in one operation must not take the writer down, and with it everybody else's.
@@ -45,8 +50,7 @@ impl<T: Send, F: FnOnce(&mut AnyTx<'_>) -> Result<T> + Send> Operation for Waiti
             (Some(result), _) => result,
             (None, failure) => Err(failure.unwrap_or(Error::Bug("an operation was not run"))),
         };
-        // The caller may have gone away; the work is done all the same.
-        let _ = self.reply.send(result);
+        (self.then)(result);
     }
 
     fn flush(&self) -> Flush {
@@ -56,6 +60,7 @@ impl<T: Send, F: FnOnce(&mut AnyTx<'_>) -> Result<T> + Send> Operation for Waiti
 
 pub(super) type Boxed = Box<dyn Operation>;
 
+/// Queues an operation and waits for its result.
 pub(super) async fn submit<T: Send + 'static>(
     queue: &Queue,
     lane: Lane,
@@ -63,9 +68,21 @@ pub(super) async fn submit<T: Send + 'static>(
     work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (reply, answer) = oneshot::channel();
-    let waiting = Waiting { work: Some(work), result: None, reply, flush };
-    queue.push(lane, Box::new(waiting))?;
+    // The caller may have gone away; the work is done all the same.
+    submit_then(queue, lane, flush, work, |result| drop(reply.send(result)));
     answer.await.unwrap_or(Err(Error::Bug("the database thread has ended")))
+}
+
+/// Queues an operation whose result is told to `then`, on the thread that has the connection: while it
+/// runs nothing else is committed.
+pub(super) fn submit_then<T: Send + 'static>(
+    queue: &Queue,
+    lane: Lane,
+    flush: Flush,
+    work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
+    then: impl FnOnce(Result<T>) + Send + 'static,
+) {
+    queue.push(lane, Box::new(Waiting { work: Some(work), result: None, then, flush }));
 }
 
 /// Two first-in-first-out lanes and a bell.
@@ -93,17 +110,21 @@ impl Lanes {
 }
 
 impl Queue {
-    fn push(&self, lane: Lane, operation: Boxed) -> Result<()> {
+    /// An operation that comes too late is answered at once.
+    fn push(&self, lane: Lane, operation: Boxed) {
         let mut lanes = lock(&self.lanes);
         if lanes.closed {
-            return Err(Error::unavailable(anyhow::anyhow!("the store is closed")));
+            drop(lanes);
+            let closed = Error::unavailable(anyhow::anyhow!("the store is closed"));
+            return operation.answer(Some(closed));
         }
         match lane {
             Lane::Ingest => lanes.ingest.push_back(operation),
             Lane::Work => lanes.work.push_back(operation),
         }
+        // Whoever is woken needs the lanes.
+        drop(lanes);
         self.bell.notify_one();
-        Ok(())
     }
 
     /// Waits for operations and takes up to so many of each lane; `None` when closed and empty.
