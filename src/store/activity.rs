@@ -86,8 +86,11 @@ impl Store {
                 let values: Vec<Value> = sources.iter().map(Value::from).collect();
                 let sql = format!(
                     "select r.id, d.id, d.status, d.outcome, d.received_at \
-                     from sources r join deliveries d \
-                     on d.id = (select max(x.id) from deliveries x where x.source_id = r.id) \
+                     from sources r join deliveries d on d.id = (select max(id) from \
+                     (select max(x.id) as id from deliveries x \
+                     where x.source_id = r.id and x.outcome = 'pending' \
+                     union all select max(x.id) from deliveries x \
+                     where x.source_id = r.id and x.outcome is distinct from 'pending') newest) \
                      where r.id in ({})",
                     marks(values.len())
                 );

@@ -47,9 +47,19 @@ impl DeliveryFilter {
             (Some(Status::Held), None) | (None, Some(Outcome::Failed | Outcome::InDoubt)) => {
                 self.source_id.is_none()
             }
+            (None, Some(Outcome::Pending)) => self.source_id.is_some(),
             _ => false,
         };
         self.session_id.is_some() || self.replay_of.is_some() || (is_plain && has_own)
+    }
+
+    /// Where what is wanted of a source can be.
+    fn parts(&self) -> &'static [&'static str] {
+        match (self.status, self.outcome) {
+            (_, Some(Outcome::Pending)) => &EITHER[..1],
+            (_, Some(_)) | (Some(Status::Held | Status::Filtered), None) => &EITHER[1..],
+            (Some(Status::Accepted) | None, None) => EITHER,
+        }
     }
 }
 
@@ -313,17 +323,42 @@ fn erase_waiting(tx: &mut Tx<'_>, session: &SessionId, id: &DeliveryId) -> Resul
     chunks::remove(tx, &row.text(1)?)
 }
 
+/// The deliveries of a source by the index that has them: those that wait, and all others.
+pub(super) const EITHER: &[&str] = &["= 'pending'", "is distinct from 'pending'"];
+
+/// Ids of deliveries of a source that meet some conditions, in an order and no more than a limit. A page
+/// of each of the parts holds the page of both.
+pub(super) fn ids_of_source(parts: &[&str], conditions: &str, order_and_limit: &str) -> String {
+    let part = |outcome: &&str| {
+        format!(
+            "select id from (select d.id from deliveries d \
+             where d.outcome {outcome}{conditions} {order_and_limit}) part"
+        )
+    };
+    parts.iter().map(part).collect::<Vec<_>>().join(" union all ")
+}
+
 /// The last delivery that is looked at for a page, if there are more behind it.
 fn end_of_look(tx: &mut Tx<'_>, filter: &DeliveryFilter) -> Result<Option<DeliveryId>> {
-    let mut select = Select::new("select d.id from deliveries d where 1 = 1", []);
+    let mut select = Select::new("", []);
     let order = range(filter, &mut select);
     if filter.status == Some(Status::Held) && filter.source_id.is_none() {
         // The index has those alone, so a page is what so many held ones have of it.
         select.and_text("d.status = 'held'");
     }
-    let (sql, values) = select.into_parts();
+    let (conditions, values) = select.into_parts();
     // Of ids alone, which are in the index.
-    let sql = format!("{sql} order by d.id{order} limit 1 offset {}", LOOK_MAX - 1);
+    let looked_at = match filter.source_id {
+        Some(_) => {
+            let limit = format!("order by d.id{order} limit {LOOK_MAX}");
+            ids_of_source(filter.parts(), &conditions, &limit)
+        }
+        None => format!("select d.id from deliveries d where 1 = 1{conditions}"),
+    };
+    let sql = format!(
+        "select id from ({looked_at}) looked_at order by id{order} limit 1 offset {}",
+        LOOK_MAX - 1
+    );
     tx.first(&sql, &values)?.map(|mut row| row.id(0)).transpose()
 }
 
@@ -355,18 +390,23 @@ fn list_sql<'a>(
     let n_rows = select.mark(filter.limit as i64 + 1);
     let limit = format!("order by d.id{order} limit {n_rows}");
     let session = filter.session_id.as_ref().map(|session| select.mark(session));
-    let (sql, values) = select.into_parts();
-    let Some(session) = session else {
-        return (format!("select {COLUMNS} where 1 = 1{sql} {limit}"), values);
+    let (conditions, values) = select.into_parts();
+    let ids = match (session, &filter.source_id) {
+        // What was taken is found by its index, what waits by the inbox; a page of each has the page of
+        // both.
+        (Some(session), _) => format!(
+            "select id from (select d.id from deliveries d \
+             where d.session_id = {session} and d.outcome <> 'pending'{conditions} {limit}) taken \
+             union all select id from (select d.id \
+             from inbox i join deliveries d on d.id = i.delivery_id \
+             where i.session_id = {session} and d.outcome = 'pending'{conditions} {limit}) waiting"
+        ),
+        (None, Some(_)) => ids_of_source(filter.parts(), &conditions, &limit),
+        (None, None) => {
+            return (format!("select {COLUMNS} where 1 = 1{conditions} {limit}"), values);
+        }
     };
-    // What was taken is found by its index, what waits by the inbox; a page of each has the page of both.
-    let sql = format!(
-        "select {COLUMNS} where d.id in (select id from (select d.id from deliveries d \
-         where d.session_id = {session} and d.outcome <> 'pending'{sql} {limit}) taken \
-         union all select id from (select d.id from inbox i join deliveries d on d.id = i.delivery_id \
-         where i.session_id = {session} and d.outcome = 'pending'{sql} {limit}) waiting) {limit}"
-    );
-    (sql, values)
+    (format!("select {COLUMNS} where d.id in ({ids}) {limit}"), values)
 }
 
 /// What the ids are between, and from which source; tells the order.

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::{
     Error, Result, Store,
+    deliveries::{EITHER, ids_of_source},
     driver::{Row, params},
 };
 use crate::{
@@ -55,6 +56,9 @@ const COLUMNS: &str = "id, status, reason, agent_id, session_id, event_type, req
 /// Deliveries of one slice: with the largest bodies that a row holds, some 25 MB.
 const SLICE_MAX: i64 = 100;
 
+/// What a source was sent between two ids.
+const OWN: &str = " and d.source_id = $1 and d.id > $2 and d.id < $3 and d.replay_of is null";
+
 impl Store {
     /// Deliveries of a source after this one, the oldest first; fewer than a slice at the end.
     /// Replays are left out: no sender sent them.
@@ -67,10 +71,9 @@ impl Store {
         let source = source.clone();
         self.driver
             .read(move |tx| {
+                let ids = ids_of_source(EITHER, OWN, "order by d.id limit $4");
                 let sql = format!(
-                    "select {COLUMNS} from deliveries \
-                     where source_id = $1 and id > $2 and id < $3 and replay_of is null \
-                     order by id limit $4"
+                    "select {COLUMNS} from deliveries where id in ({ids}) order by id limit $4"
                 );
                 let mut rows = tx.query(&sql, &params![&source, &after, &before, SLICE_MAX])?;
                 rows.iter_mut().map(kept).collect()
@@ -108,10 +111,10 @@ impl Store {
         let source = source.clone();
         self.driver
             .read(move |tx| {
-                let sql = "select count(*) from (select 1 from deliveries \
-                           where source_id = $1 and id > $2 and id < $3 and replay_of is null \
-                           limit $4) found";
-                let row = tx.first(sql, &params![&source, &after, &before, n_max])?;
+                let ids = ids_of_source(EITHER, OWN, "limit $4");
+                let sql =
+                    format!("select count(*) from (select id from ({ids}) ids limit $4) found");
+                let row = tx.first(&sql, &params![&source, &after, &before, n_max])?;
                 row.ok_or(Error::Bug("a count without a row"))?.int(0)
             })
             .await

@@ -88,8 +88,8 @@ create table session_keys (
   primary key (source_id, key)
 ) {keyed};
 
--- Messages that have arrived and are not taken yet, in commit order. Not in the tree of its key: with
--- rows of a payload's size SQLite would have to split a page every few rows.
+-- Messages that have arrived and are not taken yet, in commit order. Small as a rule, as the payload that
+-- they show stays with its delivery: SQLite has them in the tree of their key, one tree less to write.
 create table inbox (
   session_id text {c} not null,
   position bigint not null,
@@ -105,7 +105,7 @@ create table inbox (
   delivery_id text {c},
   received_at bigint not null,
   primary key (session_id, position)
-);
+) {keyed};
 -- The sweep of pieces: whether a message still has them.
 create index inbox_in_pieces on inbox (event_id) where n_chunks > 0;
 

@@ -39,8 +39,12 @@ create table deliveries (
   constraint accepted_has_session check (status <> 'accepted' or session_id is not null),
   constraint others_have_reason check (status = 'accepted' or reason is not null)
 );
--- The list of a source's deliveries, newest first.
-create index deliveries_by_source on deliveries (source_id, id);
+-- The list of a source's deliveries, newest first, is in two parts, so that an accept writes one of
+-- them: those that wait, whose first tells how long the oldest of them has waited, and all others. The
+-- outcome is in them for SQLite, which would read the row to see what the index says already.
+create index deliveries_pending on deliveries (source_id, id, outcome) where outcome = 'pending';
+create index deliveries_settled on deliveries (source_id, id, outcome)
+  where outcome is distinct from 'pending';
 -- The deliveries of a session that a turn has taken, for its page and for settling their outcome. Those
 -- that wait are found by the session's inbox, so that an accept does not write this index.
 create index deliveries_by_session on deliveries (session_id, id) where outcome <> 'pending';
@@ -50,9 +54,6 @@ create index deliveries_failed on deliveries (id) where outcome = 'failed' or ou
 
 -- The replays of a delivery: few, so that nothing that senders send is in here.
 create index deliveries_by_replay on deliveries (replay_of, id) where replay_of is not null;
-
--- How long the oldest delivery of a source has waited for its turn.
-create index deliveries_pending on deliveries (source_id, id) where outcome = 'pending';
 
 -- The second and further requests for a delivery.
 create table attempts (
