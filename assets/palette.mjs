@@ -8,7 +8,7 @@ if (mac) opener.querySelector('kbd').textContent = '⌘ K';
 opener.setAttribute('aria-haspopup', 'dialog');
 opener.setAttribute('aria-keyshortcuts', mac ? 'Meta+K' : 'Control+K');
 
-let input, list, said, wanted = 0, at = 0;
+let input, list, said, wanted = 0, looking, at = 0;
 
 function build() {
   dialog.innerHTML = `
@@ -32,8 +32,11 @@ function build() {
   });
 }
 
-async function look() {
-  const turn = ++wanted;
+function look() {
+  looking = find(++wanted);
+}
+
+async function find(turn) {
   const response = await fetch(`${opener.getAttribute('href')}?part=found&q=${encodeURIComponent(input.value)}`, { headers: { 'hx-request': 'true' } })
     .catch(() => undefined);
   if (turn !== wanted) return;
@@ -69,11 +72,19 @@ function mark(n) {
 function steer(event) {
   if (event.key === 'ArrowDown') mark(at + 1);
   else if (event.key === 'ArrowUp') mark(at - 1);
-  else if (event.key === 'Enter') {
-    const option = list.children[at];
-    if (option) location.assign(option.dataset.href);
-  } else return;
+  else if (event.key === 'Enter') go();
+  else return;
   event.preventDefault();
+}
+
+// To what was found for what is written, not for what was written before.
+async function go() {
+  for (let turn; turn !== wanted;) {
+    turn = wanted;
+    await looking;
+  }
+  const option = list.children[at];
+  if (option && dialog.open) location.assign(option.dataset.href);
 }
 
 function open() {
