@@ -206,7 +206,7 @@ await story('the palette jumps by keyboard', async () => {
   });
   await page.locator('#find[data-ready]').waitFor({ state: 'attached' });
   await page.keyboard.press('Control+k');
-  await page.getByRole('option').first().waitFor();
+  await page.getByRole('listbox', { name: 'Found' }).getByRole('option').first().waitFor();
   await input.fill('vaults');
   await page.keyboard.press('Enter');
   answer();

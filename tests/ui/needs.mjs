@@ -86,7 +86,7 @@ await story('a held delivery is released, and a source that is broken is listed'
   await world.api('/v1/sources/code/test', { body: { words: 'no number' } });
   await go('/needs');
   const held = section('Held deliveries');
-  await held.getByText('there is no field `n`').waitFor();
+  await held.getByText('there is no field n').waitFor();
   await world.api('/v1/sources/code', { filter: 'true' });
   await inspect(page, 'all');
   await held.getByRole('button', { name: 'Release' }).click();

@@ -46,6 +46,19 @@ impl Markup {
         Markup(super::markdown::to_html(text))
     }
 
+    /// What the server says: plain text, in which names of things stand between backticks.
+    pub(super) fn of_words(text: &str) -> Markup {
+        let mut html = String::with_capacity(text.len() + 16);
+        let mut rest = text;
+        while let Some((before, name, after)) = next_name(rest) {
+            let (before, name) = (escaped(before), escaped(name));
+            html.push_str(&format!("{before}<code>{name}</code>"));
+            rest = after;
+        }
+        html.push_str(&escaped(rest).to_string());
+        Markup(html)
+    }
+
     /// This one, then another.
     pub(super) fn and(mut self, other: &Markup) -> Markup {
         self.0.push_str(&other.0);
@@ -68,6 +81,24 @@ impl fmt::Display for Markup {
 }
 
 impl askama::filters::HtmlSafe for Markup {}
+
+/// The first name between backticks, and what is around it.
+fn next_name(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once('`')?;
+    let (name, after) = rest.split_once('`')?;
+    Some((before, name, after))
+}
+
+/// As templates do it.
+fn escaped(text: &str) -> impl fmt::Display {
+    let Ok(safe) = askama::filters::escape(text, askama::filters::Html);
+    safe
+}
+
+/// For templates.
+pub(super) fn ticked(text: impl fmt::Display) -> Markup {
+    Markup::of_words(&text.to_string())
+}
 
 /// A moment, as people say it and exactly. A script keeps the first one true as time passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +195,16 @@ pub(super) fn short(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_between_backticks_are_set_as_code() {
+        let check = |text: &str, html: &str| {
+            assert_eq!(Markup::of_words(text).as_str(), html, "{text}");
+        };
+        check("set `a.<b>` or `c`", "set <code>a.&#60;b&#62;</code> or <code>c</code>");
+        check("one ` alone & more", "one ` alone &#38; more");
+        check("", "");
+    }
 
     #[test]
     fn distances_are_said_as_people_do() {

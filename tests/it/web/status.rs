@@ -51,7 +51,7 @@ async fn a_sandbox_that_is_refused_is_said_in_the_api_and_on_every_page() {
         let page = browser.get(path).await;
         assert!(page.text.contains("The sandbox does not work: no "), "{path}: {}", page.text);
         assert!(!page.text.contains("<namespaces>"), "{path}");
-        assert!(page.text.contains("`bellpull check` tries it anew"), "{path}");
+        assert!(page.text.contains("<code>bellpull check</code> tries it anew"), "{path}");
     }
 }
 

@@ -373,7 +373,11 @@ async fn a_named_source_has_a_page_with_what_came_and_why_nobody_got_it() {
     assert!(!row(1).contains("possible replay") && row(1).contains("href=\"/sessions/sesn_"));
     let mark = format!("{} had the same body under another id", deliveries[1]);
     assert!(row(2).contains("possible replay") && row(2).contains(&mark), "{}", row(2));
-    assert!(row(3).contains("held") && row(3).contains("there is no field `n`"), "{}", row(3));
+    assert!(
+        row(3).contains("held") && row(3).contains("there is no field <code>n</code>"),
+        "{}",
+        row(3)
+    );
     let part = browser.get("/sources/code?part=deliveries").await.text;
     assert!(part.contains(&deliveries[3]) && !part.contains("Endpoint"), "{part}");
     let sessions = browser.get("/sessions").await.text;

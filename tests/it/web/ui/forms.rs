@@ -57,7 +57,7 @@ async fn a_reload_repeats_nothing_and_shows_no_secret_twice() {
     assert!(!again.text.contains("deliveries were replayed") && n_deliveries(&server).await == 2);
     let fields = [("filter", "event_type == \"never\""), ("try", "1")];
     let (page, again) = twice(&browser, "/sources/code/settings", &fields).await;
-    assert!(page.text.contains("deliveries of the last seven days"), "{}", page.text);
+    assert!(page.text.contains("Of 1 delivery of the last seven days"), "{}", page.text);
     assert!(page.text.contains("event_type == &#34;never&#34;"), "what was tried is still there");
     assert!(!again.text.contains("deliveries of the last seven days"));
     let id = server.get("/v1/deliveries").ok().await["data"][0]["id"].as_str().unwrap().to_owned();

@@ -172,7 +172,7 @@ async fn replayed_deliveries_do_not_hide_those_that_are_still_held() {
     }
     for place in ["/", "/needs", "/needs?kind=held"] {
         let page = browser.get(place).await;
-        assert_eq!(n(&page, "there is no field `n`"), 2, "{place}: {}", page.text);
+        assert_eq!(n(&page, "there is no field <code>n</code>"), 2, "{place}: {}", page.text);
         assert!(page.text.contains(&held[0]) && page.text.contains(&held[1]), "{place}");
     }
 }
