@@ -262,6 +262,8 @@ await story('many bells, long names, and things that go wrong', async () => {
   await page.getByText('does not want it').waitFor();
   await inspect(page, 'source');
   quiet(page);
+  // A page that is open would notice, and go to the sign-in by itself.
+  await page.goto('about:blank');
   await page.context().clearCookies();
   await page.goto(world.base);
   await page.getByLabel('API key').fill(key.key);
