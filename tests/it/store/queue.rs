@@ -34,6 +34,7 @@ on_both!(
     a_renewed_lease_lasts,
     a_released_session_is_due_at_once,
     an_earlier_life_of_this_node_has_no_leases,
+    what_was_claimed_and_not_begun_keeps_its_place_in_line,
     what_waits_for_a_time_ahead_is_due_at_the_next_start,
     the_next_due_time_tells_how_long_to_sleep,
     what_waits_for_quiet_is_due_later,
@@ -304,6 +305,26 @@ async fn an_earlier_life_of_this_node_has_no_leases(bench: Bench) {
     assert_eq!(claimed.len(), 1);
     assert_eq!((claimed[0].lease.epoch, &claimed[0].unfinished), (2, &Some(turn)));
     assert!(sessions.contains(&claimed[0].lease.session_id));
+}
+
+async fn what_was_claimed_and_not_begun_keeps_its_place_in_line(bench: Bench) {
+    let sessions = waiting_sessions(&bench, &bench.agent, 3).await;
+    for (n, session) in sessions.iter().enumerate() {
+        let sql =
+            format!("update sessions set next_at = {n}, updated_at = {n} where id = '{session}'");
+        bench.place.sql(&sql).await;
+    }
+    let claim = async |owner: &str| {
+        let claimed = bench.store.claim(owner.to_owned(), HOUR, 1, None).await.unwrap();
+        claimed.into_iter().next().unwrap().lease
+    };
+    let lease = claim("one:a").await;
+    assert_eq!(lease.session_id, sessions[0]);
+    bench.store.release(&lease).await.unwrap();
+    assert_eq!(claim("one:a").await.session_id, sessions[0], "handed back");
+    bench.store.void_leases("one".to_owned(), "one:b".to_owned()).await.unwrap();
+    assert_eq!(claim("one:b").await.session_id, sessions[0], "after a crash");
+    assert_eq!(claim("one:b").await.session_id, sessions[1]);
 }
 
 async fn what_waits_for_a_time_ahead_is_due_at_the_next_start(bench: Bench) {
