@@ -257,7 +257,7 @@ impl Store {
         self.driver
             .read(move |tx| {
                 let sql = "select id, next_at, expression, timezone from deployments \
-                           where next_at is not null and next_at <= $1 order by next_at limit $2";
+                           where next_at is not null and next_at <= $1 order by next_at, id limit $2";
                 let rows = tx.query(sql, &params![now, limit as i64])?.into_iter();
                 let due = rows.map(|mut row| {
                     let schedule = Schedule { expression: row.text(2)?, timezone: row.text(3)? };
