@@ -16,8 +16,9 @@ async fn kill_9_loses_nothing_and_repeats_nothing_on_postgres() {
 }
 
 async fn crash_story(world: World) {
-    // A turn that is cut off so often in seconds would be ended as one that brings servers down.
-    let world = world.with("BELLPULL_WORKER__RESUMES_MAX", "100");
+    // A turn that is cut off so often in seconds would be ended as one that brings servers down: on a slow
+    // machine one that got no further in any of the lives.
+    let world = world.with("BELLPULL_WORKER__RESUMES_MAX", "1000");
     let (mut random, load) = (Random::new(), Load::default());
     let n_kills = if full() { 200 } else { 20 };
     for _ in 0..n_kills {
