@@ -115,13 +115,6 @@ impl Server {
         Ok(request.bearer_auth(self.admin_key()?).send().await?.error_for_status()?)
     }
 
-    /// A number that the server counts, by the whole name in its own exposition.
-    pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let text = self.open("/metrics").await?.text().await?;
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(value.with_context(|| format!("no metric {name}"))?.parse()?)
-    }
-
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
