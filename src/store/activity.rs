@@ -1,6 +1,11 @@
 //! What happened last at an agent or a source: one look at an index for each, in one statement.
 
-use super::{Error, Result, Store, driver::Value, select::marks};
+use super::{
+    Error, Result, Store,
+    deliveries::{EITHER, ids_of_source},
+    driver::Value,
+    select::marks,
+};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -84,13 +89,12 @@ impl Store {
         self.driver
             .read(move |tx| {
                 let values: Vec<Value> = sources.iter().map(Value::from).collect();
+                let newest =
+                    ids_of_source(EITHER, " and d.source_id = r.id", "order by d.id desc limit 1");
                 let sql = format!(
                     "select r.id, d.id, d.status, d.outcome, d.received_at \
-                     from sources r join deliveries d on d.id = (select max(id) from \
-                     (select max(x.id) as id from deliveries x \
-                     where x.source_id = r.id and x.outcome = 'pending' \
-                     union all select max(x.id) from deliveries x \
-                     where x.source_id = r.id and x.outcome is distinct from 'pending') newest) \
+                     from sources r join deliveries d \
+                     on d.id = (select max(id) from ({newest}) newest) \
                      where r.id in ({})",
                     marks(values.len())
                 );

@@ -55,6 +55,21 @@ pub struct Claimed {
     pub unfinished: Option<TurnId>,
 }
 
+/// What becomes of a session whose worker leaves it at a moment: it is due at once. One whose turn had
+/// not begun has its place in line back, which is that of its last message.
+macro_rules! given_back {
+    ($now:literal) => {
+        concat!(
+            "lease_owner = null, lease_until = null, \
+             next_at = case when turn_id is null and updated_at < ",
+            $now,
+            " then updated_at else cast(",
+            $now,
+            " as bigint) end"
+        )
+    };
+}
+
 /// Messages that one turn takes at most; the rest wait for the next turn.
 const TAKE_MAX: i64 = 500;
 
@@ -107,17 +122,17 @@ impl Store {
             .await
     }
 
-    /// Gives the session back as it is: the turn goes on elsewhere, now. One whose turn had not begun
-    /// has its place in line back, which is that of its last message.
+    /// Gives the session back as it is: the turn goes on elsewhere, now, or begins in its place.
     pub async fn release(&self, lease: &Lease) -> Result<()> {
         let lease = lease.clone();
         self.driver
             .transaction(Lane::Work, move |tx| {
                 let now = tx.now()?;
-                let sql = "update sessions set lease_owner = null, lease_until = null, \
-                           next_at = case when turn_id is null and updated_at < $4 \
-                           then updated_at else cast($4 as bigint) end \
-                           where id = $1 and epoch = $2 and lease_owner = $3";
+                let sql = concat!(
+                    "update sessions set ",
+                    given_back!("$4"),
+                    " where id = $1 and epoch = $2 and lease_owner = $3"
+                );
                 let session = &lease.session_id;
                 fenced(tx.execute(sql, &params![session, lease.epoch, &lease.owner, now])?)
             })
@@ -125,8 +140,7 @@ impl Store {
     }
 
     /// Voids the leases of an earlier life of this node, which holds the lock on its data directory
-    /// and so knows that they are dead. Answers how many sessions that makes due, in the places that
-    /// [`Store::release`] gives them.
+    /// and so knows that they are dead. Answers how many sessions that makes due.
     pub async fn void_leases(&self, node: String, owner: String) -> Result<u64> {
         self.driver
             .transaction(Lane::Work, move |tx| {
@@ -141,11 +155,12 @@ impl Store {
                     &params![now, now.plus(longest)],
                 )?;
                 let n_voided = tx.execute(
-                    "update sessions set lease_owner = null, lease_until = null, \
-                     next_at = case when turn_id is null and updated_at < $3 \
-                     then updated_at else cast($3 as bigint) end \
-                     where next_at is not null and lease_owner <> $2 \
-                     and substr(lease_owner, 1, length($1)) = $1",
+                    concat!(
+                        "update sessions set ",
+                        given_back!("$3"),
+                        " where next_at is not null and lease_owner <> $2 \
+                         and substr(lease_owner, 1, length($1)) = $1"
+                    ),
                     &params![format!("{node}:"), owner, now],
                 )?;
                 Ok(n_ahead + n_voided)
