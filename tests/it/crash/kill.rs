@@ -16,11 +16,12 @@ async fn kill_9_loses_nothing_and_repeats_nothing_on_postgres() {
 }
 
 async fn crash_story(world: World) {
-    // A turn that is cut off so often in seconds would be ended as one that brings servers down: on a slow
-    // machine one that got no further in any of the lives.
-    let world = world.with("BELLPULL_WORKER__RESUMES_MAX", "1000");
-    let (mut random, load) = (Random::new(), Load::default());
     let n_kills = if full() { 200 } else { 20 };
+    // A turn that is cut off so often in seconds would be ended as one that brings servers down; it can
+    // be cut off in each of their lives.
+    let resumes_max = n_kills.max(100).to_string();
+    let world = world.with("BELLPULL_WORKER__RESUMES_MAX", &resumes_max);
+    let (mut random, load) = (Random::new(), Load::default());
     for _ in 0..n_kills {
         let server = world.serve().await;
         let senders = load.start(&server);

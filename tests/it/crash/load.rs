@@ -210,14 +210,15 @@ impl Load {
 }
 
 /// All deliveries, once none of them is pending or running. What was left behind may be much, so there
-/// is a bound on how long no turn ends, and not on all of them.
+/// is a bound on each turn and not on all of them.
 async fn all_settled(server: &Process) -> Vec<Value> {
-    while is_any_open(server).await {
-        let before = turns_ended(server).await;
-        until("another turn ends", async || {
-            (turns_ended(server).await > before || !is_any_open(server).await).then_some(())
-        })
-        .await;
+    for outcome in ["pending", "running"] {
+        while let Some(open) = oldest(server, outcome).await {
+            until("the oldest open delivery comes to its end", async || {
+                (oldest(server, outcome).await.as_ref() != Some(&open)).then_some(())
+            })
+            .await;
+        }
     }
     let mut all = Vec::new();
     let mut path = "/v1/deliveries?limit=100".to_owned();
@@ -232,28 +233,16 @@ async fn all_settled(server: &Process) -> Vec<Value> {
 }
 
 /// A page may be empty and have another one behind it.
-async fn is_any_open(server: &Process) -> bool {
-    for outcome in ["pending", "running"] {
-        let first = format!("/v1/deliveries?outcome={outcome}&limit=1");
-        let mut path = first.clone();
-        loop {
-            let page = server.get(&path).await;
-            if page["data"][0].is_object() {
-                return true;
-            }
-            let Some(next) = page["next_page"].as_str() else { break };
-            path = format!("{first}&page={next}");
+async fn oldest(server: &Process, outcome: &str) -> Option<String> {
+    let first = format!("/v1/deliveries?outcome={outcome}&order=asc&limit=1");
+    let mut path = first.clone();
+    loop {
+        let page = server.get(&path).await;
+        if let Some(id) = page["data"][0]["id"].as_str() {
+            return Some(id.to_owned());
         }
+        path = format!("{first}&page={}", page["next_page"].as_str()?);
     }
-    false
-}
-
-/// Since the process started.
-async fn turns_ended(server: &Process) -> f64 {
-    let request = server.http.get(format!("{}/metrics", server.url));
-    let text = request.bearer_auth(server.admin_key()).send().await.unwrap().text().await.unwrap();
-    let ended = text.lines().filter(|line| line.starts_with("bellpull_turns_total{"));
-    ended.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
 /// The log of a session with one message: nothing is missing, nothing is there twice.
