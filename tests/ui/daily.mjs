@@ -161,7 +161,7 @@ await story('deliveries are filtered, inspected and replayed', async () => {
   await inspect(page, 'deliveries', { looks: 2 });
   await page.getByText('Replay what is filtered').click();
   await page.getByRole('button', { name: 'Try without doing' }).click();
-  await page.getByRole('status').getByText('1 deliveries would be replayed').waitFor();
+  await page.getByRole('status').getByText('1 delivery would be replayed').waitFor();
   await page.reload();
   assert.equal(await page.getByText('would be replayed').count(), 0, 'a reload repeats nothing');
   await rows.nth(1).getByRole('link').first().click();

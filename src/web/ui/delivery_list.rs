@@ -17,7 +17,7 @@ use super::{
     page as rendered,
     session::Badge,
     shown::{self, Shown},
-    view::{Moment, Shell, bytes, count, short},
+    view::{Moment, Shell, bytes, count, counted, short},
 };
 use crate::{
     clock::Timestamp,
@@ -266,19 +266,20 @@ pub(super) async fn replay(State(app): State<App>, posted: Posted) -> Result<Res
 fn told(answer: &Value) -> String {
     let all = answer["data"].as_array().map(Vec::as_slice).unwrap_or_default();
     let with = |status: &str| all.iter().filter(|it| it["status"] == status).count();
-    let n = |n: usize| count(i64::try_from(n).unwrap_or(i64::MAX));
+    let n = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let (accepted, held) = (with("accepted"), with("held"));
     let failed = all.iter().filter(|it| !it["error"].is_null()).count();
-    let (did, accepted_word) = match answer["dry_run"] == true {
-        true => ("would be replayed", "would go to an agent"),
-        false => ("were replayed", "went to an agent"),
+    let (did, accepted_word) = match (answer["dry_run"] == true, all.len()) {
+        (true, _) => ("would be", "would go to an agent"),
+        (false, 1) => ("was", "went to an agent"),
+        (false, _) => ("were", "went to an agent"),
     };
     let mut text = format!(
-        "{} deliveries {did}: {} {accepted_word}, {} held, {} not possible.",
-        n(all.len()),
-        n(accepted),
-        n(held),
-        n(failed)
+        "{} {did} replayed: {} {accepted_word}, {} held, {} not possible.",
+        counted(n(all.len()), "delivery", "deliveries"),
+        count(n(accepted)),
+        count(n(held)),
+        count(n(failed))
     );
     if let Some(stopped) = answer["stopped"].as_str() {
         text.push_str(&format!(" It stopped early: {}.", printable(stopped)));

@@ -20,7 +20,7 @@ use super::{
     fault::Fault,
     guard::{Fields, Visitor},
     page as rendered,
-    view::Markup,
+    view::ticked,
 };
 
 /// How long an old value may be good beside the new one: seconds and words.
@@ -173,7 +173,7 @@ fn beside(html: &str, path: &str, wrong: &Wrong) -> Option<String> {
     let end = begin + html[begin..].find("</form>")?;
     let field = wrong.names().into_iter().find_map(|name| field(html, begin, end, name));
     let (tag, after) = field?;
-    let why = Markup::of_words(&wrong.why);
+    let why = ticked(&wrong.why);
     let (head, rest) = html.split_at(tag);
     let (element, tail) = rest.split_at(after - tag);
     // What hints at the field already is still said, after what is wrong.

@@ -68,7 +68,7 @@ struct Panel {
 /// A backtest, in numbers and some differences.
 #[derive(Debug)]
 pub(super) struct Report {
-    pub(super) deliveries: i64,
+    pub(super) deliveries: String,
     pub(super) different: i64,
     /// Accepted, filtered and held: as it happened, and as it would.
     pub(super) rows: [(&'static str, i64, i64); 3],

@@ -16,6 +16,7 @@ use super::{
     shown::{self, Shown},
     source::{Report, again},
     source_form::{ALL, fields_of},
+    view::counted,
 };
 use crate::{domain::text::printable, ingest::secret_key};
 
@@ -74,7 +75,7 @@ fn report(found: &Value) -> Report {
         (id, kind, said(&it["happened"]), said(&it["would"]))
     });
     Report {
-        deliveries: n(&found["deliveries"]),
+        deliveries: counted(n(&found["deliveries"]), "delivery", "deliveries"),
         different: n(&found["different"]),
         rows: [row("accepted"), row("filtered"), row("held")],
         differences: differences.collect(),

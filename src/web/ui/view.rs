@@ -33,7 +33,8 @@ impl Shell {
     }
 }
 
-/// HTML that is finished. There are two ways to make it: a template, which escapes, and `markdown`.
+/// HTML that is finished. There are three ways to make it: a template, which escapes, `markdown`, and
+/// [`ticked`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Markup(String);
 
@@ -44,19 +45,6 @@ impl Markup {
 
     pub(super) fn of_markdown(text: &str) -> Markup {
         Markup(super::markdown::to_html(text))
-    }
-
-    /// What the server says: plain text, in which names of things stand between backticks.
-    pub(super) fn of_words(text: &str) -> Markup {
-        let mut html = String::with_capacity(text.len() + 16);
-        let mut rest = text;
-        while let Some((before, name, after)) = next_name(rest) {
-            let (before, name) = (escaped(before), escaped(name));
-            html.push_str(&format!("{before}<code>{name}</code>"));
-            rest = after;
-        }
-        html.push_str(&escaped(rest).to_string());
-        Markup(html)
     }
 
     /// This one, then another.
@@ -82,22 +70,21 @@ impl fmt::Display for Markup {
 
 impl askama::filters::HtmlSafe for Markup {}
 
-/// The first name between backticks, and what is around it.
-fn next_name(text: &str) -> Option<(&str, &str, &str)> {
-    let (before, rest) = text.split_once('`')?;
-    let (name, after) = rest.split_once('`')?;
-    Some((before, name, after))
-}
-
-/// As templates do it.
-fn escaped(text: &str) -> impl fmt::Display {
-    let Ok(safe) = askama::filters::escape(text, askama::filters::Html);
-    safe
-}
-
-/// For templates.
+/// What the server says: plain text, in which names of things stand between backticks.
 pub(super) fn ticked(text: impl fmt::Display) -> Markup {
-    Markup::of_words(&text.to_string())
+    let text = text.to_string();
+    let pieces: Vec<&str> = text.split('`').collect();
+    let mut html = String::with_capacity(text.len() + 16);
+    for (n, piece) in pieces.iter().enumerate() {
+        let Ok(piece) = askama::filters::escape(piece, askama::filters::Html);
+        let (is_name, is_closed) = (n % 2 == 1, n + 1 < pieces.len());
+        html.push_str(&match (is_name, is_closed) {
+            (false, _) => piece.to_string(),
+            (true, true) => format!("<code>{piece}</code>"),
+            (true, false) => format!("`{piece}"),
+        });
+    }
+    Markup(html)
 }
 
 /// A moment, as people say it and exactly. A script keeps the first one true as time passes.
@@ -158,6 +145,11 @@ pub(super) fn count(n: i64) -> String {
     out
 }
 
+/// A number of things, in the words for one and for more.
+pub(super) fn counted(n: i64, one: &str, more: &str) -> String {
+    format!("{} {}", count(n), if n == 1 { one } else { more })
+}
+
 /// An amount of money in cents; below a dollar, where most requests are, in hundredths of one where that
 /// says something.
 pub(super) fn dollars(amount: MicroUsd) -> String {
@@ -199,7 +191,7 @@ mod tests {
     #[test]
     fn names_between_backticks_are_set_as_code() {
         let check = |text: &str, html: &str| {
-            assert_eq!(Markup::of_words(text).as_str(), html, "{text}");
+            assert_eq!(ticked(text).as_str(), html, "{text}");
         };
         check("set `a.<b>` or `c`", "set <code>a.&#60;b&#62;</code> or <code>c</code>");
         check("one ` alone & more", "one ` alone &#38; more");
