@@ -11,7 +11,6 @@ use std::{
 };
 
 use axum::{
-    Router,
     body::Body,
     http::{HeaderValue, Request, Response, StatusCode, header},
     response::IntoResponse,
@@ -22,7 +21,8 @@ use hyper_util::{
 };
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt;
+
+use crate::web::Http;
 
 /// Seconds that a client may take for the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -36,8 +36,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long open requests may take to end once the server is told to stop.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// The router, once there is one.
-pub(super) type Slot = Arc<OnceLock<Router>>;
+/// What answers, once there is something.
+pub(super) type Slot = Arc<OnceLock<Http>>;
 
 /// Serves until told to stop, then lets open requests end.
 pub(super) async fn serve(listener: TcpListener, slot: Slot, stop: CancellationToken) {
@@ -83,7 +83,7 @@ async fn answer(
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     match slot.get() {
-        Some(router) => router.clone().oneshot(request.map(Body::new)).await,
+        Some(http) => Ok(http.answer(request.map(Body::new)).await),
         None if request.uri().path() == "/healthz" => Ok("ok".into_response()),
         None => {
             let body =

@@ -5,7 +5,10 @@
 //! or a header reaches the terminal or the collector as it is. Left out: what is said at which level,
 //! which docs/operations.md tells.
 
-use std::{fmt, panic};
+use std::{
+    fmt::{self, Write},
+    panic,
+};
 
 use serde_json::{Map, Value};
 use tracing::{
@@ -28,7 +31,7 @@ use tracing_subscriber::{
 use crate::{
     clock::Clock,
     config::{self, LogFormat},
-    domain::text::{is_deceptive, one_line},
+    domain::text::{is_deceptive, is_plain, one_line},
 };
 
 /// Changes the filter while the program runs.
@@ -86,10 +89,19 @@ fn panicked(panic: &panic::PanicHookInfo<'_>) {
 
 /// `name=value`, or the value alone where it is the message.
 fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
-    let value = one_line(&format!("{value:?}"));
-    match field.name() {
-        "message" => out.write_str(&value),
-        name => write!(out, "{name}={value}"),
+    if field.name() != "message" {
+        out.write_str(field.name())?;
+        out.write_str("=")?;
+    }
+    write!(OneLine(out), "{value:?}")
+}
+
+/// Writes on as [`one_line`] has it.
+struct OneLine<'a, 'b>(&'a mut Writer<'b>);
+
+impl Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if is_plain(text) { self.0.write_str(text) } else { self.0.write_str(&one_line(text)) }
     }
 }
 

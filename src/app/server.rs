@@ -136,7 +136,7 @@ impl Server {
         .with_probe(Arc::new(Prober { mcp, models: models.clone() }))
         .with_sandbox(sandbox);
         web.set_facts(facts::at_start(&settings, &config.models));
-        let _ = slot.set(web::router(web.clone()));
+        let _ = slot.set(web::Http::new(web.clone()));
         Ok(Server {
             address,
             admin_key_file,

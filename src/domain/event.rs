@@ -10,12 +10,13 @@ use serde_json::{Map, Value, json};
 
 use super::{
     cost::MicroUsd,
+    object::Object,
     outcome::{Rubric, Verdict},
     turn::TurnEnd,
 };
 use crate::{
     clock::Timestamp,
-    id::{DeliveryId, EventId, OutcomeId, SourceId},
+    id::{DeliveryId, EventId, Id, OutcomeId, SourceId},
 };
 
 /// A piece of content. Sources of images and documents are kept as they were given.
@@ -77,6 +78,34 @@ pub struct Origin {
     /// The delivery of which this one is a replay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay_of: Option<DeliveryId>,
+}
+
+impl Origin {
+    /// As it serializes.
+    fn write(&self, json: &mut Vec<u8>) {
+        let Origin {
+            source,
+            source_id,
+            delivery_id,
+            event_type,
+            content_type,
+            bytes,
+            cut,
+            rerun,
+            replay_of,
+        } = self;
+        Object::begin(json)
+            .text("source", source)
+            .plain("source_id", source_id.as_str())
+            .plain("delivery_id", delivery_id.as_str())
+            .or_null("event_type", event_type.as_deref(), Object::text)
+            .or_null("content_type", content_type.as_deref(), Object::text)
+            .number("bytes", *bytes)
+            .flag("cut", *cut)
+            .maybe("rerun", *rerun, Object::number)
+            .maybe("replay_of", replay_of.as_ref().map(Id::as_str), Object::plain)
+            .end();
+    }
 }
 
 /// The reason on an idle event.
@@ -429,7 +458,7 @@ pub(super) fn message_to_text(text: &str, origin: Option<&Origin>) -> (String, u
     json.extend_from_slice(b"}]");
     if let Some(origin) = origin {
         json.extend_from_slice(br#","origin":"#);
-        serde_json::to_writer(&mut json, origin).expect("an origin's fields are plain JSON");
+        origin.write(&mut json);
     }
     json.push(b'}');
     (String::from_utf8(json).expect("JSON of texts is UTF-8"), end)

@@ -48,6 +48,7 @@ pub mod indent;
 pub mod key;
 pub mod model;
 pub mod nearest;
+pub mod object;
 pub mod origin;
 pub mod outcome;
 pub mod redact;

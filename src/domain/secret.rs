@@ -17,7 +17,7 @@ pub struct SecretName {
 impl SecretName {
     /// As it is kept with a delivery. No name has an `@`.
     pub fn to_text(&self) -> String {
-        format!("{}@{}", self.name, self.version)
+        [&self.name, "@", &self.version.to_string()].concat()
     }
 
     /// What [`SecretName::to_text`] wrote.

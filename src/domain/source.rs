@@ -55,30 +55,6 @@ pub enum SourceKind {
     Named,
 }
 
-/// Headers that senders put a delivery's id into, strongest first. `x-request-id` is last and weak:
-/// proxies rewrite it. Never a header that names the subscription.
-pub const IDENTITY_DEFAULT: [&str; 6] = [
-    "webhook-id",
-    "svix-id",
-    "idempotency-key",
-    "x-github-delivery",
-    "x-zendesk-webhook-invocation-id",
-    "x-request-id",
-];
-
-pub const IDENTITY_WEAK: &str = "x-request-id";
-
-/// Where senders say what happened, when the source does not say where to look.
-pub const EVENT_TYPE_DEFAULT: [&str; 7] = [
-    "x-github-event",
-    "x-gitlab-event",
-    "x-event-type",
-    "x-event-key",
-    "ce-type",
-    "/type",
-    "/event",
-];
-
 /// Which session a delivery goes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Target {
@@ -295,14 +271,14 @@ pub struct SourceDefinition {
     /// Where the sender says who did it. Empty: what the preset says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actor: Vec<Field>,
-    /// Empty: what the preset says, else [`IDENTITY_DEFAULT`].
+    /// Empty: what the preset says, else a header that senders use for it.
     #[serde(default)]
     pub identity: Vec<Field>,
     /// Without an id, equal bodies within this many seconds are one delivery. 0: each is its own.
     /// Absent: what the preset says, else 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_hash_window_seconds: Option<u32>,
-    /// Empty: what the preset says, else [`EVENT_TYPE_DEFAULT`].
+    /// Empty: what the preset says, else where senders say it.
     #[serde(default)]
     pub event_type: Vec<Field>,
     /// Empty: what the preset says.

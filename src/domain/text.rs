@@ -42,9 +42,10 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// As [`printable`], in one line: nothing can pretend to be a line of its own.
+/// As [`printable`], in one line: nothing can pretend to be a line of its own. It goes by characters, so
+/// the pieces of a text come out as the whole would.
 pub fn one_line(text: &str) -> String {
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    if is_plain(text) {
         return text.to_owned();
     }
     let text = printable(text);
@@ -52,6 +53,26 @@ pub fn one_line(text: &str) -> String {
         return text;
     }
     text.replace('\n', "\\n").replace('\t', "\\t")
+}
+
+/// Whether [`one_line`] leaves it alone, as it does most.
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// Appends two hexadecimal digits for each byte. Ids and traces of every accept are written so, hence
+/// without the machinery of `format!`.
+pub fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for bytes in bytes.chunks(32) {
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        let digits = &digits[..2 * bytes.len()];
+        text.push_str(std::str::from_utf8(digits).expect("digits are ASCII"));
+    }
 }
 
 #[cfg(test)]

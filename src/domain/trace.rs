@@ -6,6 +6,7 @@
 
 use std::{fmt, str::FromStr};
 
+use super::text::push_hex;
 use crate::{clock::Timestamp, id};
 
 /// A place in a trace.
@@ -41,8 +42,7 @@ impl TraceContext {
         text
     }
 
-    /// The `traceparent` that says it. Each accept writes one, so it goes without the machinery of
-    /// `format!`.
+    /// The `traceparent` that says it.
     pub fn to_text(self) -> String {
         let mut text = String::with_capacity(55);
         text.push_str("00-");
@@ -58,14 +58,6 @@ impl TraceContext {
 /// The random end of the bits of an id.
 fn new_span(now: Timestamp) -> u64 {
     u64::try_from(id::random_bits(now) & u128::from(u64::MAX)).unwrap_or(1)
-}
-
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
-    }
 }
 
 impl fmt::Display for TraceContext {

@@ -55,7 +55,7 @@ impl From<store::Error> for NotReplayed {
 /// A replay that only has to be stored.
 struct Draft<'a> {
     entry: &'a Entry,
-    delivery: NewDelivery,
+    delivery: Box<NewDelivery>,
     /// Room for the body, until it is stored.
     _permit: Permit,
 }
@@ -128,7 +128,7 @@ impl Ingest {
         let recorded = self.store.recorded(id).await?;
         let snapshot = self.registry.snapshot();
         let draft = self.draft(&snapshot, recorded, order, String::new()).await?;
-        let NewDelivery { route, body, .. } = draft.delivery;
+        let NewDelivery { route, body, .. } = *draft.delivery;
         let message = match &route {
             Route::To(dispatch) => dispatch.message.text(&body),
             Route::Held { .. } | Route::Filtered { .. } => None,
@@ -187,7 +187,7 @@ impl Ingest {
             details: details(&id, entry, &route),
         };
         let (bytes, content_type) = payload.into_parts();
-        let delivery = NewDelivery {
+        let delivery = Box::new(NewDelivery {
             source_id,
             // No field of a sender's is called so: names of headers have no spaces.
             identity: Identity {
@@ -211,7 +211,7 @@ impl Ingest {
             replay_of: Some(Box::new(ReplayOf { first, of: kept.id, change })),
             rerun_failed: false,
             waiting_max: self.bounds.waiting_messages_max(),
-        };
+        });
         Ok(Draft { entry, delivery, _permit: permit })
     }
 

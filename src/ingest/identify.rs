@@ -4,7 +4,7 @@
 //! a signature, which senders renew. A header that names the subscription is never used: every
 //! event after the first would be a duplicate.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header::AsHeaderName};
 use json_escape_simd::escape_into;
 
 use super::{Head, Payload, Sender};
@@ -13,12 +13,36 @@ use crate::{
     domain::{
         delivery::Identity,
         field::{Field, Place},
-        source::{EVENT_TYPE_DEFAULT, IDENTITY_DEFAULT, IDENTITY_WEAK},
         text::{clean, first_chars},
         verifier::Verifier,
     },
     vault::{hash, hex},
 };
+
+/// Headers that senders put a delivery's id into, strongest first, where the source does not say where
+/// to look. `x-request-id` is last and weak: proxies rewrite it. Never a header that names the
+/// subscription.
+static IDENTITY_HEADERS: [HeaderName; 6] = [
+    HeaderName::from_static("webhook-id"),
+    HeaderName::from_static("svix-id"),
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("x-github-delivery"),
+    HeaderName::from_static("x-zendesk-webhook-invocation-id"),
+    HeaderName::from_static(IDENTITY_WEAK),
+];
+
+const IDENTITY_WEAK: &str = "x-request-id";
+
+/// Where senders say what happened, where the source does not say where to look: in headers first.
+static EVENT_TYPE_HEADERS: [HeaderName; 5] = [
+    HeaderName::from_static("x-github-event"),
+    HeaderName::from_static("x-gitlab-event"),
+    HeaderName::from_static("x-event-type"),
+    HeaderName::from_static("x-event-key"),
+    HeaderName::from_static("ce-type"),
+];
+
+const EVENT_TYPE_POINTERS: [&str; 2] = ["/type", "/event"];
 
 /// Longer ids are kept as their SHA-256.
 const KEY_BYTES_MAX: usize = 512;
@@ -38,9 +62,8 @@ pub(super) fn identify(
     at: Timestamp,
 ) -> Identified {
     let found = if sender.identity.is_empty() {
-        IDENTITY_DEFAULT
-            .iter()
-            .find_map(|name| header(&head.headers, name).map(|value| ((*name).to_owned(), value)))
+        let found = |name: &HeaderName| Some((name.to_string(), header(&head.headers, name)?));
+        IDENTITY_HEADERS.iter().find_map(found)
     } else {
         let found = |field: &Field| Some((field.to_string(), value(field, head, payload)?));
         sender.identity.iter().find_map(found)
@@ -49,7 +72,7 @@ pub(super) fn identify(
         let key = if value.len() > KEY_BYTES_MAX {
             format!("{field}:sha256:{}", hex(&hash(value.as_bytes())))
         } else {
-            format!("{field}:{value}")
+            [&field, ":", &value].concat()
         };
         let weak = field == IDENTITY_WEAK;
         return Identified { identity: Identity { key, field, weak }, before: None };
@@ -75,10 +98,8 @@ pub(super) fn identify(
 /// between them, those of a list once each.
 pub(super) fn event_type(sender: &Sender, head: &Head, payload: &Payload) -> Option<String> {
     let found = if sender.event_type.is_empty() {
-        EVENT_TYPE_DEFAULT.iter().find_map(|field| match field.strip_prefix('/') {
-            Some(_) => payload.at(field),
-            None => header(&head.headers, field),
-        })
+        let found = EVENT_TYPE_HEADERS.iter().find_map(|name| header(&head.headers, name));
+        found.or_else(|| EVENT_TYPE_POINTERS.iter().find_map(|pointer| payload.at(pointer)))
     } else {
         sender.event_type.iter().find_map(|field| {
             let words = values(field, head, payload)?.into_iter().map(distinct);
@@ -158,7 +179,7 @@ pub(super) fn query(url: &str, name: &str) -> Option<String> {
 
 /// A header's value. Several lines with one name mean one list (RFC 9110, section 5.2): all of them
 /// count, so that a doubled header cannot hide a different id.
-pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn header(headers: &HeaderMap, name: impl AsHeaderName) -> Option<String> {
     let mut text = String::new();
     for value in headers.get_all(name) {
         if !text.is_empty() {
@@ -195,26 +216,24 @@ const BEGIN_SENSITIVE: [bool; 256] = {
 /// The headers as JSON, sensitive values replaced: `{"name": ["value", …]}` in order of arrival.
 pub(super) fn redacted(sender: &Sender, headers: &HeaderMap) -> String {
     let mut json = Vec::with_capacity(64 * (headers.len() + 1));
-    json.push(b'{');
-    for (n, name) in headers.keys().enumerate() {
-        if n > 0 {
+    let (mut last, mut hidden) = (None, false);
+    // The values of one name come one after the other.
+    for (name, value) in headers {
+        if last == Some(name) {
             json.push(b',');
+        } else {
+            json.extend_from_slice(if last.is_some() { b"]," } else { b"{" });
+            escape_into(name.as_str(), &mut json);
+            json.extend_from_slice(b":[");
+            (last, hidden) = (Some(name), is_sensitive(sender, name));
         }
-        escape_into(name.as_str(), &mut json);
-        json.extend_from_slice(b":[");
-        let is_sensitive = is_sensitive(sender, name);
-        for (n, value) in headers.get_all(name).iter().enumerate() {
-            if n > 0 {
-                json.push(b',');
-            }
-            match String::from_utf8_lossy(value.as_bytes()) {
-                _ if is_sensitive => escape_into("[redacted]", &mut json),
-                text => escape_into(clean(&text), &mut json),
-            }
+        match value.to_str() {
+            _ if hidden => escape_into("[redacted]", &mut json),
+            Ok(text) => escape_into(text, &mut json),
+            Err(_) => escape_into(clean(&String::from_utf8_lossy(value.as_bytes())), &mut json),
         }
-        json.push(b']');
     }
-    json.push(b'}');
+    json.extend_from_slice(if last.is_some() { b"]}" } else { b"{}" });
     String::from_utf8(json).expect("JSON is UTF-8")
 }
 

@@ -32,7 +32,7 @@ mod wording;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 pub use again::{NotReplayed, Order, Would};
 pub use backtest::{Backtest, Counts, DELIVERIES_MAX, Difference, Report, Trying, Verdicts};
@@ -248,7 +248,7 @@ impl Ingest {
         let route = route::without_loops(route, &head, self.bounds.options().callback_hops_max);
         let (bytes, content_type) = payload.into_parts();
 
-        let delivery = NewDelivery {
+        let delivery = Box::new(NewDelivery {
             id,
             source_id: entry.source.id.clone(),
             identity: identity.identity,
@@ -267,7 +267,7 @@ impl Ingest {
             replay_of: None,
             rerun_failed: entry.source.definition.on_redelivery == OnRedelivery::RerunFailed,
             waiting_max: self.bounds.waiting_messages_max(),
-        };
+        });
         let demanded = sender.preset.and_then(|preset| preset.answer.as_ref());
         match self.commit(entry, delivery, demanded).await {
             Ok(Ok(answer)) => Ok(Taken::Stored(answer)),
@@ -350,7 +350,7 @@ impl Ingest {
             return Ok(None);
         };
         let per_minute_max = self.bounds.options().fetches_per_minute_max;
-        match self.certificates.get(&url, rule, per_minute_max, now).await {
+        match seldom(self.certificates.get(&url, rule, per_minute_max, now)).await {
             Ok(certificate) => Ok(Some(certificate)),
             Err(error) => {
                 let mut refused = gate::refused(entry, format!("the certificate: {error}"));
@@ -366,14 +366,14 @@ impl Ingest {
     async fn commit(
         &self,
         entry: &Entry,
-        mut delivery: NewDelivery,
+        mut delivery: Box<NewDelivery>,
         demanded: Option<&'static Demanded>,
     ) -> store::Result<Result<Answer, Refused>> {
         if let Body::Inline(bytes) = &delivery.body
             && Store::is_large(bytes.len())
         {
             let put = self.store.put_chunks(delivery.id.as_str(), bytes.clone());
-            delivery.body = Body::Chunks(put.await?);
+            delivery.body = Body::Chunks(seldom(put).await?);
         }
         if let Route::To(dispatch) = &mut delivery.route
             && let MessageBody::Inline(text) = &mut dispatch.message
@@ -381,7 +381,7 @@ impl Ingest {
         {
             let text = std::mem::take(text);
             let put = self.store.put_chunks(dispatch.event_id.as_str(), text.into());
-            dispatch.message = MessageBody::Chunks(put.await?);
+            dispatch.message = MessageBody::Chunks(seldom(put).await?);
         }
         let accepted = match self.store.accept(delivery).await? {
             Ok(accepted) => accepted,
@@ -415,10 +415,12 @@ impl Ingest {
     }
 }
 
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// What the sender's own tracing calls this request. A header that is there twice, or that is not
 /// valid, says nothing.
 fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
-    let mut values = headers.get_all("traceparent").iter();
+    let mut values = headers.get_all(TRACEPARENT).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok()?.parse().ok(),
         _ => None,
@@ -442,6 +444,12 @@ fn tell(result: &Result<Taken, Reject>, source: Option<&str>, trace: TraceContex
         trace_id = %trace.trace_id(),
         "a webhook was called"
     );
+}
+
+/// Work that few requests have: apart, so that not every request has room for its state, which would be
+/// most of what there is of a request in memory.
+fn seldom<F: Future>(work: F) -> std::pin::Pin<Box<F>> {
+    Box::pin(work)
 }
 
 /// As it is counted.
@@ -487,7 +495,7 @@ pub fn prove(
 pub fn new_message_id(at: Timestamp) -> (EventId, String) {
     // Not from the system: that would be one more call to it for each accept.
     let nonce = crate::vault::hex(&crate::id::random_bits(at).to_be_bytes()[6..]);
-    (EventId::new(at), format!(r#"{{"nonce":"{nonce}"}}"#))
+    (EventId::new(at), [r#"{"nonce":""#, &nonce, r#""}"#].concat())
 }
 
 /// Where the certificate is that a request of this source is signed with.

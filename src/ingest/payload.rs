@@ -61,6 +61,10 @@ impl Payload {
 
     /// Whether most of the body is not text, so that showing it as text helps nobody.
     pub fn is_binary(&self) -> bool {
+        // What was read as JSON has no byte that this would count.
+        if self.is_json.get() == Some(&true) {
+            return false;
+        }
         let sample = &self.bytes[..self.bytes.len().min(4096)];
         let control = |bytes: &[u8]| {
             // Few enough for a count in one byte, with which many are looked at in one step.

@@ -14,6 +14,7 @@ use std::{
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
+use subtle::{Choice, ConstantTimeEq};
 
 use super::{
     Caller, Lane, Sender,
@@ -42,8 +43,27 @@ use crate::{
 pub(super) struct LiveSecret {
     pub(super) name: SecretName,
     pub(super) value: SecretString,
+    /// What a given value is compared with, made once and not for each request.
+    hash: [u8; 32],
     /// When it stops being valid; `None` for the current version.
     until: Option<Timestamp>,
+}
+
+impl LiveSecret {
+    fn new(name: SecretName, value: SecretString, until: Option<Timestamp>) -> LiveSecret {
+        let hash = hash(value.expose_secret().as_bytes());
+        LiveSecret { name, value, hash, until }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        self.value.expose_secret()
+    }
+
+    /// Whether it is what was given, in a time that tells nothing: the hashes are compared, so not even
+    /// the length shows.
+    pub(super) fn is(&self, given: &[u8]) -> Choice {
+        self.hash.ct_eq(&hash(given))
+    }
 }
 
 /// The values that a source's caller may hold.
@@ -62,7 +82,7 @@ impl Secrets {
 
     /// One current value.
     pub fn of(name: SecretName, value: SecretString) -> Secrets {
-        Secrets { wanted: true, values: vec![LiveSecret { name, value, until: None }] }
+        Secrets { wanted: true, values: vec![LiveSecret::new(name, value, None)] }
     }
 
     /// Whether the source names a secret at all.
@@ -77,16 +97,14 @@ impl Secrets {
 
     /// The same under other values.
     pub(super) fn changed(&self, change: impl Fn(&str) -> String) -> Secrets {
-        let changed = |it: &LiveSecret| LiveSecret {
-            value: change(it.value.expose_secret()).into(),
-            ..it.clone()
-        };
+        let changed =
+            |it: &LiveSecret| LiveSecret::new(it.name.clone(), change(it.text()).into(), it.until);
         Secrets { wanted: self.wanted, values: self.values.iter().map(changed).collect() }
     }
 
     /// Those whose value is fit for something.
     pub(super) fn filtered(&self, fits: impl Fn(&str) -> bool) -> Secrets {
-        let values = self.values.iter().filter(|it| fits(it.value.expose_secret())).cloned();
+        let values = self.values.iter().filter(|it| fits(it.text())).cloned();
         Secrets { wanted: self.wanted, values: values.collect() }
     }
 
@@ -508,7 +526,7 @@ impl Registry {
             let secrets = snapshot.values.entry(sealed.name.clone()).or_default();
             secrets.wanted = true;
             let name = SecretName { name: sealed.name.clone(), version: sealed.version };
-            secrets.values.push(LiveSecret { name, value, until: sealed.expires_at });
+            secrets.values.push(LiveSecret::new(name, value, sealed.expires_at));
             match snapshot.secrets.last_mut() {
                 Some(info) if info.name == sealed.name => {
                     info.previous_until = info.previous_until.max(sealed.expires_at);

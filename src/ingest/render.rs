@@ -49,7 +49,7 @@ pub(super) fn render(source: &Source, payload: &Payload) -> Rendered {
             let (text, replaced) = plain(payload);
             let chars_max = source.definition.message_chars_max;
             let (shown, cut) = first_chars(&text, chars_max);
-            let lead = format!("Webhook from {}:\n", source.name);
+            let lead = ["Webhook from ", &source.name, ":\n"].concat();
             if !cut {
                 let text = Text::of(lead, &text, Shows::AsItIs, payload);
                 return Rendered { text, cut: replaced };

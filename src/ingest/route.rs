@@ -3,7 +3,7 @@
 //! Invariant: a delivery that was let in is never refused here. What cannot be routed is held with a
 //! reason that tells the operator what to mend, and can be released later.
 
-use std::fmt::Write;
+use http::HeaderName;
 
 use super::{
     Address, Entry, Facts, Head, new_message_id,
@@ -71,7 +71,7 @@ pub(super) fn route(entry: &Entry, facts: &Facts<'_>, release: Option<Release<'_
 /// The same, but for a delivery that came through too many callbacks: what an agent's answer rings would
 /// else ring it again, for ever.
 pub(super) fn without_loops(route: Route, head: &Head, hops_max: u32) -> Route {
-    let values = head.headers.get_all(HOPS_HEADER).iter();
+    let values = head.headers.get_all(HeaderName::from_static(HOPS_HEADER)).iter();
     let hops = values.map(|value| value.to_str().map_or(i64::MAX, hops)).max().unwrap_or(0);
     match route {
         Route::To(dispatch) if hops > i64::from(hops_max) => Route::Held {
@@ -131,7 +131,8 @@ fn dispatch(
     };
     let mut title = facts.source.to_owned();
     if let Some(event_type) = facts.event_type {
-        let _ = write!(title, ": {event_type}");
+        title.push_str(": ");
+        title.push_str(event_type);
     }
     let (event_id, private) = new_message_id(facts.at);
     Ok(Dispatch {

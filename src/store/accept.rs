@@ -179,8 +179,8 @@ pub(super) type Answer = Result<One>;
 impl Store {
     /// Makes a request durable: answers only after the commit. Large bodies were put into chunks
     /// before.
-    pub async fn accept(&self, delivery: NewDelivery) -> Answer {
-        self.batches.accept(delivery).await
+    pub async fn accept(&self, delivery: impl Into<Box<NewDelivery>>) -> Answer {
+        self.batches.accept(delivery.into()).await
     }
 }
 

@@ -43,7 +43,8 @@ struct Arrivals {
 
 #[derive(Debug)]
 struct Arrival {
-    delivery: NewDelivery,
+    /// It is large, and goes through many hands on its way here.
+    delivery: Box<NewDelivery>,
     reply: oneshot::Sender<Answer>,
     _room: OwnedSemaphorePermit,
 }
@@ -55,7 +56,7 @@ impl Arrivals {
     fn take(&mut self) -> Batch {
         self.is_asked_for = false;
         let n = self.waiting.len().min(BATCH_MAX);
-        let taken = self.waiting.drain(..n).map(|it| (it.delivery, it.reply));
+        let taken = self.waiting.drain(..n).map(|it| (*it.delivery, it.reply));
         let (deliveries, replies) = taken.unzip();
         (Arc::new(deliveries), replies)
     }
@@ -74,7 +75,7 @@ impl Batches {
         Batches { driver: driver.clone(), arrivals: Arc::default(), room, patience, clock }
     }
 
-    pub(super) async fn accept(&self, delivery: NewDelivery) -> Answer {
+    pub(super) async fn accept(&self, delivery: Box<NewDelivery>) -> Answer {
         let (reply, answer) = oneshot::channel();
         let closed = || Error::unavailable(anyhow::anyhow!("the store is closed"));
         let mut queued = false;

@@ -16,6 +16,8 @@ use ring::{
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use crate::domain::text::push_hex;
+
 const KEY_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 8;
 const TAG_BYTES: usize = 16;
@@ -255,10 +257,7 @@ pub fn hash(bytes: &[u8]) -> [u8; 32] {
 
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-        text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-    }
+    push_hex(&mut text, bytes);
     text
 }
 

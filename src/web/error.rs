@@ -7,7 +7,6 @@
 use std::{any::Any, borrow::Cow};
 
 use axum::{
-    body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -266,7 +265,7 @@ impl From<Reject> for Error {
 
 /// The answer of a handler that panicked, which is a bug.
 #[expect(clippy::needless_pass_by_value, reason = "the signature is the layer's")]
-pub(super) fn panicked(panic: Box<dyn Any + Send>) -> http::Response<Body> {
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     let detail = format!("panic: {}", text.unwrap_or("without a text"));

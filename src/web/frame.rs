@@ -1,18 +1,19 @@
 //! What every answer has in common: an id, an envelope if it is an error, and headers.
 
+use std::{convert::Infallible, panic::AssertUnwindSafe};
+
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::Next,
     response::Response,
 };
-
+use futures_util::FutureExt;
 use tracing::Instrument;
 
 use super::{
     App,
-    error::{Error, Kind},
+    error::{self, Error, Kind},
     hooks, prefix,
 };
 use crate::{
@@ -26,11 +27,18 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const PATH_CHARS_MAX: usize = 200;
 
 /// Around all routes, the fallback and panics included.
-pub(super) async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(super) async fn around<F>(
+    app: &App,
+    mut request: Request,
+    route: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Result<Response, Infallible>>,
+{
     let (clock, method) = (app.store.clock().clone(), request.method().clone());
     let (now, started) = (clock.now(), clock.monotonic());
     let path = request.uri().path().to_owned();
-    let id = if hooks::is_webhook(&path) || is_webhook_below(&app, &path) {
+    let id = if hooks::is_webhook(&path) || is_webhook_below(app, &path) {
         name(&mut request, WebhookRequestId::new(now))
     } else {
         name(&mut request, RequestId::new(now))
@@ -38,25 +46,36 @@ pub(super) async fn frame(State(app): State<App>, mut request: Request, next: Ne
     // Whatever is said until the answer is said with the request's id; hence a level that no filter
     // leaves out.
     let span = tracing::error_span!("request", request_id = %id);
-    let mut response = next.run(request).instrument(span.clone()).await;
-    let _entered = span.enter();
-    let value = HeaderValue::from_str(&id).expect("an id is ASCII");
+    let answering = async {
+        let mut response = match AssertUnwindSafe(route(request)).catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Err(panic) => error::panicked(panic),
+        };
+        finish(&mut response, &method, &path, &id);
+        let (shown, _) = first_chars(&path, PATH_CHARS_MAX);
+        let (status, took) = (response.status().as_u16(), clock.monotonic() - started);
+        let took_ms = took.as_secs_f64() * 1e3;
+        tracing::debug!(%method, path = shown, status, took_ms, "answered");
+        response
+    };
+    answering.instrument(span).await
+}
+
+/// What an answer lacks so far: its id, and its body where it is an error.
+fn finish(response: &mut Response, method: &Method, path: &str, id: &str) {
+    let value = HeaderValue::from_str(id).expect("an id is ASCII");
     response.headers_mut().insert(REQUEST_ID, value);
     let error = match response.extensions_mut().remove::<Error>() {
-        None if is_bare_405(&response) => Some(Error::new(
+        None if is_bare_405(response) => Some(Error::new(
             Kind::MethodNotAllowed,
             format!("{method} is not possible here; the `allow` header says what is"),
         )),
         error => error,
     };
     if let Some(error) = error {
-        write_error(&error, &method, &path, &id, &mut response);
+        write_error(&error, method, path, id, response);
     }
     complete(response.headers_mut());
-    let (shown, _) = first_chars(&path, PATH_CHARS_MAX);
-    let (status, took) = (response.status().as_u16(), clock.monotonic() - started);
-    tracing::debug!(%method, path = shown, status, took_ms = took.as_secs_f64() * 1e3, "answered");
-    response
 }
 
 /// Whether it is one behind a proxy that leaves the prefix on.
@@ -66,12 +85,12 @@ fn is_webhook_below(app: &App, path: &str) -> bool {
 
 /// Gives a request its id, for whoever shows it elsewhere than in the header.
 fn name<T: Id + Clone + Send + Sync + 'static>(request: &mut Request, id: T) -> String {
-    let text = id.to_string();
+    let text = id.as_str().to_owned();
     request.extensions_mut().insert(id);
     text
 }
 
-/// The id that [`frame`] gave.
+/// The id that [`around`] gave.
 pub(super) fn id_of<T: Clone + Send + Sync + 'static>(request: &mut Request) -> T {
     request.extensions_mut().remove().expect("the frame is around all routes")
 }

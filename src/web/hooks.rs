@@ -19,6 +19,7 @@ use super::{
     routes::{Access, Routes, Success, succeeds},
 };
 use crate::{
+    domain::object::Object,
     id::{Id, WebhookRequestId},
     ingest::{Answer, Demanded, Endpoint, Greeting, Head, Reject, Taken},
     store::Verdict,
@@ -119,11 +120,8 @@ fn accepted(answer: &Answer, id: &WebhookRequestId) -> Response {
     }
 }
 
-/// Written into one piece of memory that is large enough from the start.
 fn json(status: StatusCode, shown: &Shown<'_>) -> Response {
-    let mut body = Vec::with_capacity(384);
-    serde_json::to_writer(&mut body, shown).expect("ids are JSON");
-    (status, [(header::CONTENT_TYPE, APPLICATION_JSON)], body).into_response()
+    (status, [(header::CONTENT_TYPE, APPLICATION_JSON)], shown.to_json()).into_response()
 }
 
 const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -136,6 +134,21 @@ pub(super) struct Shown<'a> {
     session_id: Option<&'a str>,
     delivery_id: Option<&'a str>,
     request_id: &'a WebhookRequestId,
+}
+
+impl Shown<'_> {
+    /// As it serializes, in one piece of memory that is large enough from the start.
+    fn to_json(&self) -> Vec<u8> {
+        let mut json = Vec::with_capacity(512);
+        Object::begin(&mut json)
+            .plain("status", self.status)
+            .or_null("agent_id", self.agent_id, Object::text)
+            .or_null("session_id", self.session_id, Object::plain)
+            .or_null("delivery_id", self.delivery_id, Object::plain)
+            .plain("request_id", self.request_id.as_str())
+            .end();
+        json
+    }
 }
 
 pub(super) fn shown<'a>(answer: &'a Answer, request_id: &'a WebhookRequestId) -> Shown<'a> {
@@ -166,6 +179,28 @@ fn processing(agent_id: Option<&str>, id: &WebhookRequestId) -> Response {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+
+    #[test]
+    fn what_is_answered_is_what_is_shown_elsewhere() {
+        let request_id = &WebhookRequestId::new(Timestamp(0));
+        let full = Shown {
+            status: "accepted",
+            agent_id: Some("agent \"1\""),
+            session_id: Some("sesn_1"),
+            delivery_id: Some("dlv_1"),
+            request_id,
+        };
+        let empty = Shown {
+            status: "processing",
+            agent_id: None,
+            session_id: None,
+            delivery_id: None,
+            request_id,
+        };
+        for shown in [full, empty] {
+            assert_eq!(shown.to_json(), serde_json::to_vec(&shown).unwrap());
+        }
+    }
 
     #[test]
     fn a_commit_of_unknown_result_is_a_503_that_says_processing() {

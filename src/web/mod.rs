@@ -35,7 +35,6 @@ use axum::{
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::status::{Sandbox, SandboxStanding};
 use self::{error::Error, routes::Routes};
@@ -148,6 +147,9 @@ pub struct Parts {
     /// Where programs run that agents ask for, if anybody looked.
     pub sandbox: Option<Sandbox>,
     options: ArcSwap<Options>,
+    /// What URLs begin with where no public one is set. It is where the server listens, for as long as
+    /// it does.
+    here: String,
     facts: ArcSwap<Facts>,
     /// Ends the streams when the server stops.
     pub shutdown: CancellationToken,
@@ -191,6 +193,7 @@ impl App {
         options: Options,
         shutdown: CancellationToken,
     ) -> App {
+        let here = format!("http://{}", options.listen);
         let options = ArcSwap::from_pointee(options);
         let (ready, visitors) = (health::Ready::default(), ui::Visitors::default());
         let streams = stream::Streams::default();
@@ -203,6 +206,7 @@ impl App {
             probe: None,
             sandbox: None,
             options,
+            here,
             facts: ArcSwap::from_pointee(Facts::default()),
             shutdown,
             ready,
@@ -249,11 +253,8 @@ impl App {
 
     /// The URL of a path of this server, as somebody outside reaches it.
     fn url(&self, path: &str) -> String {
-        let options = self.options();
-        match &options.public_url {
-            Some(origin) => format!("{origin}{path}"),
-            None => format!("http://{}{path}", options.listen),
-        }
+        let options = self.options.load();
+        [options.public_url.as_deref().unwrap_or(&self.here), path].concat()
     }
 
     /// Lets a change of configuration take effect: on this node with this answer, elsewhere soon.
@@ -281,24 +282,36 @@ fn keyed_routes() -> Routes {
     managed::routes().merge(compat::routes()).merge(status::routes())
 }
 
-/// The whole of HTTP, as a service.
-pub fn router(app: App) -> Router {
-    let keyed = keyed_routes().into_router();
-    let keyed = keyed.layer(middleware::from_fn_with_state(app.clone(), auth::require));
-    let routes = open_routes().into_router().merge(keyed).merge(ui::routes(&app));
-    // Whatever a proxy left the prefix on is served as if it had not. Only what no route takes is
-    // looked at for that, so a webhook costs nothing more.
-    let below = routes.clone().fallback(nowhere).with_state(app.clone());
-    routes
-        .fallback(async |State(app): State<App>, mut request: Request| {
-            match prefix::inward(&mut request, app.options().prefix()) {
-                true => below.oneshot(request).await.into_response(),
-                false => nowhere(State(app), request).await,
-            }
-        })
-        .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(middleware::from_fn_with_state(app.clone(), frame::frame))
-        .with_state(app)
+/// The whole of HTTP: the routes, and around them what every answer has in common. That is no layer of
+/// theirs, which would be one more service behind a pointer for each of them and for each request.
+#[derive(Clone, Debug)]
+pub struct Http {
+    app: App,
+    routes: Router,
+}
+
+impl Http {
+    pub fn new(app: App) -> Http {
+        let keyed = keyed_routes().into_router();
+        let keyed = keyed.layer(middleware::from_fn_with_state(app.clone(), auth::require));
+        let routes = open_routes().into_router().merge(keyed).merge(ui::routes(&app));
+        // Whatever a proxy left the prefix on is served as if it had not. Only what no route takes is
+        // looked at for that, so a webhook costs nothing more.
+        let below = routes.clone().fallback(nowhere).with_state(app.clone());
+        let inward = async |State(app): State<App>, mut request: Request| match prefix::inward(
+            &mut request,
+            app.options().prefix(),
+        ) {
+            true => below.oneshot(request).await.into_response(),
+            false => nowhere(State(app), request).await,
+        };
+        let routes = routes.fallback(inward).with_state(app.clone());
+        Http { app, routes }
+    }
+
+    pub async fn answer(&self, request: Request) -> Response {
+        frame::around(&self.app, request, |request| self.routes.clone().oneshot(request)).await
+    }
 }
 
 /// What no route takes. Under the API only callers that it knows are told so.

@@ -6,14 +6,16 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use subtle::Choice;
 
-use super::{MISMATCH, Passed, Watch, handshake, same, try_each};
+use super::{MISMATCH, Passed, Watch, handshake, try_each};
 use crate::{
     domain::{
         certified::{Certified, Part, Signed},
         field::Place,
         verifier::{Digest, Verifier},
     },
-    ingest::{Head, Payload, Secrets, certificates::Certificate, payload::scalar},
+    ingest::{
+        Head, Payload, Secrets, certificates::Certificate, payload::scalar, registry::LiveSecret,
+    },
 };
 
 /// The URL of the certificate that decides about a request, if its gate is of this kind.
@@ -47,7 +49,7 @@ pub(super) fn verify(
         None => None,
     };
     let passed = try_each(secrets, watch, MISMATCH, |secret| {
-        let text = text(claim.signed, secret, head, payload)?;
+        let text = text(claim.signed, secret.text(), head, payload)?;
         let is_right =
             certificate.verifies(claim.digest, text.as_bytes(), &claim.signature, watch.now)?;
         Ok(Choice::from(u8::from(is_right)))
@@ -88,7 +90,7 @@ fn holds_secret(
     watch: Watch<'_>,
 ) -> Result<Passed, String> {
     let given = payload.at(place).ok_or_else(|| format!("the body has no text at `{place}`"))?;
-    let matches = |secret: &str| Ok(same(secret.as_bytes(), given.as_bytes()));
+    let matches = |secret: &LiveSecret| Ok(secret.is(given.as_bytes()));
     try_each(secrets, watch, &format!("`{place}` is not the source's"), matches)
 }
 

@@ -5,7 +5,7 @@
 
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{DIFFERENT, MISMATCH, Passed, Watch, key, mac, same, signature, stamp, try_each};
+use super::{DIFFERENT, MISMATCH, Passed, Watch, key, mac, signature, stamp, try_each};
 use crate::{
     domain::{
         field::Pointer,
@@ -37,7 +37,7 @@ pub(super) fn field(
     }
     watch.notes.found(|| format!("{} values at `{}`", texts.len(), place.0));
     try_each(secrets, watch, DIFFERENT, |secret| {
-        let all = |so_far, text: &String| so_far & same(secret.as_bytes(), text.as_bytes());
+        let all = |so_far, text: &String| so_far & secret.is(text.as_bytes());
         Ok(texts.iter().fold(Choice::from(1), all))
     })
 }
@@ -77,7 +77,7 @@ pub(super) fn hmac(
         signed.push((signature, text));
     }
     try_each(secrets, watch, MISMATCH, |secret| {
-        let key = key::shared("", rule.secret_encoding, secret)?;
+        let key = key::shared("", rule.secret_encoding, secret.text())?;
         let all = |so_far, (signature, text): &(Vec<u8>, String)| {
             let expected = mac::of(Keyed::Hmac, rule.algorithm, &key, &[text.as_bytes()]);
             so_far & signature.ct_eq(&expected)

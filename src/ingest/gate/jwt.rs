@@ -44,7 +44,7 @@ pub(super) fn verify(
 ) -> Result<Passed, String> {
     let token = token(rule, headers, watch)?;
     let passed = try_each(secrets, watch, MISMATCH, |secret| {
-        let key = key::shared("", rule.secret_encoding, secret)?;
+        let key = key::shared("", rule.secret_encoding, secret.text())?;
         let signed = [token.signed.as_bytes()];
         let expected = mac::of(Keyed::Hmac, rule.algorithm, &key, &signed);
         Ok(token.signature.ct_eq(&expected))

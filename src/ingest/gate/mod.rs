@@ -16,7 +16,10 @@ pub(super) mod signature;
 pub(super) mod stamp;
 pub(super) mod url;
 
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::{
+    HeaderMap,
+    header::{AUTHORIZATION, AsHeaderName},
+};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -26,7 +29,7 @@ pub(super) use self::notes::{Notes, Watch};
 use self::signature::Proof;
 use super::{
     Entry, Head, Payload, Reject, Secrets, Sender, Snapshot, certificates::Certificate, handshake,
-    identify,
+    identify, registry::LiveSecret,
 };
 use crate::{
     domain::{
@@ -357,7 +360,7 @@ pub(super) fn hmac(verifier: &Verifier, secret: &str, text: &[u8]) -> Option<Vec
 /// Compares with every live secret, all of them every time.
 fn compare(secrets: &Secrets, given: &[u8], watch: Watch<'_>) -> Result<Passed, String> {
     watch.notes.found(|| format!("a value of {} bytes", given.len()));
-    try_each(secrets, watch, DIFFERENT, |secret| Ok(same(secret.as_bytes(), given)))
+    try_each(secrets, watch, DIFFERENT, |secret| Ok(secret.is(given)))
 }
 
 const DIFFERENT: &str = "the secret differs";
@@ -370,14 +373,14 @@ fn try_each(
     secrets: &Secrets,
     watch: Watch<'_>,
     mismatch: &str,
-    matches: impl Fn(&str) -> Result<Choice, String>,
+    matches: impl Fn(&LiveSecret) -> Result<Choice, String>,
 ) -> Result<Passed, String> {
     watch.notes.begin("secret");
     let (mut found, mut unusable, mut tried) = (None, None, Vec::new());
     for secret in secrets.live(watch.now) {
         let name = &secret.name;
         tried.push(name);
-        match matches(secret.value.expose_secret()) {
+        match matches(secret) {
             Ok(choice) if bool::from(choice) => {
                 watch.notes.found(|| format!("{name} matches"));
                 found = found.or(Some(name.clone()));
@@ -399,13 +402,13 @@ fn try_each(
     }
 }
 
-/// Equal, in a time that tells nothing: the hashes are compared, so not even the length shows.
+/// Equal, in a time that tells nothing, as [`LiveSecret::is`].
 fn same(a: &[u8], b: &[u8]) -> Choice {
     hash(a).ct_eq(&hash(b))
 }
 
 /// The value of a header that is there exactly once. Twice is ambiguous, and so is nobody.
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => Some(value.as_bytes()),
@@ -440,7 +443,7 @@ fn basic(headers: &HeaderMap) -> Option<(String, SecretString)> {
 
 /// What follows the scheme, which is compared without case (RFC 9110, section 11.1).
 fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
-    let value = std::str::from_utf8(single(headers, AUTHORIZATION.as_str())?).ok()?;
+    let value = std::str::from_utf8(single(headers, AUTHORIZATION)?).ok()?;
     let (given, rest) = value.trim().split_once(' ')?;
     let rest = rest.trim_start();
     (given.eq_ignore_ascii_case(scheme) && !rest.is_empty()).then_some(rest)

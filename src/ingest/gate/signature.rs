@@ -78,7 +78,7 @@ pub(super) fn verify(
     let passed = match proof {
         // All secrets and all signatures every time, so that time does not tell which one it was.
         Proof::Shared => try_each(secrets, watch, MISMATCH, |secret| {
-            let key = key::shared(&rule.secret_prefix, rule.secret_encoding, secret)?;
+            let key = key::shared(&rule.secret_prefix, rule.secret_encoding, secret.text())?;
             let mut matches = Choice::from(0);
             for content in &contents {
                 let expected = mac::of(rule.keyed, rule.algorithm, &key, content);
@@ -92,6 +92,7 @@ pub(super) fn verify(
         Proof::Ed25519 | Proof::EcdsaP256 => {
             let contents: Vec<Vec<u8>> = contents.iter().map(|content| content.concat()).collect();
             try_each(secrets, watch, MISMATCH, |secret| {
+                let secret = secret.text();
                 let secret = secret.strip_prefix(rule.secret_prefix.as_str()).unwrap_or(secret);
                 let key = key::public(proof, secret)?;
                 let matches = contents.iter().any(|content| {

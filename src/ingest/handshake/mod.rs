@@ -23,7 +23,7 @@ use subtle::{Choice, ConstantTimeEq};
 use super::{
     Entry, Head, Ingest, Payload, Permit, Reject, Secrets, Sender, Snapshot,
     gate::{self, Notes, Watch},
-    identify,
+    identify, seldom,
 };
 use crate::{
     clock::Timestamp,
@@ -205,7 +205,7 @@ impl Asked<'_> {
             true => {
                 let is_wanted = |name: &SecretName| secret.is_none_or(|secret| secret == name);
                 let key = entry.secrets.live(now).find(|it| is_wanted(&it.name))?;
-                gate::hmac(&sender.verifier, key.value.expose_secret(), challenge.as_bytes())?
+                gate::hmac(&sender.verifier, key.text(), challenge.as_bytes())?
             }
         };
         let fill = |text: &str| {
@@ -297,7 +297,7 @@ impl Ingest {
         };
         let per_minute_max = self.bounds.options().fetches_per_minute_max;
         let fetch = self.certificates.fetch();
-        match fetch.get(url, &visit.from, For::Senders, per_minute_max).await {
+        match seldom(fetch.get(url, &visit.from, For::Senders, per_minute_max)).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 tracing::warn!(%error, "what a sender wants confirmed was not");
@@ -318,7 +318,8 @@ impl Ingest {
         if asked.handshake.answered == Answered::Window {
             let given = SecretString::from(asked.challenge.clone()?);
             let shown_until = asked.handshake.shown.then(|| now.plus(SHOWN));
-            match self.registry.take_secret(&entry.source, given, shown_until).await {
+            let taking = self.registry.take_secret(&entry.source, given, shown_until);
+            match seldom(taking).await {
                 Ok(true) => {}
                 Ok(false) => return None,
                 Err(error) => {

@@ -1,12 +1,12 @@
 //! SQLite: one thread owns the only write connection and commits many operations at once.
 //!
 //! Group commit is what makes durable writes cheap here: everything that waits when the writer is
-//! free goes into one `begin immediate … commit`, each operation in a savepoint of its own, and all
-//! are answered after the one sync. A few threads with read-only connections serve reads.
+//! free goes into one `begin immediate … commit`, each operation but the first in a savepoint of its
+//! own, and all are answered after the one sync. A few threads with read-only connections serve reads.
 //!
 //! Invariant: an operation is answered `Ok` only after the commit that holds it, and after the sync of
-//! that commit unless all of its operations can do without. When SQLite ended
-//! the transaction by itself (disk full, I/O error), every operation of the batch fails.
+//! that commit unless all of its operations can do without. When SQLite ended the transaction by itself
+//! (disk full, I/O error), every operation of the batch fails.
 
 mod connection;
 mod hands;

@@ -1,15 +1,14 @@
 //! Requests as callers make them, and answers with what every answer must have.
 
 use axum::{
-    Router,
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri},
 };
+use bellpull::web::Http;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::OnceCell;
-use tower::ServiceExt;
 
 use super::openapi::Contract;
 
@@ -17,7 +16,7 @@ use super::openapi::Contract;
 static CONTRACT: OnceCell<Contract> = OnceCell::const_new();
 
 pub struct Call {
-    router: Router,
+    http: Http,
     method: String,
     path: Vec<u8>,
     headers: HeaderMap,
@@ -32,9 +31,9 @@ pub struct Answer {
 }
 
 impl Call {
-    pub fn new(router: Router, method: &str, path: &str) -> Call {
+    pub fn new(http: Http, method: &str, path: &str) -> Call {
         Call {
-            router,
+            http,
             method: method.to_owned(),
             path: path.as_bytes().to_owned(),
             headers: HeaderMap::new(),
@@ -70,16 +69,16 @@ impl Call {
         let mut request = Request::builder().method(self.method.as_str()).uri(uri);
         *request.headers_mut().expect("a request") = self.headers;
         let request = request.body(self.body).expect("a request");
-        self.router.oneshot(request).await.expect("the router always answers")
+        self.http.answer(request).await
     }
 
     pub async fn send(self) -> Answer {
         let (method, path) =
             (self.method.clone(), String::from_utf8_lossy(&self.path).into_owned());
-        let router = self.router.clone();
+        let http = self.http.clone();
         let answer = Answer::of(self.open().await).await;
         answer.check(&method, &path);
-        CONTRACT.get_or_init(|| contract(router)).await.check(&method, &path, &answer);
+        CONTRACT.get_or_init(|| contract(http)).await.check(&method, &path, &answer);
         answer
     }
 
@@ -105,8 +104,8 @@ impl Call {
 }
 
 /// What the document of the API says of answers.
-async fn contract(router: Router) -> Contract {
-    let call = Call::new(router, "GET", "/openapi.json");
+async fn contract(http: Http) -> Contract {
+    let call = Call::new(http, "GET", "/openapi.json");
     Contract::of(&Answer::of(call.open().await).await.json())
 }
 

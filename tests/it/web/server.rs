@@ -3,7 +3,6 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use axum::Router;
 use bellpull::{
     clock::{Clock, Timestamp},
     domain::{
@@ -17,7 +16,7 @@ use bellpull::{
     signal::{Signals, Told},
     store::{self, Lease, Location, Refusal, Store},
     vault::Vault,
-    web::{App, Options, router},
+    web::{App, Http, Options},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -39,7 +38,7 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub struct Server {
     pub app: App,
     pub clock: Clock,
-    pub router: Router,
+    pub http: Http,
     /// The hosts of senders.
     pub outside: Arc<Outside>,
     pub vault: Arc<Vault>,
@@ -122,11 +121,11 @@ impl Server {
         options.heartbeat = Duration::from_millis(50);
         let shutdown = CancellationToken::new();
         let app = App::new(store, ingest, signals, Previews::default(), options, shutdown);
-        let router = router(app.clone());
+        let http = Http::new(app.clone());
         let mut server = Server {
             app,
             clock,
-            router,
+            http,
             outside,
             vault,
             told,
@@ -150,7 +149,7 @@ impl Server {
 
     /// A request without any key.
     pub fn bare(&self, method: &str, path: &str) -> Call {
-        Call::new(self.router.clone(), method, path)
+        Call::new(self.http.clone(), method, path)
     }
 
     pub fn get(&self, path: &str) -> Call {

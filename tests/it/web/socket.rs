@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::{Router, extract::Request};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -26,7 +27,9 @@ impl Drop for Served {
 async fn serve(server: Server) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let router = server.router.clone();
+    let http = server.http.clone();
+    let answer = async move |request: Request| http.answer(request).await;
+    let router = Router::new().fallback(answer);
     let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
     Served { server, address, task }
 }

@@ -2,7 +2,7 @@
 
 use bellpull::{
     preview::Previews,
-    web::{App, Sandbox, SandboxStanding, router},
+    web::{App, Http, Sandbox, SandboxStanding},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ async fn with(standing: SandboxStanding, message: &str) -> Server {
     let stop = CancellationToken::new();
     let app = App::new(store, ingest, signals, Previews::default(), options, stop);
     let app = app.with_sandbox(Sandbox { standing, message: message.to_owned() });
-    server.router = router(app.clone());
+    server.http = Http::new(app.clone());
     server.app = app;
     server
 }

@@ -180,12 +180,12 @@ impl Writer {
         if let Err(error) = begun.and_then(|()| self.connection.batch("begin immediate")) {
             return fail(batch, &error);
         }
-        let alone = batch.len() == 1;
         let mut done = Vec::with_capacity(batch.len());
         let mut waiting = batch.into_iter();
+        let mut is_first = true;
         while let Some(mut operation) = waiting.next() {
-            let result = if alone {
-                self.transaction(operation.as_mut())
+            let result = if is_first {
+                self.first(operation.as_mut(), waiting.len() > 0).map(|ok| is_first = !ok)
             } else {
                 self.savepoint(operation.as_mut())
             };
@@ -197,7 +197,7 @@ impl Writer {
                 return fail(done, &error);
             }
         }
-        // An operation that was alone and failed has undone everything already.
+        // Where none came to a good end, everything is undone already.
         if self.connection.is_autocommit() {
             return done.into_iter().for_each(|operation| operation.answer(None));
         }
@@ -213,10 +213,19 @@ impl Writer {
         }
     }
 
-    /// Runs the only operation of a batch. It needs no savepoint, for which SQLite would copy every
-    /// page that is touched. An error from here means that SQLite has ended the transaction.
-    fn transaction(&mut self, operation: &mut dyn Operation) -> Result<()> {
-        if self.run(operation)? { Ok(()) } else { self.connection.batch("rollback") }
+    /// Runs an operation before which nothing was written in this transaction, and tells whether it came
+    /// to a good end. If not, the transaction is undone, and begun again where more are to come. So it
+    /// needs no savepoint, for which SQLite would copy every page that is touched: accepts come first, and
+    /// touch most. An error from here means that the whole transaction has ended.
+    fn first(&mut self, operation: &mut dyn Operation, more: bool) -> Result<bool> {
+        let ok = self.run(operation)?;
+        if !ok {
+            self.connection.batch("rollback")?;
+            if more {
+                self.connection.batch("begin immediate")?;
+            }
+        }
+        Ok(ok)
     }
 
     /// Runs an operation so that its failure undoes its own writes only. An error from here means
@@ -244,5 +253,51 @@ fn fail(batch: Vec<Boxed>, error: &Error) {
     tracing::error!(error = %error, operations = batch.len(), "a commit failed");
     for operation in batch {
         operation.answer(Some(error.again()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{future::join_all, poll};
+
+    use super::*;
+    use crate::{
+        clock::Timestamp,
+        store::{
+            Options,
+            driver::{Lane, params, sqlite::Sqlite},
+        },
+    };
+
+    #[tokio::test]
+    async fn an_operation_that_fails_undoes_its_own_writes_and_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        for case in 0..8 {
+            let path = directory.path().join(format!("{case}.db"));
+            let clock = Clock::manual(Timestamp(0));
+            let options = Options::default();
+            let (sqlite, mut hands) =
+                Sqlite::open(&path, &options, &clock, Metrics::new(clock.now())).unwrap();
+            hands.writer.connection.batch("create table done (n integer not null)").unwrap();
+            let succeeds = move |n: i64| case >> n & 1 == 1;
+            let mut operations = Box::pin(join_all((0..3).map(|n| {
+                sqlite.transaction(Lane::Work, Flush::Now, move |tx| {
+                    tx.execute("insert into done (n) values ($1)", &params![n])?;
+                    if succeeds(n) { Ok(()) } else { Err(Error::NotFound) }
+                })
+            })));
+            assert!(poll!(&mut operations).is_pending());
+            hands.write(3);
+            let told: Vec<bool> = operations.await.iter().map(Result::is_ok).collect();
+            assert_eq!(told, (0..3).map(succeeds).collect::<Vec<_>>());
+
+            let read = sqlite.read(|tx| tx.query("select n from done order by n", &[]));
+            let mut read = Box::pin(read);
+            assert!(poll!(&mut read).is_pending());
+            hands.read();
+            let rows = read.await.unwrap();
+            let rows: Vec<i64> = rows.into_iter().map(|mut row| row.int(0).unwrap()).collect();
+            assert_eq!(rows, (0..3).filter(|&n| succeeds(n)).collect::<Vec<_>>());
+        }
     }
 }
