@@ -8,10 +8,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
@@ -177,20 +174,14 @@ impl Worker {
         hand_back: &CancellationToken,
         after: &mut Option<AgentId>,
     ) -> usize {
-        let mut permits: Vec<OwnedSemaphorePermit> = Vec::new();
-        while permits.len() < CLAIM_MAX
-            && let Ok(permit) = slots.clone().try_acquire_owned()
-        {
-            permits.push(permit);
-        }
-        if permits.is_empty() {
-            return 0;
-        }
+        // Nobody else takes any, so those that are there now are there in a moment.
+        let n_free = slots.available_permits().min(CLAIM_MAX);
+        let free = slots.clone().try_acquire_many_owned(u32::try_from(n_free).unwrap_or(0));
+        let Some(mut permits) = free.ok().filter(|_| n_free > 0) else { return 0 };
         let lease = self.options.lease();
         // The leases run from the commit, which no answer tells and which comes after this.
         let asked = self.clock.monotonic();
-        let claiming =
-            self.store.claim(self.owner.clone(), lease, permits.len(), after.clone()).await;
+        let claiming = self.store.claim(self.owner.clone(), lease, n_free, after.clone()).await;
         let claimed = match claiming {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -203,7 +194,8 @@ impl Worker {
         if let Some(last) = claimed.last() {
             *after = Some(last.agent_id.clone());
         }
-        for (claimed, permit) in claimed.into_iter().zip(permits) {
+        for claimed in claimed {
+            let Some(permit) = permits.split(1) else { break };
             let (worker, hand_back) = (self.clone(), hand_back.child_token());
             // Whatever is said about a session's work is said with its id.
             let span = tracing::error_span!("session", session_id = %claimed.lease.session_id);

@@ -434,7 +434,7 @@ impl EventBody {
     pub fn to_text(&self) -> String {
         match self {
             EventBody::UserMessage { content, origin } => match &content[..] {
-                [Block::Text { text }] => message_to_text(text, origin.as_ref()).0,
+                [Block::Text { text }] => message_to_text(text, origin.as_ref()),
                 _ => json_text(self),
             },
             _ => json_text(self),
@@ -447,21 +447,19 @@ fn json_text(value: &impl Serialize) -> String {
 }
 
 /// What [`json_text`] makes of a message with one text, which is a whole payload, full of quotes, in
-/// the middle of an accept: written in one pass, with a quarter of the instructions. Also tells the byte
-/// at which the text ends.
-pub(super) fn message_to_text(text: &str, origin: Option<&Origin>) -> (String, usize) {
+/// the middle of an accept or of a turn's beginning: written in one pass, with a quarter of the
+/// instructions.
+pub(super) fn message_to_text(text: &str, origin: Option<&Origin>) -> String {
     let mut json = Vec::with_capacity(text.len() + text.len() / 4 + 512);
     json.extend_from_slice(br#"{"type":"user.message","content":[{"type":"text","text":"#);
     escape_into(text, &mut json);
-    // Before its quote.
-    let end = json.len() - 1;
     json.extend_from_slice(b"}]");
     if let Some(origin) = origin {
         json.extend_from_slice(br#","origin":"#);
         origin.write(&mut json);
     }
     json.push(b'}');
-    (String::from_utf8(json).expect("JSON of texts is UTF-8"), end)
+    String::from_utf8(json).expect("JSON of texts is UTF-8")
 }
 
 /// An event that has an id and no number yet.

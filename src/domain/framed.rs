@@ -1,11 +1,10 @@
-//! A stored message without the payload that it shows.
+//! A message that waits, without what its delivery says already.
 //!
 //! Most messages of deliveries are a line and the whole payload, and the payload is stored beside them,
-//! with the delivery. So a message that waits is kept as the JSON around it, and is made whole when it
-//! is taken or shown. What it will be is fixed when it is framed: the payload's bytes never change, and
-//! whoever erases them takes the message's place for the payload away too.
-
-use json_escape_simd::escape_into;
+//! with the delivery; so is nearly all that is said of where they come from. So a message that waits is
+//! kept as the rest, and is made whole when it is taken or shown. What it will be is fixed when it is
+//! framed: nothing of this changes in a delivery, and whoever erases its payload takes the message's
+//! place for it away too.
 
 use super::{
     event::{Origin, message_to_text},
@@ -31,65 +30,45 @@ impl Shows {
             Shows::Indented => 2 * indented_bytes_max(payload),
         }
     }
+
+    /// The payload behind what stands before it.
+    pub fn behind(self, mut lead: String, payload: &str) -> String {
+        match self {
+            Shows::AsItIs => lead.push_str(payload),
+            Shows::Indented => lead.push_str(&indented(payload)),
+        }
+        lead
+    }
 }
 
-/// The JSON of a `user.message` around the payload.
+/// A `user.message` of one text that ends with the whole payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Framed {
-    pub text: String,
-    /// The byte of `text` before which the payload goes in, escaped.
-    pub at: usize,
+    /// What stands before the payload.
+    pub lead: String,
+    /// What the source was called when it came.
+    pub source: String,
     pub shows: Shows,
 }
 
 impl Framed {
-    /// A message of one text, which is `lead` and then the payload.
-    pub fn new(lead: &str, origin: &Origin, shows: Shows) -> Framed {
-        let (text, at) = message_to_text(lead, Some(origin));
-        Framed { text, at, shows }
+    /// What is said in it.
+    pub fn text(&self, payload: &str) -> String {
+        self.shows.behind(self.lead.clone(), payload)
     }
 
-    /// The whole message.
-    pub fn around(&self, payload: &str) -> String {
-        let indented = match self.shows {
-            Shows::AsItIs => None,
-            Shows::Indented => Some(indented(payload)),
-        };
-        let shown = indented.as_deref().unwrap_or(payload);
-        let mut escaped = Vec::with_capacity(shown.len() + shown.len() / 4 + 2);
-        escape_into(shown, &mut escaped);
-        let escaped = String::from_utf8(escaped).expect("JSON of a text is UTF-8");
-        let quoted = &escaped[1..escaped.len() - 1];
-        [&self.text[..self.at], quoted, &self.text[self.at..]].concat()
+    /// The JSON of the whole message, for a payload and where it comes from.
+    pub fn around(&self, payload: &str, origin: &Origin) -> String {
+        message_to_text(&self.text(payload), Some(origin))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        clock::Timestamp,
-        domain::event::{Block, EventBody},
-        id::{DeliveryId, Id, SourceId},
-    };
-
-    fn origin() -> Origin {
-        Origin {
-            source: "sh\"op".to_owned(),
-            source_id: SourceId::new(Timestamp(0)),
-            delivery_id: DeliveryId::new(Timestamp(0)),
-            event_type: Some("paid".to_owned()),
-            content_type: None,
-            bytes: 7,
-            cut: false,
-            rerun: None,
-            replay_of: None,
-        }
-    }
 
     #[test]
-    fn what_is_framed_is_whole_again_with_its_payload() {
-        let origin = origin();
+    fn what_is_framed_takes_no_more_room_than_is_said() {
         let json = r#"{"a":["x\"y",1],"b":{}}"#;
         for (lead, payload, shows, shown) in [
             ("", "", Shows::AsItIs, String::new()),
@@ -101,13 +80,11 @@ mod tests {
             ),
             ("", json, Shows::Indented, indented(json)),
         ] {
-            let content = vec![Block::text(format!("{lead}{shown}"))];
-            let whole = EventBody::UserMessage { content, origin: Some(origin.clone()) };
-            let framed = Framed::new(lead, &origin, shows);
-            assert_eq!(framed.around(payload), whole.to_text());
-            let n_bytes = framed.around(payload).len() - framed.text.len();
+            let framed = Framed { lead: lead.to_owned(), source: "shop".to_owned(), shows };
+            assert_eq!(framed.text(payload), format!("{lead}{shown}"));
+            let n_bytes = message_to_text(&framed.text(payload), None).len()
+                - message_to_text(lead, None).len();
             assert!(n_bytes <= shows.bytes_max(payload), "{n_bytes}");
-            assert!(payload.is_empty() || !framed.text.contains(payload));
         }
     }
 }

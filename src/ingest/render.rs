@@ -11,7 +11,6 @@ use super::{Payload, wording::Written};
 use crate::{
     domain::{
         framed::Shows,
-        indent::indented,
         source::{Source, SourceKind},
         text::first_chars,
     },
@@ -63,16 +62,20 @@ pub(super) fn render(source: &Source, payload: &Payload) -> Rendered {
 impl Text {
     /// A beginning, and what is said of the payload. Where that is all of it, and does not become large,
     /// its place is enough.
-    fn of(mut lead: String, said: &str, shows: Shows, payload: &Payload) -> Text {
+    fn of(lead: String, said: &str, shows: Shows, payload: &Payload) -> Text {
         let is_all = said.as_bytes() == &payload.bytes[..];
         if is_all && !Store::is_large(shows.bytes_max(said)) {
             return Text::Payload { lead, shows };
         }
-        match shows {
-            Shows::AsItIs => lead.push_str(said),
-            Shows::Indented => lead.push_str(&indented(said)),
+        Text::Written(shows.behind(lead, said))
+    }
+
+    /// All of it, written out.
+    pub(super) fn whole(self, payload: &Payload) -> String {
+        match self {
+            Text::Written(text) => text,
+            Text::Payload { lead, shows } => shows.behind(lead, &payload.text()),
         }
-        Text::Written(lead)
     }
 }
 
@@ -111,7 +114,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
-        domain::{ManagedBy, source::SourceDefinition},
+        domain::{ManagedBy, indent::indented, source::SourceDefinition},
         id::{AgentId, Id, SourceId},
     };
 

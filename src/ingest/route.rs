@@ -135,6 +135,16 @@ fn dispatch(
         title.push_str(event_type);
     }
     let (event_id, private) = new_message_id(facts.at);
+    let message = match rendered.text {
+        // What is said of a replay is not all in its delivery.
+        Text::Payload { lead, shows } if release.is_none() => {
+            MessageBody::Framed(Framed { lead, source: origin.source, shows })
+        }
+        text => {
+            let content = vec![Block::text(text.whole(payload))];
+            MessageBody::Inline(EventBody::UserMessage { content, origin: Some(origin) }.to_text())
+        }
+    };
     Ok(Dispatch {
         agent_id: agent.id.clone(),
         agent_version: version.unwrap_or(agent.version),
@@ -142,21 +152,10 @@ fn dispatch(
         target,
         title: first_chars(&title, TITLE_CHARS_MAX).0.to_owned(),
         event_id,
-        message: message(rendered.text, origin),
+        message,
         private,
         pace,
     })
-}
-
-/// A message as it is stored.
-fn message(text: Text, origin: Origin) -> MessageBody {
-    match text {
-        Text::Payload { lead, shows } => MessageBody::Framed(Framed::new(&lead, &origin, shows)),
-        Text::Written(text) => {
-            let content = vec![Block::text(text)];
-            MessageBody::Inline(EventBody::UserMessage { content, origin: Some(origin) }.to_text())
-        }
-    }
 }
 
 fn target(

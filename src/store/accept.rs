@@ -28,7 +28,7 @@ use crate::{
     clock::Timestamp,
     domain::{
         delivery::Identity,
-        event::{EventBody, plain_text},
+        event::{EventBody, Origin, plain_text},
         framed::{Framed, Shows},
         secret::SecretName,
         source::Pace,
@@ -49,7 +49,7 @@ pub enum Body {
 #[derive(Clone, Debug)]
 pub enum MessageBody {
     Inline(String),
-    /// All but the payload, which is the delivery's inline body.
+    /// All but what is in the delivery, whose inline body is the payload.
     Framed(Framed),
     /// Stored before by [`Store::put_chunks`] under the event's id.
     Chunks(i64),
@@ -58,16 +58,15 @@ pub enum MessageBody {
 impl MessageBody {
     /// What is said in it about a delivery with this body; none where it is in pieces.
     pub fn text(&self, body: &Body) -> Option<String> {
-        let message = match (self, body) {
-            (MessageBody::Inline(message), _) => Cow::from(message),
+        match (self, body) {
+            (MessageBody::Inline(message), _) => match serde_json::from_str(message).ok()? {
+                EventBody::UserMessage { content, .. } => Some(plain_text(&content)),
+                _ => None,
+            },
             (MessageBody::Framed(framed), Body::Inline(bytes)) => {
-                framed.around(std::str::from_utf8(bytes).ok()?).into()
+                Some(framed.text(std::str::from_utf8(bytes).ok()?))
             }
-            (MessageBody::Framed(_) | MessageBody::Chunks(_), _) => return None,
-        };
-        match serde_json::from_str(&message).ok()? {
-            EventBody::UserMessage { content, .. } => Some(plain_text(&content)),
-            _ => None,
+            (MessageBody::Framed(_) | MessageBody::Chunks(_), _) => None,
         }
     }
 }
@@ -133,6 +132,23 @@ pub struct NewDelivery {
     pub rerun_failed: bool,
     /// Messages that may wait in one session.
     pub waiting_max: i64,
+}
+
+impl NewDelivery {
+    /// What a message says of where it comes from that this delivery is framed by.
+    fn origin(&self, framed: &Framed) -> Origin {
+        Origin {
+            source: framed.source.clone(),
+            source_id: self.source_id.clone(),
+            delivery_id: self.id.clone(),
+            event_type: self.event_type.clone(),
+            content_type: self.content_type.clone(),
+            bytes: i64::try_from(self.body_bytes).unwrap_or(i64::MAX),
+            cut: false,
+            rerun: None,
+            replay_of: None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,7 +262,7 @@ const INSERT_SESSION: &str = "insert into sessions (id, agent_id, agent_version,
     {rows:ttitttttiiiii}";
 
 const INSERT_INBOX: &str = "insert into inbox (session_id, position, event_id, body, n_chunks, \
-    payload_at, indented, private, delivery_id, received_at) {rows:tittiiitti}";
+    source, indented, private, delivery_id, received_at) {rows:tittititti}";
 
 /// A delivery whose earlier key is known goes by that key, and so is a duplicate.
 fn known_by_earlier_key<'a>(
@@ -469,7 +485,7 @@ fn inbox_row<'a>(
 ) -> Vec<Value<'a>> {
     let (body, n_chunks, framed) = match &dispatch.message {
         MessageBody::Inline(body) => (body.as_str(), 0, None),
-        MessageBody::Framed(framed) => (framed.text.as_str(), 0, Some(framed)),
+        MessageBody::Framed(framed) => (framed.lead.as_str(), 0, Some(framed)),
         MessageBody::Chunks(n) => ("", *n, None),
     };
     params![
@@ -478,7 +494,7 @@ fn inbox_row<'a>(
         &dispatch.event_id,
         body,
         n_chunks,
-        framed.map(|framed| i64::try_from(framed.at).unwrap_or(i64::MAX)),
+        framed.map(|framed| &framed.source),
         framed.is_some_and(|framed| framed.shows == Shows::Indented),
         &dispatch.private,
         delivery_id,

@@ -312,7 +312,7 @@ fn erase_waiting(tx: &mut Tx<'_>, session: &SessionId, id: &DeliveryId) -> Resul
     let Some(mut row) = waiting else { return Ok(()) };
     // The message keeps its place, so that counting stays simple; only its text goes.
     tx.execute(
-        "update inbox set body = $3, n_chunks = 0, payload_at = null \
+        "update inbox set body = $3, n_chunks = 0, source = null \
          where session_id = $1 and position = $2",
         &params![
             session,

@@ -28,7 +28,7 @@ use crate::{
         budget::Used,
         cost::Spent,
         delivery::Outcome,
-        event::{DEFINE_OUTCOME, EventBody, NewEvent, SYSTEM_MESSAGE, USER_MESSAGE, Usage},
+        event::{DEFINE_OUTCOME, EventBody, NewEvent, Origin, SYSTEM_MESSAGE, USER_MESSAGE, Usage},
         framed::{Framed, Shows},
         outcome::Verdict,
         source::DEBOUNCE_SECONDS_MAX,
@@ -586,23 +586,29 @@ fn whole_ms(duration: Duration) -> i64 {
 }
 
 /// What of an inbox row `i` and of its delivery `d` makes a message whole that shows its payload.
-pub(super) const FRAME: &str =
-    "i.payload_at, i.indented, case when i.payload_at is not null then d.body end";
+pub(super) const FRAME: &str = "i.source, i.indented, \
+    case when i.source is not null then d.body end, d.id, d.source_id, d.event_type, d.content_type, \
+    d.body_bytes";
 
-/// The JSON of a message that waits, with its payload in its place; `at` is the first column of
-/// [`FRAME`].
+/// The JSON of a message that waits, made whole by its delivery; `at` is the first column of [`FRAME`].
 pub(super) fn unframed(text: String, row: &mut Row, at: usize) -> Result<String> {
-    let Some(place) = row.int_or_null(at)? else { return Ok(text) };
+    let Some(source) = row.text_or_null(at)? else { return Ok(text) };
     let shows = if row.flag(at + 1)? { Shows::Indented } else { Shows::AsItIs };
-    let place = usize::try_from(place).map_err(Error::corrupt)?;
     let payload = row.bytes_or_null(at + 2)?;
     let payload = payload.ok_or(Error::Bug("a message whose payload is gone"))?;
-    whole(&Framed { text, at: place, shows }, &payload)
-}
-
-/// A message with its payload in its place.
-pub(super) fn whole(framed: &Framed, payload: &[u8]) -> Result<String> {
-    Ok(framed.around(std::str::from_utf8(payload).map_err(Error::corrupt)?))
+    let framed = Framed { lead: text, source, shows };
+    let origin = Origin {
+        source: framed.source.clone(),
+        delivery_id: row.id(at + 3)?,
+        source_id: row.id(at + 4)?,
+        event_type: row.text_or_null(at + 5)?,
+        content_type: row.text_or_null(at + 6)?,
+        bytes: row.int(at + 7)?,
+        cut: false,
+        rerun: None,
+        replay_of: None,
+    };
+    Ok(framed.around(std::str::from_utf8(&payload).map_err(Error::corrupt)?, &origin))
 }
 
 /// The JSON of an event's body, put together when it was stored in pieces.

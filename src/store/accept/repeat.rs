@@ -83,7 +83,10 @@ fn rerun_message(
         MessageBody::Inline(text) => (text, 0),
         // The payload of this request, which need not be the one that is stored.
         MessageBody::Framed(framed) => match &delivery.body {
-            Body::Inline(bytes) => (queue::whole(&framed, bytes)?, 0),
+            Body::Inline(bytes) => {
+                let payload = std::str::from_utf8(bytes).map_err(Error::corrupt)?;
+                (framed.around(payload, &delivery.origin(&framed)), 0)
+            }
             Body::Chunks(_) => return Err(Error::Bug("a large payload in a frame")),
         },
         MessageBody::Chunks(n) => (String::new(), n),

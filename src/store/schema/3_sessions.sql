@@ -97,9 +97,10 @@ create table inbox (
   body text {c} not null,
   -- Pieces of a body too large for one row, in `chunks` under the event's id; 0 when inline.
   n_chunks bigint not null default 0,
-  -- The byte of `body` before which the delivery's body goes in, escaped; null when nothing does.
-  payload_at bigint,
-  -- Whether it does so as indented JSON.
+  -- What the source was called, where `body` is only the text before the payload and the rest is in the
+  -- delivery; else null.
+  source text {c},
+  -- Whether the payload stands in it as indented JSON.
   indented bigint not null default 0 check (indented in (0, 1)),
   private text {c},
   delivery_id text {c},
