@@ -62,6 +62,15 @@ const CLAIM_MAX: usize = 64;
 /// Pause after the store failed.
 const FAILED_PAUSE: Duration = Duration::from_millis(500);
 
+/// What a claim leaves behind of the sessions that are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Nothing that can be claimed.
+    None,
+    /// There was no room for more.
+    Perhaps,
+}
+
 #[derive(Clone, Debug)]
 pub struct Worker {
     store: Store,
@@ -122,8 +131,8 @@ impl Worker {
         let hand_back = CancellationToken::new();
         let mut after = None;
         while !stop.is_cancelled() {
-            let n = self.claim(&slots, turns, &hand_back, &mut after).await;
-            if n == 0 {
+            // Whoever became due during a claim has rung, so there is no need to look again for its sake.
+            if self.claim(&slots, turns, &hand_back, &mut after).await == Left::None {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => {}
@@ -167,17 +176,18 @@ impl Worker {
         self.clock.sleep(wait.max(Duration::from_millis(20).min(poll))).await;
     }
 
+    /// Claims as many sessions as there is room for, begins the work on them, and tells what is left.
     async fn claim(
         &self,
         slots: &Arc<Semaphore>,
         turns: &TaskTracker,
         hand_back: &CancellationToken,
         after: &mut Option<AgentId>,
-    ) -> usize {
+    ) -> Left {
         // Nobody else takes any, so those that are there now are there in a moment.
         let n_free = slots.available_permits().min(CLAIM_MAX);
         let free = slots.clone().try_acquire_many_owned(u32::try_from(n_free).unwrap_or(0));
-        let Some(mut permits) = free.ok().filter(|_| n_free > 0) else { return 0 };
+        let Some(mut permits) = free.ok().filter(|_| n_free > 0) else { return Left::Perhaps };
         let lease = self.options.lease();
         // The leases run from the commit, which no answer tells and which comes after this.
         let asked = self.clock.monotonic();
@@ -187,10 +197,10 @@ impl Worker {
             Err(error) => {
                 tracing::warn!(error = %error.detail(), "no session could be claimed");
                 self.clock.sleep(FAILED_PAUSE).await;
-                return 0;
+                return Left::None;
             }
         };
-        let n = claimed.len();
+        let left = if claimed.len() < n_free { Left::None } else { Left::Perhaps };
         if let Some(last) = claimed.last() {
             *after = Some(last.agent_id.clone());
         }
@@ -205,7 +215,7 @@ impl Worker {
             };
             turns.spawn(working.instrument(span));
         }
-        n
+        left
     }
 
     /// One claimed session: the turn and its heartbeat, whichever ends first ends both.

@@ -23,7 +23,8 @@ pub async fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let flush = flush_ms(directory.path())?;
     let rows = [
         row("one connection, idle server: request to 202", &idle().await?),
-        row("webhook sent to first model request received", &to_the_model().await?),
+        row("webhook sent to first model request received", &to_the_model(true).await?),
+        row("the same while the turn before it ends", &to_the_model(false).await?),
         row("202s while 64 turns wait 3 s each for their model", &beside_slow_turns(plan).await?),
     ];
     let title = format!("Latency, SQLite (a flush takes {flush:.2} ms)");
@@ -61,7 +62,10 @@ async fn with_model(directory: &std::path::Path, model: &Model) -> anyhow::Resul
     Ok(server)
 }
 
-async fn to_the_model() -> anyhow::Result<Vec<u32>> {
+/// Time in which a turn whose model has answered comes to its end.
+const UNTIL_IDLE: Duration = Duration::from_millis(15);
+
+async fn to_the_model(from_idle: bool) -> anyhow::Result<Vec<u32>> {
     let directory = tempfile::tempdir()?;
     let mut model = Model::start(Duration::ZERO).await?;
     let server = with_model(directory.path(), &model).await?;
@@ -69,6 +73,9 @@ async fn to_the_model() -> anyhow::Result<Vec<u32>> {
     let mut connection = Connection::open(&target).await?;
     let mut latencies = Vec::with_capacity(ONE_BY_ONE);
     for _ in 0..ONE_BY_ONE {
+        if from_idle {
+            tokio::time::sleep(UNTIL_IDLE).await;
+        }
         let sent = Instant::now();
         connection.ring().await?;
         let asked = model.asked.recv().await.context("a request to the model")?;
