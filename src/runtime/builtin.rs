@@ -47,7 +47,7 @@ impl Runtime {
         let started = self.clock.monotonic();
         let (now, running) = (self.clock.now(), self.event(EventBody::StatusRunning));
         let (fresh, own) = (TurnId::new(now), TraceContext::new(now));
-        let taken = self.store.begin_turn(lease, fresh, own, running).await?;
+        let (taken, standing) = self.store.begin_turn(lease, fresh, own, running).await?;
         let named =
             |id: fn(&TakenDelivery) -> &str| listed(taken.deliveries.iter().map(id)).map(display);
         let span = tracing::error_span!(
@@ -58,7 +58,7 @@ impl Runtime {
             request_id = named(|it| it.request_id.as_str()),
         );
         // Boxed, as all of a turn is in it.
-        Box::pin(self.work(lease, cancel, taken, started)).instrument(span).await
+        Box::pin(self.work(lease, cancel, taken, standing, started)).instrument(span).await
     }
 
     async fn work(
@@ -66,6 +66,7 @@ impl Runtime {
         lease: &Lease,
         cancel: &CancellationToken,
         taken: Taken,
+        standing: Option<Standing>,
         started: Instant,
     ) -> Result<(), Stopped> {
         let _running = self.store.metrics().turn_runs();
@@ -73,7 +74,12 @@ impl Runtime {
         self.count_taken(&taken.messages);
         tracing::debug!(messages = taken.messages.len(), resumes, "a turn begins");
         self.signals.changed(&lease.session_id);
-        let (mut turn, session, place) = self.pick_up(lease, cancel, taken, started).await?;
+        let standing = match standing {
+            Some(standing) => standing,
+            None => self.store.standing(&lease.session_id, READ_EVENTS).await?,
+        };
+        let picking_up = self.pick_up(lease, cancel, taken, standing, started);
+        let (mut turn, session, place) = picking_up.await?;
         let Some(place) = place else {
             return turn.fail("unknown_error", "its environment was deleted".to_owned()).await;
         };
@@ -139,6 +145,7 @@ impl Runtime {
         lease: &'a Lease,
         cancel: &'a CancellationToken,
         taken: Taken,
+        standing: Standing,
         started: Instant,
     ) -> Result<(Turn<'a>, Session, Option<EnvironmentConfig>), Stopped> {
         let Standing {
@@ -151,7 +158,7 @@ impl Runtime {
             has_doubted,
             sources,
             webhook_tools,
-        } = self.store.standing(&lease.session_id, READ_EVENTS).await?;
+        } = standing;
         let mut turn = Turn {
             runtime: self,
             lease,

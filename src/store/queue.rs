@@ -21,6 +21,7 @@ use super::{
     occupancy,
     outbox::{self, Occasion},
     outcomes,
+    standing::{self, Standing},
 };
 use crate::{
     clock::Timestamp,
@@ -72,6 +73,9 @@ macro_rules! given_back {
 
 /// Messages that one turn takes at most; the rest wait for the next turn.
 const TAKE_MAX: i64 = 500;
+
+/// Events of a log that are read with the turn's beginning: everybody's commits wait meanwhile.
+const SHORT_LOG: usize = 32;
 
 /// What a turn starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,38 +174,32 @@ impl Store {
 
     /// Starts a turn with everything that waits, or resumes the unfinished one. In one transaction:
     /// the messages leave the inbox and get their numbers, the session is running, the deliveries
-    /// are. `own` is the trace of a turn that no delivery brings one to.
+    /// are. `own` is the trace of a turn that no delivery brings one to. Where the log is short, also
+    /// tells how things stand with the session, which would else be one more way to the database and
+    /// back before anything can be done.
     pub async fn begin_turn(
         &self,
         lease: &Lease,
         fresh: TurnId,
         own: TraceContext,
         opening: NewEvent,
-    ) -> Result<Taken> {
+    ) -> Result<(Taken, Option<Standing>)> {
         let (lease, at) = (lease.clone(), self.clock.now());
         self.driver
             .step(move |tx| {
-                let mut held = hold(tx, &lease)?;
+                let held = hold(tx, &lease)?;
                 // Whatever the worker before had under way.
                 budgets::release(tx, &lease.session_id)?;
-                if let Some(turn_id) = held.turn_id.clone() {
-                    return resume(tx, &lease, turn_id, &held);
+                let taken = match held.turn_id.clone() {
+                    Some(turn_id) => resume(tx, &lease, turn_id, &held)?,
+                    None => open(tx, held, fresh, own, &opening, at)?,
+                };
+                if !is_short(tx, &lease.session_id)? {
+                    return Ok((taken, None));
                 }
-                held.turn_id = Some(fresh.clone());
-                let mut rows = vec![event_row(&held, 0, &opening, at)];
-                let messages = take(tx, &held, &fresh, at, &mut rows)?;
-                let deliveries: Vec<_> =
-                    messages.iter().filter_map(|it| it.delivery.clone()).collect();
-                let trace = deliveries.first().map_or(own, |it| it.trace);
-                tx.execute(
-                    "insert into turns (id, session_id, status, traceparent, started_at) \
-                     values ($1, $2, 'running', $3, $4)",
-                    &params![&fresh, &lease.session_id, trace.to_text(), at],
-                )?;
-                write(tx, &held, rows, "running", at)?;
-                let (turn_id, started_at) = (fresh, at);
-                let urgency = if held.interrupt.is_some() { held.urgency } else { Urgency::None };
-                Ok(Taken { turn_id, resumes: 0, started_at, messages, deliveries, trace, urgency })
+                // What cannot be read says so when it is asked for again: a turn that was begun counts
+                // how often that happened.
+                Ok((taken, standing::read(tx, &lease.session_id, SHORT_LOG).ok()))
             })
             .await
     }
@@ -392,6 +390,36 @@ pub(super) fn hold_session(tx: &mut Tx<'_>, session: &SessionId) -> Result<Held>
 
 /// Takes an unfinished turn up, and counts a resumption that found the log where the last one found
 /// it.
+/// Whether a log has few events, and none of them in pieces.
+fn is_short(tx: &mut Tx<'_>, session: &SessionId) -> Result<bool> {
+    let sql = "select 1 from events where session_id = $1 and (seq > $2 or n_chunks > 0) limit 1";
+    Ok(tx.first(sql, &params![session, SHORT_LOG as i64])?.is_none())
+}
+
+/// Opens a turn with what waits.
+fn open(
+    tx: &mut Tx<'_>,
+    mut held: Held,
+    fresh: TurnId,
+    own: TraceContext,
+    opening: &NewEvent,
+    at: Timestamp,
+) -> Result<Taken> {
+    held.turn_id = Some(fresh.clone());
+    let mut rows = vec![event_row(&held, 0, opening, at)];
+    let messages = take(tx, &held, &fresh, at, &mut rows)?;
+    let deliveries: Vec<_> = messages.iter().filter_map(|it| it.delivery.clone()).collect();
+    let trace = deliveries.first().map_or(own, |it| it.trace);
+    tx.execute(
+        "insert into turns (id, session_id, status, traceparent, started_at) \
+         values ($1, $2, 'running', $3, $4)",
+        &params![&fresh, &held.session_id, trace.to_text(), at],
+    )?;
+    write(tx, &held, rows, "running", at)?;
+    let urgency = if held.interrupt.is_some() { held.urgency } else { Urgency::None };
+    Ok(Taken { turn_id: fresh, resumes: 0, started_at: at, messages, deliveries, trace, urgency })
+}
+
 fn resume(tx: &mut Tx<'_>, lease: &Lease, turn_id: TurnId, held: &Held) -> Result<Taken> {
     let row = tx.first(
         "update turns set resumes = case when resumed_seq = $2 then resumes + 1 else 1 end, \

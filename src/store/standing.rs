@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Error, Result, Store, effects, environments, events, queue, sessions, sources};
+use super::{
+    Error, Result, Store, driver::Tx, effects, environments, events, queue, sessions, sources,
+};
 use crate::{
     domain::{
         environment::Environment,
@@ -40,39 +42,35 @@ impl Store {
     /// [`Error::NotFound`](super::Error::NotFound) without the session.
     pub async fn standing(&self, session: &SessionId, limit: usize) -> Result<Standing> {
         let id = session.clone();
-        self.driver
-            .read(move |tx| {
-                let session = sessions::row(tx, &id)?;
-                let environment = match environments::read(tx, &session.environment_id) {
-                    Ok(environment) => Some(environment),
-                    Err(Error::NotFound) => None,
-                    Err(error) => return Err(error),
-                };
-                let (log, has_more) = events::after(tx, &id, 0, limit)?;
-                let begun = queue::begun(tx, &id)?;
-                let doubts = effects::in_doubt(tx, &id)?;
-                let has_doubted = !doubts.is_empty() || effects::were_settled(tx, &id)?;
-                let sources: BTreeSet<_> = log
-                    .iter()
-                    .filter_map(source)
-                    .chain(session.source_id.as_ref())
-                    .cloned()
-                    .collect();
-                let webhook_tools = sources::strictest(tx, &sources)?;
-                Ok(Standing {
-                    session,
-                    environment,
-                    log,
-                    has_more,
-                    begun,
-                    doubts,
-                    has_doubted,
-                    sources,
-                    webhook_tools,
-                })
-            })
-            .await
+        self.driver.read(move |tx| read(tx, &id, limit)).await
     }
+}
+
+pub(super) fn read(tx: &mut Tx<'_>, id: &SessionId, limit: usize) -> Result<Standing> {
+    let session = sessions::row(tx, id)?;
+    let environment = match environments::read(tx, &session.environment_id) {
+        Ok(environment) => Some(environment),
+        Err(Error::NotFound) => None,
+        Err(error) => return Err(error),
+    };
+    let (log, has_more) = events::after(tx, id, 0, limit)?;
+    let begun = queue::begun(tx, id)?;
+    let doubts = effects::in_doubt(tx, id)?;
+    let has_doubted = !doubts.is_empty() || effects::were_settled(tx, id)?;
+    let sources = log.iter().filter_map(source).chain(session.source_id.as_ref());
+    let sources: BTreeSet<_> = sources.cloned().collect();
+    let webhook_tools = sources::strictest(tx, &sources)?;
+    Ok(Standing {
+        session,
+        environment,
+        log,
+        has_more,
+        begun,
+        doubts,
+        has_doubted,
+        sources,
+        webhook_tools,
+    })
 }
 
 /// Where a message came from, if a sender sent it.

@@ -188,7 +188,7 @@ impl World {
         let now = self.store.clock().now();
         let (turn, own) = (TurnId::new(now), TraceContext::new(now));
         let running = self.event(EventBody::StatusRunning);
-        self.store.begin_turn(lease, turn, own, running).await.unwrap().turn_id
+        self.store.begin_turn(lease, turn, own, running).await.unwrap().0.turn_id
     }
 
     /// What a worker leaves behind that began a turn, journaled this much and died.

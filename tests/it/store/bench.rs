@@ -223,7 +223,8 @@ impl Bench {
     }
 
     pub async fn begin(&self, lease: &Lease) -> Taken {
-        self.store.begin_turn(lease, self.id(), self.trace(), self.running()).await.expect("begun")
+        let begun = self.store.begin_turn(lease, self.id(), self.trace(), self.running()).await;
+        begun.expect("begun").0
     }
 
     pub async fn append(&self, lease: &Lease, text: &str) {

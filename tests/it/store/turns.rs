@@ -26,6 +26,7 @@ on_both!(
     every_end_of_a_turn_settles_its_deliveries,
     a_message_that_comes_during_a_turn_is_for_the_next_one,
     a_turn_takes_five_hundred_messages_at_most,
+    a_long_log_is_not_told_with_the_beginning,
     an_unfinished_turn_goes_on,
     resumptions_are_counted_until_the_turn_gets_further,
     tokens_cost_and_working_time_add_up,
@@ -45,7 +46,7 @@ async fn a_turn_takes_what_waits_and_numbers_it(bench: Bench) {
 
     let lease = bench.claim_one().await;
     let (turn_id, opening) = (bench.id::<TurnId>(), bench.running());
-    let taken = bench
+    let (taken, standing) = bench
         .store
         .begin_turn(&lease, turn_id.clone(), bench.trace(), opening.clone())
         .await
@@ -65,6 +66,9 @@ async fn a_turn_takes_what_waits_and_numbers_it(bench: Bench) {
     assert_eq!((&taken.turn_id, taken.resumes, taken.started_at), (&turn_id, 0, begun));
     let log = bench.log(&session).await;
     assert_eq!(log[0].id, opening.id);
+    let asked = bench.store.standing(&session, 500).await.unwrap();
+    assert_eq!(asked.log, log);
+    assert_eq!(format!("{standing:?}"), format!("{:?}", Some(asked)), "told with the beginning");
     assert_eq!(messages(&log), ["message one", "typed", "message two"]);
     for (taken, waiting) in log[1..].iter().zip(&waiting) {
         let mut wanted = waiting.clone();
@@ -141,6 +145,23 @@ async fn a_turn_takes_five_hundred_messages_at_most(bench: Bench) {
     }
     assert_eq!(bench.claim().await, []);
     assert_eq!(messages(&bench.log(&session).await), texts);
+}
+
+async fn a_long_log_is_not_told_with_the_beginning(bench: Bench) {
+    for (n_messages, is_told) in [(31, true), (32, false)] {
+        let key = format!("{n_messages} messages");
+        let accepted = bench.accept(bench.draft(&key).for_key(&key)).await;
+        let session = accepted.session_id.unwrap();
+        for n in 1..n_messages {
+            bench.send(&session, &n.to_string()).await;
+        }
+        let lease = bench.claim_one().await;
+        let beginning =
+            bench.store.begin_turn(&lease, bench.id(), bench.trace(), bench.running()).await;
+        let (taken, standing) = beginning.unwrap();
+        assert_eq!(taken.messages.len(), n_messages);
+        assert_eq!(standing.is_some(), is_told, "{n_messages} messages and the turn's beginning");
+    }
 }
 
 async fn an_unfinished_turn_goes_on(bench: Bench) {
