@@ -17,7 +17,7 @@ use crate::{
     id::AgentId,
     runtime::{Runtime, Stopped},
     signal::Signals,
-    store::{self, Claimed, Lease, Store},
+    store::{self, Claimed, Lease, Left, Store},
 };
 
 /// How the worker claims and works.
@@ -61,15 +61,6 @@ const CLAIM_MAX: usize = 64;
 
 /// Pause after the store failed.
 const FAILED_PAUSE: Duration = Duration::from_millis(500);
-
-/// What a claim leaves behind of the sessions that are due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    /// Nothing that can be claimed.
-    None,
-    /// There was no room for more.
-    Perhaps,
-}
 
 #[derive(Clone, Debug)]
 pub struct Worker {
@@ -132,7 +123,7 @@ impl Worker {
         let mut after = None;
         while !stop.is_cancelled() {
             // Whoever became due during a claim has rung, so there is no need to look again for its sake.
-            if self.claim(&slots, turns, &hand_back, &mut after).await == Left::None {
+            if self.claim(&slots, turns, &hand_back, &mut after).await == Left::Nothing {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => {}
@@ -176,7 +167,8 @@ impl Worker {
         self.clock.sleep(wait.max(Duration::from_millis(20).min(poll))).await;
     }
 
-    /// Claims as many sessions as there is room for, begins the work on them, and tells what is left.
+    /// Claims as many sessions as there is room for, begins the work on them, and tells whether to look
+    /// again at once.
     async fn claim(
         &self,
         slots: &Arc<Semaphore>,
@@ -192,15 +184,14 @@ impl Worker {
         // The leases run from the commit, which no answer tells and which comes after this.
         let asked = self.clock.monotonic();
         let claiming = self.store.claim(self.owner.clone(), lease, n_free, after.clone()).await;
-        let claimed = match claiming {
+        let (claimed, left) = match claiming {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::warn!(error = %error.detail(), "no session could be claimed");
                 self.clock.sleep(FAILED_PAUSE).await;
-                return Left::None;
+                return Left::Nothing;
             }
         };
-        let left = if claimed.len() < n_free { Left::None } else { Left::Perhaps };
         if let Some(last) = claimed.last() {
             *after = Some(last.agent_id.clone());
         }

@@ -6,8 +6,9 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, LazyLock, OnceLock},
     time::Duration,
 };
 
@@ -39,7 +40,7 @@ use crate::{
 };
 
 /// One version of a secret.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct LiveSecret {
     pub(super) name: SecretName,
     pub(super) value: SecretString,
@@ -47,6 +48,14 @@ pub(super) struct LiveSecret {
     hash: [u8; 32],
     /// When it stops being valid; `None` for the current version.
     until: Option<Timestamp>,
+}
+
+impl fmt::Debug for LiveSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LiveSecret { name, until, .. } = self;
+        let mut shown = f.debug_struct("LiveSecret");
+        shown.field("name", name).field("until", until).finish_non_exhaustive()
+    }
 }
 
 impl LiveSecret {
@@ -74,10 +83,13 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// A value that nobody has.
-    pub(super) fn nobody() -> Secrets {
-        let value = SecretString::from("nobody has this value, it is only compared with");
-        Secrets::of(SecretName { name: String::new(), version: 0 }, value)
+    /// A value that nobody has. Made once, as others are: comparing with it takes as long.
+    pub(super) fn nobody() -> &'static Secrets {
+        static NOBODY: LazyLock<Secrets> = LazyLock::new(|| {
+            let value = SecretString::from("nobody has this value, it is only compared with");
+            Secrets::of(SecretName { name: String::new(), version: 0 }, value)
+        });
+        &NOBODY
     }
 
     /// One current value.

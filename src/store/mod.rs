@@ -71,7 +71,7 @@ pub use outbox::{Attempted, ClaimedMessage, Outgoing, OutgoingFilter, OutgoingSt
 pub use pins::PinnedBy;
 pub use prune::Pruned;
 pub use queue::{
-    Beside, Claimed, EffectEnd, Found, Lease, NewAsk, NewEffect, Taken, TakenDelivery,
+    Beside, Claimed, EffectEnd, Found, Lease, Left, NewAsk, NewEffect, Taken, TakenDelivery,
     TakenMessage, Urgency, Wanted,
 };
 pub use secrets::{Sealed, SealedSecret, SecretInfo};

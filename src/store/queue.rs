@@ -13,6 +13,7 @@ use std::time::Duration;
 
 pub use beside::{Beside, EffectEnd, Found, NewAsk, NewEffect, Wanted};
 pub(super) use beside::{begun, has_doubts};
+pub use claim::Left;
 pub use urgency::Urgency;
 
 use super::{
@@ -74,8 +75,10 @@ macro_rules! given_back {
 /// Messages that one turn takes at most; the rest wait for the next turn.
 const TAKE_MAX: i64 = 500;
 
-/// Events of a log that are read with the turn's beginning: everybody's commits wait meanwhile.
+/// Events of a log that are read with the turn's beginning, and their size: everybody's commits wait
+/// meanwhile.
 const SHORT_LOG: usize = 32;
+const SHORT_LOG_CHARS: i64 = 65_536;
 
 /// What a turn starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,9 +200,8 @@ impl Store {
                 if !is_short(tx, &lease.session_id)? {
                     return Ok((taken, None));
                 }
-                // What cannot be read says so when it is asked for again: a turn that was begun counts
-                // how often that happened.
-                Ok((taken, standing::read(tx, &lease.session_id, SHORT_LOG).ok()))
+                let standing = standing::read(tx, &lease.session_id, SHORT_LOG + 1)?;
+                Ok((taken, Some(standing)))
             })
             .await
     }
@@ -388,12 +390,17 @@ pub(super) fn hold_session(tx: &mut Tx<'_>, session: &SessionId) -> Result<Held>
     })
 }
 
-/// Takes an unfinished turn up, and counts a resumption that found the log where the last one found
-/// it.
-/// Whether a log has few events, and none of them in pieces.
+/// Whether a log has few events, all of them small.
 fn is_short(tx: &mut Tx<'_>, session: &SessionId) -> Result<bool> {
-    let sql = "select 1 from events where session_id = $1 and (seq > $2 or n_chunks > 0) limit 1";
-    Ok(tx.first(sql, &params![session, SHORT_LOG as i64])?.is_none())
+    let sql = "select 1 from events where session_id = $1 and seq > $2 limit 1";
+    if tx.first(sql, &params![session, SHORT_LOG as i64])?.is_some() {
+        return Ok(false);
+    }
+    let sql = "select cast(coalesce(sum(length(body)), 0) as bigint), \
+               cast(coalesce(sum(n_chunks), 0) as bigint) from events where session_id = $1";
+    let row = tx.first(sql, &params![session])?;
+    let mut row = row.ok_or(Error::Bug("a sum without a row"))?;
+    Ok(row.int(0)? <= SHORT_LOG_CHARS && row.int(1)? == 0)
 }
 
 /// Opens a turn with what waits.
@@ -420,6 +427,8 @@ fn open(
     Ok(Taken { turn_id: fresh, resumes: 0, started_at: at, messages, deliveries, trace, urgency })
 }
 
+/// Takes an unfinished turn up, and counts a resumption that found the log where the last one found
+/// it.
 fn resume(tx: &mut Tx<'_>, lease: &Lease, turn_id: TurnId, held: &Held) -> Result<Taken> {
     let row = tx.first(
         "update turns set resumes = case when resumed_seq = $2 then resumes + 1 else 1 end, \

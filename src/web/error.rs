@@ -264,8 +264,7 @@ impl From<Reject> for Error {
 }
 
 /// The answer of a handler that panicked, which is a bug.
-#[expect(clippy::needless_pass_by_value, reason = "the signature is the layer's")]
-pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     let detail = format!("panic: {}", text.unwrap_or("without a text"));

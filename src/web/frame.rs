@@ -49,7 +49,7 @@ where
     let answering = async {
         let mut response = match AssertUnwindSafe(route(request)).catch_unwind().await {
             Ok(Ok(response)) => response,
-            Err(panic) => error::panicked(panic),
+            Err(panic) => error::panicked(&*panic),
         };
         finish(&mut response, &method, &path, &id);
         let (shown, _) = first_chars(&path, PATH_CHARS_MAX);

@@ -179,7 +179,7 @@ impl World {
     }
 
     async fn claim(&self, lease: Duration) -> store::Claimed {
-        let mut claimed = self.store.claim("test:1".to_owned(), lease, 1, None).await.unwrap();
+        let mut claimed = self.store.claim("test:1".to_owned(), lease, 1, None).await.unwrap().0;
         claimed.pop().expect("a session is due")
     }
 
@@ -501,7 +501,7 @@ async fn a_message_that_steers_is_taken_up_before_the_model_is_asked() {
     assert_eq!(types, wanted);
     let delivery = world.store.delivery(&steering.delivery_id).await.unwrap();
     assert_eq!(delivery.outcome, Some(Outcome::Succeeded));
-    let nothing = world.store.claim("test:1".to_owned(), LEASE, 1, None).await.unwrap();
+    let nothing = world.store.claim("test:1".to_owned(), LEASE, 1, None).await.unwrap().0;
     assert!(nothing.is_empty(), "it was one turn");
 }
 

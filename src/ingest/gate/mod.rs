@@ -103,7 +103,7 @@ pub(super) fn look<'a>(
 ) -> Result<(&'a Entry, &'a Sender, Look), Refused> {
     let Some(entry) = known else {
         // The work that a real one costs, for the clock's sake.
-        let _ = look_at(&Verifier::Bearer {}, &Secrets::nobody(), head, watch);
+        let _ = look_at(&Verifier::Bearer {}, Secrets::nobody(), head, watch);
         return Err(unknown(snapshot, &head.headers));
     };
     let refused = |reason| refused(entry, reason);

@@ -23,14 +23,15 @@ use crate::{
 impl Store {
     /// Claims up to `limit` due sessions, going round the agents: the first served is the one after
     /// `after`. Sessions of paused agents stay where they are, and so do those whose environment is
-    /// another one's for now, and those whose agent or source has as many turns as it may.
+    /// another one's for now, and those whose agent or source has as many turns as it may. Also tells
+    /// whether it is worth another look at once.
     pub async fn claim(
         &self,
         owner: String,
         lease: Duration,
         limit: usize,
         after: Option<AgentId>,
-    ) -> Result<Vec<Claimed>> {
+    ) -> Result<(Vec<Claimed>, Left)> {
         self.driver
             .step(move |tx| {
                 let now = tx.now()?;
@@ -40,8 +41,11 @@ impl Store {
                 let (picked, fresh) = (Vec::new(), HashMap::new());
                 let mut claim = Claim { tx, owner, now, until, rooms, picked, fresh };
                 // First a fair share for each agent, then whatever is left for whoever has more.
-                go_round(agents, limit, |lines, n| claim.of_agent(lines, n))?;
-                claim.close()
+                let n = go_round(agents, limit, |lines, n| claim.of_agent(lines, n))?;
+                let claimed = claim.close()?;
+                // Those that have to wait for another one took the places of some that have not.
+                let is_all = n < limit && n == claimed.len();
+                Ok((claimed, if is_all { Left::Nothing } else { Left::Perhaps }))
             })
             .await
     }
@@ -66,6 +70,13 @@ impl Store {
             })
             .await
     }
+}
+
+/// What a claim leaves behind of what could be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    Nothing,
+    Perhaps,
 }
 
 /// Sessions of one agent that want work, oldest first.

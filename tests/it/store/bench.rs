@@ -212,7 +212,7 @@ impl Bench {
     }
 
     pub async fn claim_as(&self, owner: &str, lease: Duration) -> Vec<Claimed> {
-        self.store.claim(owner.to_owned(), lease, 1000, None).await.expect("claimed")
+        self.store.claim(owner.to_owned(), lease, 1000, None).await.expect("claimed").0
     }
 
     /// Claims the one session that is due.

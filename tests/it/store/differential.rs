@@ -140,14 +140,14 @@ impl World {
             Op::Claim { lasting } => {
                 let owner = format!("node{}:{n}", n % 2);
                 let mut claimed =
-                    store.claim(owner, length(lasting), 1000, None).await.expect("works");
+                    store.claim(owner, length(lasting), 1000, None).await.expect("works").0;
                 // Which of them is the oldest is a matter of the database's clock.
                 claimed.sort_by(|a, b| a.lease.session_id.cmp(&b.lease.session_id));
                 return (answer(Ok(&claimed)), claimed);
             }
             Op::Work { end } => {
                 let claimed = store.claim("node:work".to_owned(), HOUR, 1000, None).await;
-                let mut claimed = claimed.expect("works");
+                let mut claimed = claimed.expect("works").0;
                 claimed.sort_by(|a, b| a.lease.session_id.cmp(&b.lease.session_id));
                 for (k, claimed) in claimed.iter().enumerate() {
                     let begun = store.begin_turn(

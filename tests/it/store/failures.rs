@@ -365,7 +365,9 @@ async fn nothing_of(bench: &Bench, id: &DeliveryId) {
 async fn work_through_failures(bench: &Bench) {
     let store = &bench.store;
     loop {
-        let Ok(claimed) = store.claim("node:1".to_owned(), HOUR, 3, None).await else { continue };
+        let Ok((claimed, _)) = store.claim("node:1".to_owned(), HOUR, 3, None).await else {
+            continue;
+        };
         for claimed in claimed {
             let turn = async {
                 store

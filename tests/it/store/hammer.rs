@@ -96,7 +96,7 @@ pub fn a_request(bench: &Bench, target: &SessionId, number: usize) -> Draft {
 async fn work(bench: &Bench, random: &mut Random, owner: &str) -> bool {
     let length = if random.below(4) == 0 { Duration::ZERO } else { HOUR };
     let limit = 1 + random.below(4);
-    let claimed = bench.store.claim(owner.to_owned(), length, limit, None).await.unwrap();
+    let claimed = bench.store.claim(owner.to_owned(), length, limit, None).await.unwrap().0;
     for claimed in &claimed {
         match turn(bench, random, &claimed.lease).await {
             Ok(()) | Err(Error::Fenced) => {}

@@ -201,7 +201,7 @@ async fn turns_in_a_minute_are_counted(bench: Bench) {
     let ages = async |by: Duration| {
         bench.place.script(&format!("update turns_begun set at = at - {}", by.as_millis())).await;
     };
-    assert_eq!(bench.store.claim("node:1".to_owned(), HOUR, 2, None).await.unwrap().len(), 2);
+    assert_eq!(bench.store.claim("node:1".to_owned(), HOUR, 2, None).await.unwrap().0.len(), 2);
     ages(minute / 2).await;
     let claimed = bench.claim().await;
     assert_eq!(claimed.len(), 1);
@@ -322,7 +322,7 @@ async fn share(one: &Arc<Bench>, other: &Arc<Bench>) {
         nodes.spawn(async move {
             while done.load(SeqCst) < N {
                 let owner = format!("node{n}:1");
-                for claimed in node.store.claim(owner, HOUR, 2, None).await.unwrap() {
+                for claimed in node.store.claim(owner, HOUR, 2, None).await.unwrap().0 {
                     let n_working = working.fetch_add(1, SeqCst) + 1;
                     assert!(n_working <= MAX, "{n_working} at once");
                     node.begin(&claimed.lease).await;

@@ -79,7 +79,8 @@ async fn claims_go_round_the_agents(bench: Bench) {
         waiting_sessions(&bench, agent, 4).await;
     }
     let claim = async |n: usize, after: Option<&AgentId>| {
-        let claimed = bench.store.claim("node:1".to_owned(), HOUR, n, after.cloned()).await;
+        let claimed =
+            bench.store.claim("node:1".to_owned(), HOUR, n, after.cloned()).await.map(|it| it.0);
         let claimed = claimed.unwrap();
         claimed.into_iter().map(|it| it.agent_id).collect::<Vec<_>>()
     };
@@ -103,7 +104,7 @@ async fn what_one_agent_leaves_is_for_the_others(bench: Bench) {
     let bob = make_agent(&bench.store, "bob").await;
     waiting_sessions(&bench, &bench.agent, 9).await;
     let rare = waiting_sessions(&bench, &bob, 1).await;
-    let claimed = bench.store.claim("node:1".to_owned(), HOUR, 6, None).await.unwrap();
+    let claimed = bench.store.claim("node:1".to_owned(), HOUR, 6, None).await.unwrap().0;
     assert_eq!(claimed.len(), 6, "the limit is used up");
     assert!(claimed_sessions(&claimed).contains(&rare[0]), "a long backlog crowds nobody out");
     assert_eq!(bench.claim().await.len(), 4);
@@ -117,7 +118,7 @@ async fn oldest_sessions_come_first(bench: Bench) {
         bench.place.sql(&sql).await;
     }
     for wanted in [1, 2, 0] {
-        let claimed = bench.store.claim("node:1".to_owned(), HOUR, 1, None).await.unwrap();
+        let claimed = bench.store.claim("node:1".to_owned(), HOUR, 1, None).await.unwrap().0;
         assert_eq!(claimed[0].lease.session_id, sessions[wanted]);
     }
 }
@@ -162,7 +163,7 @@ async fn share_out(bench: &Bench, nodes: &[&Arc<Bench>]) {
                 let mut mine = Vec::new();
                 loop {
                     let owner = format!("node:{worker}");
-                    let claimed = node.store.claim(owner, HOUR, 3, None).await.unwrap();
+                    let claimed = node.store.claim(owner, HOUR, 3, None).await.unwrap().0;
                     if claimed.is_empty() {
                         return mine;
                     }
@@ -290,7 +291,7 @@ async fn an_earlier_life_of_this_node_has_no_leases(bench: Bench) {
     let sessions = waiting_sessions(&bench, &bench.agent, 4).await;
     let mut leases = Vec::new();
     for owner in ["one:a", "one:b", "one-more:a", "on"] {
-        let claimed = bench.store.claim(owner.to_owned(), HOUR, 1, None).await.unwrap();
+        let claimed = bench.store.claim(owner.to_owned(), HOUR, 1, None).await.unwrap().0;
         leases.push(claimed.into_iter().next().unwrap().lease);
     }
     let turn = bench.begin(&leases[0]).await.turn_id;
@@ -315,7 +316,7 @@ async fn what_was_claimed_and_not_begun_keeps_its_place_in_line(bench: Bench) {
         bench.place.sql(&sql).await;
     }
     let claim = async |owner: &str| {
-        let claimed = bench.store.claim(owner.to_owned(), HOUR, 1, None).await.unwrap();
+        let claimed = bench.store.claim(owner.to_owned(), HOUR, 1, None).await.unwrap().0;
         claimed.into_iter().next().unwrap().lease
     };
     let lease = claim("one:a").await;
@@ -329,7 +330,7 @@ async fn what_was_claimed_and_not_begun_keeps_its_place_in_line(bench: Bench) {
 
 async fn what_waits_for_a_time_ahead_is_due_at_the_next_start(bench: Bench) {
     let sessions = waiting_sessions(&bench, &bench.agent, 3).await;
-    let claimed = bench.store.claim("other:1".to_owned(), HOUR, 1, None).await.unwrap();
+    let claimed = bench.store.claim("other:1".to_owned(), HOUR, 1, None).await.unwrap().0;
     let turn = claimed.into_iter().next().unwrap().lease;
     bench.begin(&turn).await;
     bench.store.release(&turn).await.unwrap();

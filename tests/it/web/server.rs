@@ -210,7 +210,7 @@ impl Server {
     /// Claims the one session that is due and takes its messages.
     pub async fn work(&self) -> Lease {
         let hour = Duration::from_secs(3600);
-        let claimed = self.app.store.claim("node:1".to_owned(), hour, 1, None).await;
+        let claimed = self.app.store.claim("node:1".to_owned(), hour, 1, None).await.map(|it| it.0);
         let lease = claimed.expect("claims").pop().expect("one is due").lease;
         let at = self.clock.now();
         let opening = NewEvent::new(EventId::new(at), EventBody::StatusRunning);

@@ -1,12 +1,14 @@
 //! Over a real socket: what only a connection can do.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
-use axum::{Router, extract::Request};
+use axum::{body::Body, extract::Request};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
 use super::server::{MASTER, SOON, Server};
@@ -28,9 +30,18 @@ async fn serve(server: Server) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let http = server.http.clone();
-    let answer = async move |request: Request| http.answer(request).await;
-    let router = Router::new().fallback(answer);
-    let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+    let task = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let http = http.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let http = http.clone();
+                async move { Ok::<_, Infallible>(http.answer(request.map(Body::new)).await) }
+            });
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            connections.spawn(connection);
+        }
+    });
     Served { server, address, task }
 }
 
