@@ -10,6 +10,7 @@ use super::{
     event::{Origin, message_to_text},
     indent::{indented, indented_bytes_max},
 };
+use crate::id::{DeliveryId, SourceId};
 
 /// How the payload stands in the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,22 @@ impl Framed {
         self.shows.behind(self.lead.clone(), payload)
     }
 
+    /// Where it comes from, but for what its delivery knows better: what kind of event it is, what its
+    /// payload is, and how large.
+    pub fn origin(&self, source_id: SourceId, delivery_id: DeliveryId) -> Origin {
+        Origin {
+            source: self.source.clone(),
+            source_id,
+            delivery_id,
+            event_type: None,
+            content_type: None,
+            bytes: 0,
+            cut: false,
+            rerun: None,
+            replay_of: None,
+        }
+    }
+
     /// The JSON of the whole message, for a payload and where it comes from.
     pub fn around(&self, payload: &str, origin: &Origin) -> String {
         message_to_text(&self.text(payload), Some(origin))
@@ -66,9 +83,14 @@ impl Framed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        clock::Timestamp,
+        domain::event::{Block, EventBody},
+        id::Id,
+    };
 
     #[test]
-    fn what_is_framed_takes_no_more_room_than_is_said() {
+    fn what_is_framed_is_whole_again_with_its_payload() {
         let json = r#"{"a":["x\"y",1],"b":{}}"#;
         for (lead, payload, shows, shown) in [
             ("", "", Shows::AsItIs, String::new()),
@@ -80,8 +102,12 @@ mod tests {
             ),
             ("", json, Shows::Indented, indented(json)),
         ] {
-            let framed = Framed { lead: lead.to_owned(), source: "shop".to_owned(), shows };
+            let framed = Framed { lead: lead.to_owned(), source: "sh\"op".to_owned(), shows };
             assert_eq!(framed.text(payload), format!("{lead}{shown}"));
+            let origin = framed.origin(SourceId::new(Timestamp(0)), DeliveryId::new(Timestamp(0)));
+            let content = vec![Block::text(format!("{lead}{shown}"))];
+            let whole = EventBody::UserMessage { content, origin: Some(origin.clone()) };
+            assert_eq!(framed.around(payload, &origin), whole.to_text());
             let n_bytes = message_to_text(&framed.text(payload), None).len()
                 - message_to_text(lead, None).len();
             assert!(n_bytes <= shows.bytes_max(payload), "{n_bytes}");

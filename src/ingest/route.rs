@@ -118,17 +118,6 @@ fn dispatch(
             render::cut(written.map_err(|reason| format!("the message failed: {reason}"))?)
         }
     };
-    let origin = Origin {
-        source: facts.source.to_owned(),
-        source_id: entry.source.id.clone(),
-        delivery_id: facts.delivery.clone(),
-        event_type: facts.event_type.map(str::to_owned),
-        content_type: payload.content_type.clone(),
-        bytes: i64::try_from(payload.bytes.len()).unwrap_or(i64::MAX),
-        cut: rendered.cut,
-        rerun: None,
-        replay_of: release.map(|release| release.first.clone()),
-    };
     let mut title = facts.source.to_owned();
     if let Some(event_type) = facts.event_type {
         title.push_str(": ");
@@ -138,9 +127,20 @@ fn dispatch(
     let message = match rendered.text {
         // What is said of a replay is not all in its delivery.
         Text::Payload { lead, shows } if release.is_none() => {
-            MessageBody::Framed(Framed { lead, source: origin.source, shows })
+            MessageBody::Framed(Framed { lead, source: facts.source.to_owned(), shows })
         }
         text => {
+            let origin = Origin {
+                source: facts.source.to_owned(),
+                source_id: entry.source.id.clone(),
+                delivery_id: facts.delivery.clone(),
+                event_type: facts.event_type.map(str::to_owned),
+                content_type: payload.content_type.clone(),
+                bytes: i64::try_from(payload.bytes.len()).unwrap_or(i64::MAX),
+                cut: rendered.cut,
+                rerun: None,
+                replay_of: release.map(|release| release.first.clone()),
+            };
             let content = vec![Block::text(text.whole(payload))];
             MessageBody::Inline(EventBody::UserMessage { content, origin: Some(origin) }.to_text())
         }

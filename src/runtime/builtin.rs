@@ -148,17 +148,7 @@ impl Runtime {
         standing: Standing,
         started: Instant,
     ) -> Result<(Turn<'a>, Session, Option<EnvironmentConfig>), Stopped> {
-        let Standing {
-            session,
-            environment,
-            log,
-            has_more,
-            begun,
-            doubts,
-            has_doubted,
-            sources,
-            webhook_tools,
-        } = standing;
+        let log = self.rest_of(standing.log, standing.has_more, lease).await?;
         let mut turn = Turn {
             runtime: self,
             lease,
@@ -166,20 +156,20 @@ impl Runtime {
             begun_at: taken.started_at,
             trace: taken.trace,
             started,
-            transcript: Transcript::of(&self.rest_of(log, has_more, lease).await?, &begun),
+            transcript: Transcript::of(&log, &standing.begun),
             urgency: taken.urgency,
             workspace: OnceCell::new(),
             deadline: None,
             remote: remote::Tools::default(),
-            doubts,
-            has_doubted,
-            asked: sources,
-            webhook_tools,
-            has_budget: session.budget.cost_usd.is_some(),
+            doubts: standing.doubts,
+            has_doubted: standing.has_doubted,
+            asked: standing.sources,
+            webhook_tools: standing.webhook_tools,
+            has_budget: standing.session.budget.cost_usd.is_some(),
         };
         // What this much of the log does not name.
         turn.ask_sources().await?;
-        Ok((turn, session, environment.map(|it| it.config)))
+        Ok((turn, standing.session, standing.environment.map(|it| it.config)))
     }
 
     /// Ends the turn of a worker that panicked: the bug is said, and the session is idle again.

@@ -138,15 +138,10 @@ impl NewDelivery {
     /// What a message says of where it comes from that this delivery is framed by.
     fn origin(&self, framed: &Framed) -> Origin {
         Origin {
-            source: framed.source.clone(),
-            source_id: self.source_id.clone(),
-            delivery_id: self.id.clone(),
             event_type: self.event_type.clone(),
             content_type: self.content_type.clone(),
             bytes: i64::try_from(self.body_bytes).unwrap_or(i64::MAX),
-            cut: false,
-            rerun: None,
-            replay_of: None,
+            ..framed.origin(self.source_id.clone(), self.id.clone())
         }
     }
 }

@@ -210,6 +210,34 @@ pub(super) fn after(
     Ok((events, has_more))
 }
 
+/// Whether a log has no more than so many events, and these are small together.
+pub(super) fn is_short(
+    tx: &mut Tx<'_>,
+    session: &SessionId,
+    n_max: usize,
+    bytes_max: i64,
+) -> Result<bool> {
+    let sizes = sizes(tx, session, ">", 0, "asc", n_max + 1)?;
+    Ok(sizes.len() <= n_max && sizes.iter().sum::<i64>() <= bytes_max)
+}
+
+/// How large some events are, about.
+fn sizes(
+    tx: &mut Tx<'_>,
+    session: &SessionId,
+    mark: &str,
+    from: i64,
+    order: &str,
+    limit: usize,
+) -> Result<Vec<i64>> {
+    let sql = format!(
+        "select length(body) + n_chunks * {CHUNK_BYTES} from events \
+         where session_id = $1 and seq {mark} $2 order by seq {order} limit $3"
+    );
+    let rows = tx.query(&sql, &params![session, from, limit as i64])?;
+    rows.into_iter().map(|mut row| row.int(0)).collect()
+}
+
 /// How many of the next events fit into one reading: all that were asked for, unless they are large.
 fn affordable(
     tx: &mut Tx<'_>,
@@ -223,15 +251,10 @@ fn affordable(
         Cursor::Log(seq) => seq,
         Cursor::Start | Cursor::Waiting { .. } => start,
     };
-    let sql = format!(
-        "select length(body) + n_chunks * {CHUNK_BYTES} from events \
-         where session_id = $1 and seq {mark} $2 order by seq {order} limit $3"
-    );
     let mut bytes = 0;
-    for (n, mut row) in
-        tx.query(&sql, &params![session, from, filter.limit as i64])?.into_iter().enumerate()
-    {
-        bytes += row.int(0)?;
+    let sizes = sizes(tx, session, mark, from, order, filter.limit)?;
+    for (n, size) in sizes.into_iter().enumerate() {
+        bytes += size;
         if bytes > READ_BYTES_MAX {
             return Ok(n.max(1));
         }

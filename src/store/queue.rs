@@ -19,7 +19,7 @@ pub use urgency::Urgency;
 use super::{
     Error, Result, Store, budgets, chunks, deliveries,
     driver::{Lane, Row, Tx, Value, params},
-    occupancy,
+    events, occupancy,
     outbox::{self, Occasion},
     outcomes,
     standing::{self, Standing},
@@ -78,7 +78,7 @@ const TAKE_MAX: i64 = 500;
 /// Events of a log that are read with the turn's beginning, and their size: everybody's commits wait
 /// meanwhile.
 const SHORT_LOG: usize = 32;
-const SHORT_LOG_CHARS: i64 = 65_536;
+const SHORT_LOG_BYTES: i64 = 65_536;
 
 /// What a turn starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,7 +197,7 @@ impl Store {
                     Some(turn_id) => resume(tx, &lease, turn_id, &held)?,
                     None => open(tx, held, fresh, own, &opening, at)?,
                 };
-                if !is_short(tx, &lease.session_id)? {
+                if !events::is_short(tx, &lease.session_id, SHORT_LOG, SHORT_LOG_BYTES)? {
                     return Ok((taken, None));
                 }
                 let standing = standing::read(tx, &lease.session_id, SHORT_LOG + 1)?;
@@ -388,19 +388,6 @@ pub(super) fn hold_session(tx: &mut Tx<'_>, session: &SessionId) -> Result<Held>
         urgency: Urgency::of(row.int(1)?),
         interrupt: row.id_or_null(2)?,
     })
-}
-
-/// Whether a log has few events, all of them small.
-fn is_short(tx: &mut Tx<'_>, session: &SessionId) -> Result<bool> {
-    let sql = "select 1 from events where session_id = $1 and seq > $2 limit 1";
-    if tx.first(sql, &params![session, SHORT_LOG as i64])?.is_some() {
-        return Ok(false);
-    }
-    let sql = "select cast(coalesce(sum(length(body)), 0) as bigint), \
-               cast(coalesce(sum(n_chunks), 0) as bigint) from events where session_id = $1";
-    let row = tx.first(sql, &params![session])?;
-    let mut row = row.ok_or(Error::Bug("a sum without a row"))?;
-    Ok(row.int(0)? <= SHORT_LOG_CHARS && row.int(1)? == 0)
 }
 
 /// Opens a turn with what waits.
@@ -635,15 +622,10 @@ pub(super) fn unframed(text: String, row: &mut Row, at: usize) -> Result<String>
     let payload = payload.ok_or(Error::Bug("a message whose payload is gone"))?;
     let framed = Framed { lead: text, source, shows };
     let origin = Origin {
-        source: framed.source.clone(),
-        delivery_id: row.id(at + 3)?,
-        source_id: row.id(at + 4)?,
         event_type: row.text_or_null(at + 5)?,
         content_type: row.text_or_null(at + 6)?,
         bytes: row.int(at + 7)?,
-        cut: false,
-        rerun: None,
-        replay_of: None,
+        ..framed.origin(row.id(at + 4)?, row.id(at + 3)?)
     };
     Ok(framed.around(std::str::from_utf8(&payload).map_err(Error::corrupt)?, &origin))
 }
