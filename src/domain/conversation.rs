@@ -51,7 +51,7 @@ impl ToolUse {
     pub fn fingerprint(&self) -> String {
         let text = format!("{}\n{}", self.name, self.input);
         let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-        hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        super::text::hex(hash.as_ref())
     }
 }
 

@@ -43,15 +43,11 @@ impl Object<'_> {
     }
 
     pub fn number(self, name: &'static str, value: i64) -> Self {
-        let it = self.name(name);
-        it.json.extend_from_slice(value.to_string().as_bytes());
-        it
+        self.raw(name, value.to_string().as_bytes())
     }
 
     pub fn flag(self, name: &'static str, value: bool) -> Self {
-        let it = self.name(name);
-        it.json.extend_from_slice(if value { b"true" } else { b"false" });
-        it
+        self.raw(name, if value { b"true" } else { b"false" })
     }
 
     /// What a method of this type writes, or null.
@@ -61,14 +57,7 @@ impl Object<'_> {
         value: Option<T>,
         write: impl FnOnce(Self, &'static str, T) -> Self,
     ) -> Self {
-        match value {
-            Some(value) => write(self, name, value),
-            None => {
-                let it = self.name(name);
-                it.json.extend_from_slice(b"null");
-                it
-            }
-        }
+        if value.is_none() { self.raw(name, b"null") } else { self.maybe(name, value, write) }
     }
 
     /// What a method of this type writes, or nothing.
@@ -82,6 +71,12 @@ impl Object<'_> {
             Some(value) => write(self, name, value),
             None => self,
         }
+    }
+
+    fn raw(self, name: &'static str, value: &[u8]) -> Self {
+        let it = self.name(name);
+        it.json.extend_from_slice(value);
+        it
     }
 
     fn name(mut self, name: &'static str) -> Self {

@@ -170,7 +170,7 @@ pub fn offered_name(server: &str, tool: &str) -> String {
     }
     let text = format!("{server}\0{tool}");
     let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    let mark: String = hash.as_ref().iter().take(5).map(|byte| format!("{byte:02x}")).collect();
+    let mark = super::text::hex(&hash.as_ref()[..5]);
     let kept = name.len().min(OFFERED_BYTES_MAX - mark.len() - 1);
     format!("{}_{mark}", &name[..kept])
 }

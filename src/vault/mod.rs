@@ -16,7 +16,7 @@ use ring::{
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use crate::domain::text::push_hex;
+pub use crate::domain::text::hex;
 
 const KEY_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 8;
@@ -253,12 +253,6 @@ pub fn hash(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     hash
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    push_hex(&mut text, bytes);
-    text
 }
 
 /// Pairs of hexadecimal digits, in capitals or not.

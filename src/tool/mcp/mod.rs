@@ -28,7 +28,7 @@ use crate::{
     domain::{
         event::{Block, plain_text},
         redact,
-        text::first_chars,
+        text::{first_chars, hex},
     },
 };
 
@@ -302,7 +302,7 @@ fn describe(name: &str, description: &str, input_schema: Value) -> Tool {
     let description = description.to_owned();
     let all = serde_json::json!([name, description, input_schema]).to_string();
     let hash = digest::digest(&digest::SHA256, all.as_bytes());
-    let hash = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&hash.as_ref()[..16]);
     Tool { name: name.to_owned(), description, input_schema, hash }
 }
 

@@ -20,7 +20,7 @@ pub(super) use self::{
 };
 use crate::{
     clock::Timestamp,
-    domain::{Problem, event::Event, model::ModelConfig},
+    domain::{Problem, event::Event, model::ModelConfig, text},
     id::SessionId,
     store::{EventFilter, Tried},
     web::{
@@ -102,7 +102,7 @@ impl Try {
             context.update(b"\n");
             context.update(event.to_string().as_bytes());
         }
-        let hash = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = text::hex(context.finish().as_ref());
         Tried { n: self.n, came_at: self.came_at, hash }
     }
 }
