@@ -178,8 +178,12 @@ impl Worker {
     ) -> Left {
         // Nobody else takes any, so those that are there now are there in a moment.
         let n_free = slots.available_permits().min(CLAIM_MAX);
-        let free = slots.clone().try_acquire_many_owned(u32::try_from(n_free).unwrap_or(0));
-        let Some(mut permits) = free.ok().filter(|_| n_free > 0) else { return Left::Perhaps };
+        if n_free == 0 {
+            return Left::Perhaps;
+        }
+        let n_permits = u32::try_from(n_free).unwrap_or(u32::MAX);
+        let free = slots.clone().try_acquire_many_owned(n_permits);
+        let Ok(mut permits) = free else { return Left::Perhaps };
         let lease = self.options.lease();
         // The leases run from the commit, which no answer tells and which comes after this.
         let asked = self.clock.monotonic();

@@ -298,12 +298,12 @@ impl Http {
         // Whatever a proxy left the prefix on is served as if it had not. Only what no route takes is
         // looked at for that, so a webhook costs nothing more.
         let below = routes.clone().fallback(nowhere).with_state(app.clone());
-        let inward = async |State(app): State<App>, mut request: Request| match prefix::inward(
-            &mut request,
-            app.options().prefix(),
-        ) {
-            true => below.oneshot(request).await.into_response(),
-            false => nowhere(State(app), request).await,
+        let inward = async |State(app): State<App>, mut request: Request| {
+            if prefix::inward(&mut request, app.options().prefix()) {
+                below.oneshot(request).await.into_response()
+            } else {
+                nowhere(State(app), request).await
+            }
         };
         let routes = routes.fallback(inward).with_state(app.clone());
         Http { app, routes }
