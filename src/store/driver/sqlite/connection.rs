@@ -4,6 +4,7 @@ use std::{collections::HashMap, fmt, path::Path, sync::Arc};
 
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, ToSql,
+    config::DbConfig,
     types::{ToSqlOutput, ValueRef},
 };
 
@@ -74,9 +75,14 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(connection: Connection) -> Prepared {
+    pub(super) fn new(connection: Connection) -> Result<Prepared> {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-        Prepared { connection, texts: HashMap::new(), row_texts: HashMap::new(), is_synced: true }
+        // Plans do not depend on parameters. SQLite would else compile a statement anew for each value
+        // that could bring a partial index into play, which took a third of a turn's instructions.
+        let stable = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
+        connection.set_db_config(stable, true).map_err(from_sqlite)?;
+        let (texts, row_texts) = (HashMap::new(), HashMap::new());
+        Ok(Prepared { connection, texts, row_texts, is_synced: true })
     }
 
     fn text(&mut self, sql: &str) -> Arc<str> {

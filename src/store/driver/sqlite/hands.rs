@@ -73,13 +73,13 @@ impl Hands {
         shared: &Shared,
     ) -> Result<Hands> {
         let writer = Writer {
-            connection: Prepared::new(connection::open_writer(path)?),
+            connection: Prepared::new(connection::open_writer(path)?)?,
             queue: shared.writes.clone(),
             clock: clock.clone(),
             metrics: shared.metrics.clone(),
         };
         let reader = |_| {
-            let connection = Prepared::new(connection::open_reader(path)?);
+            let connection = Prepared::new(connection::open_reader(path)?)?;
             Ok(Reader { connection, queue: shared.reads.clone(), clock: clock.clone() })
         };
         let readers = (0..n_readers.max(1)).map(reader).collect::<Result<_>>()?;
