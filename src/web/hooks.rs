@@ -95,11 +95,19 @@ async fn receive(app: App, endpoint: Endpoint, mut request: Request) -> Response
     }
 }
 
-/// Wakes whoever works on what was accepted.
+/// Wakes whoever works on what was accepted. Nobody does while the agent is paused, and whoever resumes
+/// it rings: else each delivery to it were a look for work in vain. Where another node has resumed it a
+/// moment ago, the next look by the clock finds it.
 pub(super) fn ring(app: &App, answer: &Answer) {
-    if answer.verdict == Verdict::Accepted
-        && let Some(session) = &answer.session_id
-    {
+    if answer.verdict != Verdict::Accepted {
+        return;
+    }
+    let Some(session) = &answer.session_id else { return };
+    let agents = &app.ingest.registry.snapshot().agents;
+    let agent = answer.agent_id.as_ref().and_then(|id| agents.get(id));
+    if agent.is_some_and(|agent| agent.paused) {
+        app.signals.changed(session);
+    } else {
         app.ring(session);
     }
 }
