@@ -23,7 +23,7 @@ use reqwest::{
     Client, Url,
     dns::{Addrs, Name, Resolve, Resolving},
 };
-use rustls::pki_types::{CertificateDer, TrustAnchor};
+use rustls::{RootCertStore, pki_types::TrustAnchor};
 use tokio::sync::Semaphore;
 
 pub use post::{Answer, Failure, Post};
@@ -31,6 +31,7 @@ pub use post::{Answer, Failure, Post};
 use crate::{
     clock::{Clock, Timestamp},
     domain::origin::Origin,
+    trust,
 };
 
 pub use crate::domain::address::{is_public, is_reachable};
@@ -206,58 +207,40 @@ impl Resolve for Guard {
 #[derive(Debug)]
 pub struct Https {
     client: Client,
-    roots: Vec<TrustAnchor<'static>>,
+    roots: Arc<RootCertStore>,
 }
 
 impl Https {
     /// The one that a server has: names as the machine resolves them, public addresses, the
     /// machine's certificate authorities.
     pub fn new() -> anyhow::Result<Https> {
-        let found = rustls_native_certs::load_native_certs();
-        Https::with(Arc::new(System), is_public, found.certs)
+        Https::with(Arc::new(System), is_public, trust::machine())
     }
 
     pub fn with(
         resolver: Arc<dyn Resolver>,
         may: fn(IpAddr) -> bool,
-        authorities: Vec<CertificateDer<'static>>,
+        roots: Arc<RootCertStore>,
     ) -> anyhow::Result<Https> {
-        let (builder, roots) = client(resolver, may, authorities)?;
+        let builder = client(resolver, may, trust::tls(roots.clone()));
         let client = builder.https_only(true).timeout(WHOLE).build()?;
         Ok(Https { client, roots })
     }
 }
 
-/// A client that goes to looked-at addresses only and follows nothing, and whom it trusts.
+/// A client that goes to looked-at addresses only and follows nothing.
 fn client(
     resolver: Arc<dyn Resolver>,
     may: fn(IpAddr) -> bool,
-    authorities: Vec<CertificateDer<'static>>,
-) -> anyhow::Result<(reqwest::ClientBuilder, Vec<TrustAnchor<'static>>)> {
-    let roots = trusted(authorities);
-    let anchors = roots.roots.clone();
-    let builder = Client::builder()
-        .tls_backend_preconfigured(tls(roots)?)
+    tls: rustls::ClientConfig,
+) -> reqwest::ClientBuilder {
+    Client::builder()
+        .tls_backend_preconfigured(tls)
         .user_agent(concat!("bellpull/", env!("CARGO_PKG_VERSION")))
         .dns_resolver(Arc::new(Guard { resolver, may }))
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT)
-        .no_proxy();
-    Ok((builder, anchors))
-}
-
-fn trusted(authorities: Vec<CertificateDer<'static>>) -> rustls::RootCertStore {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(authorities);
-    roots
-}
-
-fn tls(roots: rustls::RootCertStore) -> anyhow::Result<rustls::ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+        .no_proxy()
 }
 
 impl Network for Https {
@@ -279,7 +262,7 @@ impl Network for Https {
     }
 
     fn roots(&self) -> &[TrustAnchor<'static>] {
-        &self.roots
+        &self.roots.roots
     }
 }
 

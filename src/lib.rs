@@ -22,6 +22,7 @@ pub mod schedule;
 pub mod signal;
 pub mod store;
 pub mod tool;
+pub mod trust;
 pub mod vault;
 pub mod web;
 pub mod worker;

@@ -10,9 +10,10 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use reqwest::{Client, Url, header};
-use rustls::pki_types::CertificateDer;
+use rustls::RootCertStore;
 
 use super::{Resolver, System, client, is_public, said};
+use crate::trust;
 
 /// Longest URL, in bytes.
 const URL_BYTES_MAX: usize = 4096;
@@ -59,16 +60,15 @@ pub struct Internet {
 impl Internet {
     /// The one that a server has: public addresses only.
     pub fn new() -> anyhow::Result<Internet> {
-        let found = rustls_native_certs::load_native_certs();
-        Internet::with(Arc::new(System), is_public, found.certs)
+        Internet::with(Arc::new(System), is_public, trust::machine())
     }
 
     pub fn with(
         resolver: Arc<dyn Resolver>,
         may: fn(IpAddr) -> bool,
-        authorities: Vec<CertificateDer<'static>>,
+        roots: Arc<RootCertStore>,
     ) -> anyhow::Result<Internet> {
-        let (builder, _) = client(resolver, may, authorities)?;
+        let builder = client(resolver, may, trust::tls(roots));
         Ok(Internet { client: builder.timeout(WHOLE).build()?, may })
     }
 

@@ -10,9 +10,10 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::HeaderMap;
 use reqwest::{Client, Url};
-use rustls::pki_types::CertificateDer;
+use rustls::RootCertStore;
 
-use super::{Guard, NoAddress, Resolver, System, is_public, is_reachable, said, tls, trusted};
+use super::{NoAddress, Resolver, System, client, is_public, is_reachable, said};
+use crate::trust;
 
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -44,27 +45,19 @@ pub struct Post {
 impl Post {
     /// Names as the machine resolves them, and the machine's certificate authorities.
     pub fn new() -> anyhow::Result<Post> {
-        let found = rustls_native_certs::load_native_certs();
-        Post::with(Arc::new(System), is_public, found.certs)
+        Post::with(Arc::new(System), is_public, trust::machine())
     }
 
     /// `may` tells of addresses of hosts that the operator did not name.
     pub fn with(
         resolver: Arc<dyn Resolver>,
         may: fn(IpAddr) -> bool,
-        authorities: Vec<CertificateDer<'static>>,
+        roots: Arc<RootCertStore>,
     ) -> anyhow::Result<Post> {
-        let tls = tls(trusted(authorities))?;
+        let tls = trust::tls(roots);
         let client = |may, https_only| {
-            Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                .user_agent(concat!("bellpull/", env!("CARGO_PKG_VERSION")))
-                .dns_resolver(Arc::new(Guard { resolver: resolver.clone(), may }))
-                .redirect(reqwest::redirect::Policy::none())
-                .https_only(https_only)
-                .connect_timeout(CONNECT)
-                .no_proxy()
-                .build()
+            let builder = client(resolver.clone(), may, tls.clone()).connect_timeout(CONNECT);
+            builder.https_only(https_only).build()
         };
         Ok(Post { far: client(may, true)?, near: client(is_reachable, false)?, may })
     }

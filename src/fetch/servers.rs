@@ -9,8 +9,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, RequestBuilder, Url};
 
-use super::{Guard, System, is_public, is_reachable, said, tls, trusted};
-use crate::domain::callback::is_near;
+use super::{System, client, is_public, is_reachable, said};
+use crate::{domain::callback::is_near, trust};
 
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -33,17 +33,10 @@ pub struct Reply {
 impl Servers {
     /// Names as the machine resolves them, and the machine's certificate authorities.
     pub fn new() -> anyhow::Result<Servers> {
-        let tls = tls(trusted(rustls_native_certs::load_native_certs().certs))?;
+        let tls = trust::tls(trust::machine());
         let client = |may: fn(IpAddr) -> bool, https_only| {
-            Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                .user_agent(concat!("bellpull/", env!("CARGO_PKG_VERSION")))
-                .dns_resolver(Arc::new(Guard { resolver: Arc::new(System), may }))
-                .redirect(reqwest::redirect::Policy::none())
-                .https_only(https_only)
-                .connect_timeout(CONNECT)
-                .no_proxy()
-                .build()
+            let builder = client(Arc::new(System), may, tls.clone()).connect_timeout(CONNECT);
+            builder.https_only(https_only).build()
         };
         Ok(Servers { far: client(is_public, true)?, near: client(is_reachable, false)? })
     }

@@ -4,7 +4,7 @@
 //! goes into a header and nowhere else, and is taken out of whatever a server says; dropping the
 //! future closes the connection. Redirects are not followed: they would carry the key elsewhere.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{conversation::Completion, cost::Spent},
+    trust,
 };
 
 /// Time for a connection to be made.
@@ -66,20 +67,14 @@ pub(super) fn client(options: &Options) -> reqwest::Result<Client> {
     client.build()
 }
 
-/// rustls with ring and the machine's certificates. A machine without any can still reach a model
-/// server by plain HTTP, so that is no error before TLS is needed.
+/// With the machine's certificates. A machine without any can still reach a model server by plain HTTP,
+/// so that is no error before TLS is needed.
 fn tls() -> rustls::ClientConfig {
-    let mut roots = rustls::RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    let (n_valid, _) = roots.add_parsable_certificates(found.certs);
-    if n_valid == 0 {
+    let roots = trust::machine();
+    if roots.is_empty() {
         tracing::warn!("no CA certificates were found: model servers cannot be reached by https");
     }
-    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring has the default versions of TLS")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
+    trust::tls(roots)
 }
 
 /// A request that is ready to be sent.

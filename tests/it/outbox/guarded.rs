@@ -6,6 +6,7 @@ use bellpull::{
     domain::turn::TurnEnd,
     fetch::{Post, Resolver, is_public},
     outbox::Options,
+    trust,
 };
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
@@ -29,7 +30,7 @@ impl Resolver for Leads {
 /// Sends to `url` where no host near by may be sent to. Answers the message once it is given up.
 async fn refused(url: &str, leads_to: SocketAddr) -> Value {
     let bench = Bench::silent(Server::new().await);
-    let post = Post::with(Arc::new(Leads(leads_to)), is_public, Vec::new()).unwrap();
+    let post = Post::with(Arc::new(Leads(leads_to)), is_public, trust::of([])).unwrap();
     bench.sender("a", Options { allowed_private_hosts: Vec::new(), ..options() }, post);
     bench.agent_callback(json!({"url": url})).await;
     bench.told("x", TurnEnd::EndTurn).await;
@@ -67,7 +68,7 @@ async fn no_address_near_by_is_sent_to_unless_the_operator_named_its_host() {
 async fn a_named_host_never_leads_to_the_addresses_of_the_link() {
     let bench = Bench::silent(Server::new().await);
     let metadata = Leads(([169, 254, 169, 254], 80).into());
-    let post = Post::with(Arc::new(metadata), is_public, Vec::new()).unwrap();
+    let post = Post::with(Arc::new(metadata), is_public, trust::of([])).unwrap();
     let named = vec!["build.internal".to_owned()];
     bench.sender("a", Options { allowed_private_hosts: named, ..options() }, post);
     bench.agent_callback(json!({"url": "https://build.internal/"})).await;

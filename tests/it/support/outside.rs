@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use bellpull::fetch::{Https, Network, Resolver};
+use bellpull::{
+    fetch::{Https, Network, Resolver},
+    trust,
+};
 use futures_util::future::BoxFuture;
 use rustls::{
     ServerConfig,
@@ -66,7 +69,8 @@ impl Outside {
     pub fn https(self: &Arc<Outside>, may: fn(IpAddr) -> bool) -> Https {
         let authority = CertificateDer::from_pem_slice(self.made.authority.as_bytes());
         let resolver = Arc::new(Here(self.clone()));
-        Https::with(resolver, may, vec![authority.expect("a certificate")]).expect("a client")
+        Https::with(resolver, may, trust::of([authority.expect("a certificate")]))
+            .expect("a client")
     }
 
     /// The paths that were asked for, in order.

@@ -14,6 +14,7 @@ use bellpull::{
         Resolver, is_public,
         pages::{Internet, Page, Web as _},
     },
+    trust,
 };
 use futures_util::future::BoxFuture;
 use serde_json::json;
@@ -82,7 +83,7 @@ impl Site {
 
     /// Goes to whatever addresses this says.
     fn internet(&self, may: fn(IpAddr) -> bool) -> Internet {
-        Internet::with(Arc::new(Names(self.address)), may, Vec::new()).unwrap()
+        Internet::with(Arc::new(Names(self.address)), may, trust::of([])).unwrap()
     }
 
     fn asked(&self) -> Vec<String> {
