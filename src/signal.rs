@@ -95,7 +95,9 @@ impl Signals {
             sessions.insert(session.clone(), Arc::downgrade(&sender));
             sender
         });
-        Changes { receiver: sender.subscribe(), _sender: sender }
+        let receiver = sender.subscribe();
+        let known = *receiver.borrow();
+        Changes { receiver, known, _sender: sender }
     }
 
     /// Configuration in the database has changed.
@@ -116,20 +118,33 @@ impl Signals {
 #[derive(Debug)]
 pub struct Changes {
     receiver: watch::Receiver<u64>,
+    /// Changes that are no news.
+    known: u64,
     _sender: Arc<watch::Sender<u64>>,
 }
 
 impl Changes {
     /// Resolves when something changed since the last call. Cancelling loses nothing.
     pub async fn wait(&mut self) {
+        let known = self.known;
         // The sender lives as long as this registration.
-        let _ = self.receiver.changed().await;
+        if let Ok(n) = self.receiver.wait_for(|&n| n > known).await {
+            self.known = *n;
+        }
+    }
+
+    /// One of the changes since then is the caller's own, which it need not be told of. Others, also
+    /// those that came before it, are told as ever.
+    pub fn made_one(&mut self) {
+        self.known += 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{pin::pin, time::Duration};
+
+    use futures_util::poll;
 
     use super::*;
     use crate::{clock::Timestamp, id::Id};
@@ -143,6 +158,24 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(5), changes.wait()).await.unwrap();
         signals.due();
         tokio::time::timeout(Duration::from_secs(5), signals.wait_due()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_makes_a_change_hears_of_those_of_others_only() {
+        let (signals, _told) = Signals::new();
+        let session = SessionId::new(Timestamp(0));
+        let mut changes = signals.watch(&session);
+        signals.changed(&session);
+        changes.made_one();
+        assert!(poll!(pin!(changes.wait())).is_pending());
+        // Whatever the order, and however many there were.
+        for n_others in [1, 3] {
+            signals.changed(&session);
+            (0..n_others).for_each(|_| signals.changed(&session));
+            changes.made_one();
+            assert!(poll!(pin!(changes.wait())).is_ready());
+            assert!(poll!(pin!(changes.wait())).is_pending());
+        }
     }
 
     #[tokio::test]

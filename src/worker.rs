@@ -17,7 +17,7 @@ use crate::{
     id::AgentId,
     runtime::{Runtime, Stopped},
     signal::Signals,
-    store::{self, Claimed, Lease, Left, Store},
+    store::{self, Claimed, Lease, Left, Store, TurnStart},
 };
 
 /// How the worker claims and works.
@@ -160,6 +160,8 @@ impl Worker {
 
     /// Until the next look: the poll interval, or less when something is due before.
     async fn pause(&self) {
+        // Whatever was just claimed comes first.
+        tokio::task::yield_now().await;
         let poll = Duration::from_millis(self.options.poll_ms);
         let due = self.store.next_due().await.ok().flatten();
         let wait = due.map_or(poll, |due| due.min(poll));
@@ -187,8 +189,14 @@ impl Worker {
         let lease = self.options.lease();
         // The leases run from the commit, which no answer tells and which comes after this.
         let asked = self.clock.monotonic();
-        let claiming = self.store.claim(self.owner.clone(), lease, n_free, after.clone()).await;
-        let (claimed, left) = match claiming {
+        let claiming = self.store.claim_and_begin(
+            self.owner.clone(),
+            lease,
+            n_free,
+            after.clone(),
+            self.runtime.beginning(),
+        );
+        let (claimed, left, mut start) = match claiming.await {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::warn!(error = %error.detail(), "no session could be claimed");
@@ -204,8 +212,10 @@ impl Worker {
             let (worker, hand_back) = (self.clone(), hand_back.child_token());
             // Whatever is said about a session's work is said with its id.
             let span = tracing::error_span!("session", session_id = %claimed.lease.session_id);
+            // Whoever has one is alone.
+            let start = start.take();
             let working = async move {
-                worker.work(claimed, asked, hand_back).await;
+                worker.work(claimed, start, asked, hand_back).await;
                 drop(permit);
             };
             turns.spawn(working.instrument(span));
@@ -214,10 +224,16 @@ impl Worker {
     }
 
     /// One claimed session: the turn and its heartbeat, whichever ends first ends both.
-    async fn work(&self, claimed: Claimed, asked: Instant, hand_back: CancellationToken) {
+    async fn work(
+        &self,
+        claimed: Claimed,
+        start: Option<Box<TurnStart>>,
+        asked: Instant,
+        hand_back: CancellationToken,
+    ) {
         let lease = claimed.lease;
         let stop = hand_back.child_token();
-        let driving = AssertUnwindSafe(self.runtime.drive(&lease, &stop)).catch_unwind();
+        let driving = AssertUnwindSafe(self.runtime.drive(&lease, start, &stop)).catch_unwind();
         let result = tokio::select! {
             // First of all whether the work may go on.
             biased;

@@ -33,7 +33,9 @@ use crate::{
     },
     id::{EventId, Id, SourceId, TurnId},
     signal::Changes,
-    store::{Beside, Lease, Standing, Taken, TakenDelivery, TakenMessage, Urgency},
+    store::{
+        Beginning, Beside, Lease, Standing, Taken, TakenDelivery, TakenMessage, TurnStart, Urgency,
+    },
     tool::{self, Host},
 };
 
@@ -41,13 +43,25 @@ use crate::{
 const READ_EVENTS: usize = 500;
 
 impl Runtime {
-    /// Works on a session until its turn ends. `cancel` is told when the lease is lost or the
-    /// process is stopping: nothing is written after that.
-    pub async fn drive(&self, lease: &Lease, cancel: &CancellationToken) -> Result<(), Stopped> {
+    /// What the next turn begins with.
+    pub fn beginning(&self) -> Beginning {
+        let (now, opening) = (self.clock.now(), self.event(EventBody::StatusRunning));
+        Beginning { turn_id: TurnId::new(now), trace: TraceContext::new(now), opening }
+    }
+
+    /// Works on a session until its turn ends, from its start if that has been made. `cancel` is told
+    /// when the lease is lost or the process is stopping: nothing is written after that.
+    pub async fn drive(
+        &self,
+        lease: &Lease,
+        start: Option<Box<TurnStart>>,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stopped> {
         let started = self.clock.monotonic();
-        let (now, running) = (self.clock.now(), self.event(EventBody::StatusRunning));
-        let (fresh, own) = (TurnId::new(now), TraceContext::new(now));
-        let (taken, standing) = self.store.begin_turn(lease, fresh, own, running).await?;
+        let TurnStart { taken, standing } = match start {
+            Some(start) => *start,
+            None => self.store.begin_turn(lease, self.beginning()).await?,
+        };
         let named =
             |id: fn(&TakenDelivery) -> &str| listed(taken.deliveries.iter().map(id)).map(display);
         let span = tracing::error_span!(

@@ -80,6 +80,25 @@ const TAKE_MAX: i64 = 500;
 const SHORT_LOG: usize = 32;
 const SHORT_LOG_BYTES: i64 = 65_536;
 
+/// What a new turn is begun with.
+#[derive(Clone, Debug)]
+pub struct Beginning {
+    pub turn_id: TurnId,
+    /// For one that no delivery brings its trace to.
+    pub trace: TraceContext,
+    /// Comes before the messages.
+    pub opening: NewEvent,
+}
+
+/// A turn that was begun or resumed.
+#[derive(Clone, Debug)]
+pub struct TurnStart {
+    pub taken: Taken,
+    /// How things stand with the session, where its log is short: it would else be one more way to the
+    /// database and back before anything can be done.
+    pub standing: Option<Standing>,
+}
+
 /// What a turn starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
@@ -177,33 +196,10 @@ impl Store {
 
     /// Starts a turn with everything that waits, or resumes the unfinished one. In one transaction:
     /// the messages leave the inbox and get their numbers, the session is running, the deliveries
-    /// are. `own` is the trace of a turn that no delivery brings one to. Where the log is short, also
-    /// tells how things stand with the session, which would else be one more way to the database and
-    /// back before anything can be done.
-    pub async fn begin_turn(
-        &self,
-        lease: &Lease,
-        fresh: TurnId,
-        own: TraceContext,
-        opening: NewEvent,
-    ) -> Result<(Taken, Option<Standing>)> {
+    /// are.
+    pub async fn begin_turn(&self, lease: &Lease, beginning: Beginning) -> Result<TurnStart> {
         let (lease, at) = (lease.clone(), self.clock.now());
-        self.driver
-            .step(move |tx| {
-                let held = hold(tx, &lease)?;
-                // Whatever the worker before had under way.
-                budgets::release(tx, &lease.session_id)?;
-                let taken = match held.turn_id.clone() {
-                    Some(turn_id) => resume(tx, &lease, turn_id, &held)?,
-                    None => open(tx, held, fresh, own, &opening, at)?,
-                };
-                if !events::is_short(tx, &lease.session_id, SHORT_LOG, SHORT_LOG_BYTES)? {
-                    return Ok((taken, None));
-                }
-                let standing = standing::read(tx, &lease.session_id, SHORT_LOG + 1)?;
-                Ok((taken, Some(standing)))
-            })
-            .await
+        self.driver.step(move |tx| begin(tx, &lease, beginning, at)).await
     }
 
     /// Appends to the log, in order, and counts tokens and cost. Nothing may be acted on before this
@@ -390,17 +386,25 @@ pub(super) fn hold_session(tx: &mut Tx<'_>, session: &SessionId) -> Result<Held>
     })
 }
 
+/// Begins or resumes the turn of a session under a lease.
+fn begin(tx: &mut Tx<'_>, lease: &Lease, beginning: Beginning, at: Timestamp) -> Result<TurnStart> {
+    let held = hold(tx, lease)?;
+    // Whatever the worker before had under way.
+    budgets::release(tx, &lease.session_id)?;
+    let taken = match held.turn_id.clone() {
+        Some(turn_id) => resume(tx, lease, turn_id, &held)?,
+        None => open(tx, held, beginning, at)?,
+    };
+    let is_short = events::is_short(tx, &lease.session_id, SHORT_LOG, SHORT_LOG_BYTES)?;
+    let standing = is_short.then(|| standing::read(tx, &lease.session_id, SHORT_LOG + 1));
+    Ok(TurnStart { taken, standing: standing.transpose()? })
+}
+
 /// Opens a turn with what waits.
-fn open(
-    tx: &mut Tx<'_>,
-    mut held: Held,
-    fresh: TurnId,
-    own: TraceContext,
-    opening: &NewEvent,
-    at: Timestamp,
-) -> Result<Taken> {
+fn open(tx: &mut Tx<'_>, mut held: Held, beginning: Beginning, at: Timestamp) -> Result<Taken> {
+    let Beginning { turn_id: fresh, trace: own, opening } = beginning;
     held.turn_id = Some(fresh.clone());
-    let mut rows = vec![event_row(&held, 0, opening, at)];
+    let mut rows = vec![event_row(&held, 0, &opening, at)];
     let messages = take(tx, &held, &fresh, at, &mut rows)?;
     let deliveries: Vec<_> = messages.iter().filter_map(|it| it.delivery.clone()).collect();
     let trace = deliveries.first().map_or(own, |it| it.trace);

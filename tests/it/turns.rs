@@ -185,10 +185,7 @@ impl World {
 
     /// Begins a turn as a worker does that will not live to work on it.
     async fn begin(&self, lease: &store::Lease) -> TurnId {
-        let now = self.store.clock().now();
-        let (turn, own) = (TurnId::new(now), TraceContext::new(now));
-        let running = self.event(EventBody::StatusRunning);
-        self.store.begin_turn(lease, turn, own, running).await.unwrap().0.turn_id
+        self.store.begin_turn(lease, self.runtime.beginning()).await.unwrap().taken.turn_id
     }
 
     /// What a worker leaves behind that began a turn, journaled this much and died.
@@ -209,7 +206,7 @@ impl World {
     /// What a worker does that nothing happens to.
     async fn work(&self) {
         let claimed = self.claim(LEASE).await;
-        self.runtime.drive(&claimed.lease, &CancellationToken::new()).await.unwrap();
+        self.runtime.drive(&claimed.lease, None, &CancellationToken::new()).await.unwrap();
     }
 
     fn event(&self, body: EventBody) -> NewEvent {
@@ -343,10 +340,10 @@ async fn a_stolen_lease_writes_nothing_and_does_nothing() {
     let old = world.claim(AT_ONCE).await;
     let new = world.claim(LEASE).await;
     assert_eq!(new.lease.epoch, old.lease.epoch + 1);
-    let result = world.runtime.drive(&old.lease, &CancellationToken::new()).await;
+    let result = world.runtime.drive(&old.lease, None, &CancellationToken::new()).await;
     assert!(matches!(result, Err(Stopped::Store(store::Error::Fenced))), "{result:?}");
     assert_eq!(world.types(&session).await, Vec::<&str>::new());
-    world.runtime.drive(&new.lease, &CancellationToken::new()).await.unwrap();
+    world.runtime.drive(&new.lease, None, &CancellationToken::new()).await.unwrap();
     assert_eq!(world.types(&session).await.last(), Some(&"session.status_idle"));
 }
 
@@ -358,7 +355,7 @@ async fn a_turn_that_was_cut_off_goes_on_where_its_log_ends() {
     let turn = world.cut_off_while_asking().await;
     let next = world.claim(LEASE).await;
     assert_eq!(next.unfinished, Some(turn));
-    world.runtime.drive(&next.lease, &CancellationToken::new()).await.unwrap();
+    world.runtime.drive(&next.lease, None, &CancellationToken::new()).await.unwrap();
     assert_eq!(
         world.types(&session).await,
         [
@@ -431,12 +428,12 @@ async fn being_told_to_stop_leaves_the_turn_to_the_next_worker() {
     let claimed = world.claim(LEASE).await;
     let stop = CancellationToken::new();
     stop.cancel();
-    let result = world.runtime.drive(&claimed.lease, &stop).await;
+    let result = world.runtime.drive(&claimed.lease, None, &stop).await;
     assert!(matches!(result, Err(Stopped::Cancelled)), "{result:?}");
     world.store.release(&claimed.lease).await.unwrap();
     let next = world.claim(LEASE).await;
     assert!(next.unfinished.is_some());
-    world.runtime.drive(&next.lease, &CancellationToken::new()).await.unwrap();
+    world.runtime.drive(&next.lease, None, &CancellationToken::new()).await.unwrap();
     let types = world.types(&session).await;
     assert_eq!(types.iter().filter(|it| **it == "user.message").count(), 1);
     assert_eq!(types.last(), Some(&"session.status_idle"));
@@ -548,7 +545,8 @@ async fn a_turn_that_is_over_ends_as_it_went_whatever_came_meanwhile() {
             gate.open();
             newer
         };
-        let (driven, newer) = tokio::join!(world.runtime.drive(&claimed.lease, &cancel), newer);
+        let (driven, newer) =
+            tokio::join!(world.runtime.drive(&claimed.lease, None, &cancel), newer);
         driven.unwrap();
         let became =
             async |delivery: &DeliveryId| world.store.delivery(delivery).await.unwrap().outcome;

@@ -115,7 +115,7 @@ impl Turn<'_> {
         let start_id = start.id.clone();
         events.push(start);
         // Registered before the look that the journal is, so that nothing happens unseen in between.
-        let changes = self.runtime.signals.watch(&self.lease.session_id);
+        let mut changes = self.runtime.signals.watch(&self.lease.session_id);
         let model = &session.agent.model;
         let (tokens, cost) = self.runtime.models.bound(model, request);
         let wish = Wish::Model { cost, tokens, model: model.id.clone() };
@@ -123,6 +123,7 @@ impl Turn<'_> {
         if begun.is_break() {
             return Ok(Asked::Otherwise(begun));
         }
+        changes.made_one();
         if self.urgency >= Urgency::Supersede {
             return Ok(Asked::Otherwise(ControlFlow::Continue(())));
         }

@@ -123,6 +123,7 @@ impl Turn<'_> {
             changes = self.runtime.signals.watch(&self.lease.session_id);
             let events = vec![self.runtime.event(ongoing)];
             self.append(events, Spent::default()).await?;
+            changes.made_one();
             if self.urgency >= Urgency::Supersede {
                 return Ok(Err(self.urgency));
             }

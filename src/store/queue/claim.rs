@@ -8,7 +8,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{Claimed, Lease};
+use super::{Beginning, Claimed, Lease, TurnStart, begin};
 use crate::{
     clock::Timestamp,
     id::{AgentId, Id, SessionId},
@@ -32,22 +32,39 @@ impl Store {
         limit: usize,
         after: Option<AgentId>,
     ) -> Result<(Vec<Claimed>, Left)> {
-        self.driver
-            .step(move |tx| {
-                let now = tx.now()?;
-                let rooms = Rooms::hold(tx, now)?;
-                let agents = by_agent(due_lines(tx, now)?, after.as_ref());
-                let (owner, until) = (owner.as_str(), now.plus(lease));
-                let (picked, fresh) = (Vec::new(), HashMap::new());
-                let mut claim = Claim { tx, owner, now, until, rooms, picked, fresh };
-                // First a fair share for each agent, then whatever is left for whoever has more.
-                let n = go_round(agents, limit, |lines, n| claim.of_agent(lines, n))?;
-                let claimed = claim.close()?;
-                // Those that have to wait for another one took the places of some that have not.
-                let is_all = n < limit && n == claimed.len();
-                Ok((claimed, if is_all { Left::Nothing } else { Left::Perhaps }))
-            })
-            .await
+        self.driver.step(move |tx| claim(tx, &owner, lease, limit, after.as_ref())).await
+    }
+
+    /// As [`Store::claim`], and where that leads to a single session, its turn begins with it, as by
+    /// [`Store::begin_turn`]: where little is due, the way to the database and back is most of what a
+    /// message waits for. Of many, everybody's commits would wait for all the beginnings.
+    pub async fn claim_and_begin(
+        &self,
+        owner: String,
+        lease: Duration,
+        limit: usize,
+        after: Option<AgentId>,
+        beginning: Beginning,
+    ) -> Result<(Vec<Claimed>, Left, Option<Box<TurnStart>>)> {
+        let at = self.clock.now();
+        let (owned, preceding) = (owner.clone(), after.clone());
+        let both = self.driver.step(move |tx| {
+            let (claimed, left) = claim(tx, &owned, lease, limit, preceding.as_ref())?;
+            let start = match &claimed[..] {
+                [only] => Some(Box::new(begin(tx, &only.lease, beginning, at)?)),
+                _ => None,
+            };
+            Ok((claimed, left, start))
+        });
+        match both.await {
+            // A session whose turn cannot begin must not keep the others from being claimed.
+            Err(error) => {
+                tracing::debug!(error = %error.detail(), "no turn began with its claim");
+                let (claimed, left) = self.claim(owner, lease, limit, after).await?;
+                Ok((claimed, left, None))
+            }
+            done => done,
+        }
     }
 
     /// How long until the next session can be claimed, if time is all that it takes: how long a worker
@@ -70,6 +87,27 @@ impl Store {
             })
             .await
     }
+}
+
+fn claim(
+    tx: &mut Tx<'_>,
+    owner: &str,
+    lease: Duration,
+    limit: usize,
+    after: Option<&AgentId>,
+) -> Result<(Vec<Claimed>, Left)> {
+    let now = tx.now()?;
+    let rooms = Rooms::hold(tx, now)?;
+    let agents = by_agent(due_lines(tx, now)?, after);
+    let until = now.plus(lease);
+    let (picked, fresh) = (Vec::new(), HashMap::new());
+    let mut claim = Claim { tx, owner, now, until, rooms, picked, fresh };
+    // First a fair share for each agent, then whatever is left for whoever has more.
+    let n = go_round(agents, limit, |lines, n| claim.of_agent(lines, n))?;
+    let claimed = claim.close()?;
+    // Those that have to wait for another one took the places of some that have not.
+    let is_all = n < limit && n == claimed.len();
+    Ok((claimed, if is_all { Left::Nothing } else { Left::Perhaps }))
 }
 
 /// What a claim leaves behind of what could be claimed.

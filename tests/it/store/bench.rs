@@ -18,8 +18,8 @@ use bellpull::{
     },
     id::{AgentId, DeliveryId, EventId, Id, SessionId},
     store::{
-        Accepted, Body, Change, Claimed, Dispatch, Lease, Location, MessageBody, NewDelivery,
-        NewMessage, NewSession, Options, Route, RouteTarget, Store, Taken,
+        Accepted, Beginning, Body, Change, Claimed, Dispatch, Lease, Location, MessageBody,
+        NewDelivery, NewMessage, NewSession, Options, Route, RouteTarget, Store, Taken,
     },
 };
 use serde_json::json;
@@ -223,8 +223,11 @@ impl Bench {
     }
 
     pub async fn begin(&self, lease: &Lease) -> Taken {
-        let begun = self.store.begin_turn(lease, self.id(), self.trace(), self.running()).await;
-        begun.expect("begun").0
+        self.store.begin_turn(lease, self.beginning()).await.expect("begun").taken
+    }
+
+    pub fn beginning(&self) -> Beginning {
+        Beginning { turn_id: self.id(), trace: self.trace(), opening: self.running() }
     }
 
     pub async fn append(&self, lease: &Lease, text: &str) {

@@ -22,7 +22,7 @@ use bellpull::{
     },
     id::{AgentId, DeliveryId, EnvironmentId, EventId, Id, SessionId, SourceId},
     store::{
-        Body, Claimed, DeliveryFilter, Dispatch, Error, EventFilter, Lease, MessageBody,
+        Beginning, Body, Claimed, DeliveryFilter, Dispatch, Error, EventFilter, Lease, MessageBody,
         NewDelivery, NewMessage, NewSession, ReplayCheck, Route, RouteTarget, SessionFilter, Store,
     },
 };
@@ -150,20 +150,23 @@ impl World {
                 let mut claimed = claimed.expect("works").0;
                 claimed.sort_by(|a, b| a.lease.session_id.cmp(&b.lease.session_id));
                 for (k, claimed) in claimed.iter().enumerate() {
-                    let begun = store.begin_turn(
-                        &claimed.lease,
-                        id(n * 100 + k),
-                        trace(n),
-                        event(n, 2 * k),
-                    );
-                    begun.await.expect("works");
+                    let beginning = Beginning {
+                        turn_id: id(n * 100 + k),
+                        trace: trace(n),
+                        opening: event(n, 2 * k),
+                    };
+                    store.begin_turn(&claimed.lease, beginning).await.expect("works");
                     let idle = vec![event(n, 2 * k + 1)];
                     store.finish(&claimed.lease, end, idle, HOUR).await.expect("works");
                 }
                 return (answer(Ok(&claimed)), Vec::new());
             }
             Op::Begin { lease: at } => match lease(at) {
-                Some(lease) => answer(store.begin_turn(&lease, id(n), trace(n), event(n, 0)).await),
+                Some(lease) => {
+                    let (turn_id, trace, opening) = (id(n), trace(n), event(n, 0));
+                    let beginning = Beginning { turn_id, trace, opening };
+                    answer(store.begin_turn(&lease, beginning).await)
+                }
                 None => Err("no lease"),
             },
             Op::Append { lease: at, n_events, tokens } => match lease(at) {

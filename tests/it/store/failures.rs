@@ -370,9 +370,7 @@ async fn work_through_failures(bench: &Bench) {
         };
         for claimed in claimed {
             let turn = async {
-                store
-                    .begin_turn(&claimed.lease, bench.id(), bench.trace(), bench.running())
-                    .await?;
+                store.begin_turn(&claimed.lease, bench.beginning()).await?;
                 let idle = vec![bench.idle(TurnEnd::EndTurn)];
                 store.finish(&claimed.lease, TurnEnd::EndTurn, idle, Duration::ZERO).await
             };

@@ -114,7 +114,7 @@ async fn turn(bench: &Bench, random: &mut Random, lease: &Lease) -> Result<(), E
     if random.below(10) == 0 {
         return store.release(lease).await;
     }
-    store.begin_turn(lease, bench.id(), bench.trace(), bench.running()).await?;
+    store.begin_turn(lease, bench.beginning()).await?;
     for n in 0..random.below(3) {
         let events = (0..=n).map(|n| bench.says(&format!("{n}"))).collect();
         store.append(lease, events, Usage { output_tokens: 1, ..Usage::default() }).await?;

@@ -217,10 +217,7 @@ async fn dead(bench: &Bench, lease: &Lease) {
     let store = &bench.store;
     assert_fails!(store.append(lease, vec![bench.says("late")], usage).await, Error::Fenced);
     assert_fails!(store.append(lease, Vec::new(), usage).await, Error::Fenced);
-    assert_fails!(
-        store.begin_turn(lease, bench.id(), bench.trace(), bench.running()).await,
-        Error::Fenced
-    );
+    assert_fails!(store.begin_turn(lease, bench.beginning()).await, Error::Fenced);
     assert_fails!(store.renew(lease, HOUR).await, Error::Fenced);
     assert_fails!(store.release(lease).await, Error::Fenced);
     let idle = vec![bench.idle(TurnEnd::Failed)];

@@ -11,8 +11,7 @@ use bellpull::{
         session::Status,
         turn::TurnEnd,
     },
-    id::TurnId,
-    store::{Error, Taken},
+    store::{Error, Left, Taken, TurnStart},
 };
 
 use super::{
@@ -27,6 +26,8 @@ on_both!(
     a_message_that_comes_during_a_turn_is_for_the_next_one,
     a_turn_takes_five_hundred_messages_at_most,
     a_long_log_is_not_told_with_the_beginning,
+    a_turn_begins_with_the_claim_of_its_session_alone,
+    a_turn_that_cannot_begin_keeps_nobody_from_being_claimed,
     an_unfinished_turn_goes_on,
     resumptions_are_counted_until_the_turn_gets_further,
     tokens_cost_and_working_time_add_up,
@@ -45,12 +46,9 @@ async fn a_turn_takes_what_waits_and_numbers_it(bench: Bench) {
     bench.clock.advance(HOUR / 2);
 
     let lease = bench.claim_one().await;
-    let (turn_id, opening) = (bench.id::<TurnId>(), bench.running());
-    let (taken, standing) = bench
-        .store
-        .begin_turn(&lease, turn_id.clone(), bench.trace(), opening.clone())
-        .await
-        .unwrap();
+    let beginning = bench.beginning();
+    let (turn_id, opening) = (beginning.turn_id.clone(), beginning.opening.clone());
+    let TurnStart { taken, standing } = bench.store.begin_turn(&lease, beginning).await.unwrap();
     let begun = bench.clock.now();
     let waited: Vec<Timestamp> = taken.messages.iter().map(|it| it.received_at).collect();
     assert!(waited.is_sorted() && begun.since(waited[0]) >= HOUR / 2, "{waited:?} {begun}");
@@ -156,12 +154,59 @@ async fn a_long_log_is_not_told_with_the_beginning(bench: Bench) {
             bench.send(&session, &n.to_string()).await;
         }
         let lease = bench.claim_one().await;
-        let beginning =
-            bench.store.begin_turn(&lease, bench.id(), bench.trace(), bench.running()).await;
-        let (taken, standing) = beginning.unwrap();
+        let begun = bench.store.begin_turn(&lease, bench.beginning()).await;
+        let TurnStart { taken, standing } = begun.unwrap();
         assert_eq!(taken.messages.len(), n_messages);
         assert_eq!(standing.is_some(), is_told, "{n_messages} messages and the turn's beginning");
     }
+}
+
+/// What a worker gets that has room for so many.
+async fn claimed_and_begun(bench: &Bench, limit: usize) -> (usize, Left, Option<Box<TurnStart>>) {
+    let (owner, beginning) = ("node:1".to_owned(), bench.beginning());
+    let claiming = bench.store.claim_and_begin(owner, Duration::ZERO, limit, None, beginning);
+    let (claimed, left, start) = claiming.await.unwrap();
+    (claimed.len(), left, start)
+}
+
+async fn a_turn_begins_with_the_claim_of_its_session_alone(bench: Bench) {
+    assert!(matches!(claimed_and_begun(&bench, 9).await, (0, Left::Nothing, None)));
+
+    let first = bench.accept(bench.draft("one").for_key("k")).await;
+    let session = first.session_id.unwrap();
+    let (n, left, start) = claimed_and_begun(&bench, 9).await;
+    assert_eq!((n, left), (1, Left::Nothing));
+    let TurnStart { taken, standing } = *start.expect("its turn");
+    let found = bench.store.session(&session).await.unwrap();
+    assert_eq!((found.status, found.turn_id), (Status::Running, Some(taken.turn_id.clone())));
+    assert_eq!(messages(&bench.log(&session).await), ["message one"]);
+    let asked = bench.store.standing(&session, 500).await.unwrap();
+    assert_eq!(format!("{standing:?}"), format!("{:?}", Some(asked)));
+
+    // Whoever takes it up next resumes it the same way: its lease was over at once.
+    let (n, _, start) = claimed_and_begun(&bench, 9).await;
+    let resumed = start.expect("the same turn").taken;
+    assert_eq!((n, resumed.turn_id, resumed.resumes), (1, taken.turn_id, 1));
+    assert_eq!(resumed.deliveries, taken.deliveries);
+
+    // Two at once have their turns to begin, and one of two has not, if there is room for one.
+    bench.accept(bench.draft("other").for_key("other")).await;
+    assert!(matches!(claimed_and_begun(&bench, 9).await, (2, Left::Nothing, None)));
+    let (n, left, start) = claimed_and_begun(&bench, 1).await;
+    assert_eq!((n, left, start.is_some()), (1, Left::Perhaps, true));
+}
+
+async fn a_turn_that_cannot_begin_keeps_nobody_from_being_claimed(bench: Bench) {
+    let accepted = bench.accept(bench.draft("one").for_key("k")).await;
+    bench.place.script("update deliveries set traceparent = 'no trace'").await;
+    for _ in 0..2 {
+        let (n, left, start) = claimed_and_begun(&bench, 1).await;
+        assert_eq!((n, left, start.is_some()), (1, Left::Perhaps, false));
+    }
+    let session = bench.store.session(&accepted.session_id.unwrap()).await.unwrap();
+    assert_eq!((session.turn_id, session.n_waiting), (None, 1), "nothing of it has happened");
+    let lease = bench.claim_one().await;
+    assert_fails!(bench.store.begin_turn(&lease, bench.beginning()).await, Error::Corrupt(_));
 }
 
 async fn an_unfinished_turn_goes_on(bench: Bench) {

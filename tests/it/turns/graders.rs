@@ -61,7 +61,7 @@ async fn a_grader_that_takes_long_gives_signs_of_life() {
     let session = aimed(&world).await;
     let claimed = world.claim(LEASE).await;
     let (runtime, cancel) = (world.runtime.clone(), CancellationToken::new());
-    let turn = tokio::spawn(async move { runtime.drive(&claimed.lease, &cancel).await });
+    let turn = tokio::spawn(async move { runtime.drive(&claimed.lease, None, &cancel).await });
     until("a grader is asked", async || (models.requests().len() == 2).then_some(())).await;
     let ongoing = "span.outcome_evaluation_ongoing";
     let n_signs = async || world.types(&session).await.iter().filter(|it| **it == ongoing).count();

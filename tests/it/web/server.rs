@@ -14,7 +14,7 @@ use bellpull::{
     ingest::{self, Ingest, Keys, Registry},
     preview::Previews,
     signal::{Signals, Told},
-    store::{self, Lease, Location, Refusal, Store},
+    store::{self, Beginning, Lease, Location, Refusal, Store},
     vault::Vault,
     web::{App, Http, Options},
 };
@@ -219,12 +219,9 @@ impl Server {
         .await;
         let at = self.clock.now();
         let opening = NewEvent::new(EventId::new(at), EventBody::StatusRunning);
-        let taken = self
-            .app
-            .store
-            .begin_turn(&lease, TurnId::new(at), TraceContext::new(at), opening)
-            .await;
-        taken.expect("a turn begins");
+        let (turn_id, trace) = (TurnId::new(at), TraceContext::new(at));
+        let beginning = Beginning { turn_id, trace, opening };
+        self.app.store.begin_turn(&lease, beginning).await.expect("a turn begins");
         self.app.signals.changed(&lease.session_id);
         lease
     }
