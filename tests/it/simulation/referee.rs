@@ -137,10 +137,16 @@ impl Referee {
         let before = std::mem::take(&mut self.sessions);
         let entries = self.read_new_entries();
         for (session, entry) in &entries {
-            let leased = before.get(session).and_then(|row| row.owner.as_deref());
+            let earlier = before.get(session);
+            let leased = earlier.and_then(|row| row.owner.as_deref());
+            // A turn may begin with the claim that it is begun under.
+            let epoch = earlier.map_or(0, |row| row.epoch);
+            let has_claimed = after
+                .get(session)
+                .is_some_and(|row| row.epoch > epoch && row.owner.as_deref() == Some(owner));
             // Whoever archives a session says so in its log, and nobody has it then.
             let is_end = entry.kind == "session.status_terminated" && leased.is_none();
-            self.must(leased == Some(owner) || is_end, || {
+            self.must(leased == Some(owner) || has_claimed || is_end, || {
                 format!(
                     "{owner} wrote {} to {session}, of which {leased:?} has the lease",
                     entry.kind
