@@ -62,6 +62,7 @@ pub struct Server {
     outbox: Outbox,
     sends: (CancellationToken, TaskTracker),
     tasks: (CancellationToken, TaskTracker),
+    node: String,
     /// Held to the end.
     _data_dir: DataDir,
 }
@@ -94,12 +95,15 @@ impl Server {
             Ingest::new(store.clone(), registry, config.limits.clone(), Arc::new(Https::new()?));
         declare::apply(&store, &ingest, &declared).await?;
 
+        let (node, boot) = (data_dir.node_id()?, vault::hex(&vault::random::<8>()));
+        take_up_day(&store, &node).await;
         let tasks = Tasks {
             store: store.clone(),
             ingest: ingest.clone(),
             signals: signals.clone(),
             data_dir: data_dir.path.clone(),
             workspaces: data_dir.workspaces(),
+            node: node.clone(),
             retention: Arc::new(ArcSwap::from_pointee(config.retention.clone())),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -108,7 +112,6 @@ impl Server {
         let previews = Previews::default();
         let models = Models::new(config.models.clone(), store.clock().clone());
         let projects = Arc::new(ArcSwap::from_pointee(config.projects.clone()));
-        let (node, boot) = (data_dir.node_id()?, vault::hex(&vault::random::<8>()));
         let life = (node.as_str(), boot.as_str());
         let shells = open_shells(&config, &data_dir, store.clock()).await;
         let sandbox = standing(shells.sandbox().state());
@@ -154,6 +157,7 @@ impl Server {
             retention: tasks.retention,
             projects,
             tasks: (tasks.stop, tasks.tracker),
+            node,
             _data_dir: data_dir,
         })
     }
@@ -217,7 +221,17 @@ impl Server {
             tracker.close();
             tracker.wait().await;
         }
+        if let Err(error) = self.store.keep_day(self.node).await {
+            tracing::warn!(error = %error.detail(), "what was counted last is not kept");
+        }
         self.store.close().await;
+    }
+}
+
+/// Charts can do without.
+async fn take_up_day(store: &Store, node: &str) {
+    if let Err(error) = store.take_up_day(node.to_owned()).await {
+        tracing::warn!(error = %error.detail(), "what was counted before is not known");
     }
 }
 

@@ -22,6 +22,7 @@ const DISK_INTERVAL: Duration = Duration::from_secs(1);
 /// A task rests so many times as long as it worked, up to a minute.
 const REST: u32 = 20;
 const REST_MAX: Duration = Duration::from_secs(60);
+const DAY_INTERVAL: Duration = Duration::from_secs(60);
 const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
 const MEND_INTERVAL: Duration = Duration::from_secs(60);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
@@ -44,6 +45,8 @@ pub(super) struct Tasks {
     pub(super) signals: Signals,
     pub(super) data_dir: std::path::PathBuf,
     pub(super) workspaces: std::path::PathBuf,
+    /// Which node this is.
+    pub(super) node: String,
     pub(super) retention: Arc<ArcSwap<Retention>>,
     pub(super) tracker: TaskTracker,
     pub(super) stop: CancellationToken,
@@ -58,6 +61,9 @@ impl Tasks {
             }
             tasks.store.metrics().keep_day(tasks.store.clock().now());
             Ok(())
+        });
+        self.every(DAY_INTERVAL, "keep what was counted", |tasks| async move {
+            Ok(tasks.store.keep_day(tasks.node).await?)
         });
         self.every(REVISION_INTERVAL, "look for changed configuration", |tasks| async move {
             if tasks.ingest.registry.refresh_if_changed().await? {

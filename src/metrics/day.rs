@@ -2,16 +2,18 @@
 //!
 //! Counting adds to numbers that belong to no time; whoever keeps the day puts what was counted since
 //! the last look into the stretch of now. Invariant: so counting asks for no time and waits for nobody.
-//! Left out: what this process did not count itself, as before its start or on another node.
+//! Left out: where it is kept for the next life of this node, and for other nodes (`store::days`).
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
+
+use serde::{Deserialize, Serialize};
 
 use super::{ANSWER, Received};
 use crate::{clock::Timestamp, domain::turn::TurnEnd};
@@ -35,6 +37,15 @@ pub struct Stretch {
     turns: [u64; N_TURNS],
 }
 
+/// The words that a stretch is written in.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    received: BTreeMap<String, u64>,
+    /// By the bound of their bucket, in microseconds; what took longer has none.
+    answers: Vec<(Option<u64>, u64)>,
+    turns: BTreeMap<String, u64>,
+}
+
 impl Stretch {
     fn of(at: Timestamp) -> Stretch {
         Stretch {
@@ -43,6 +54,38 @@ impl Stretch {
             answers: [0; N_ANSWERS],
             turns: [0; N_TURNS],
         }
+    }
+
+    /// What began by then is older than a day.
+    pub fn gone_by(now: Timestamp) -> Timestamp {
+        Timestamp(begin(now).0 - STRETCH_MS * STRETCHES as i64)
+    }
+
+    pub fn to_text(&self) -> String {
+        let bounds = ANSWER.iter().map(|bound| Some(micros(*bound))).chain([None]);
+        let written = Written {
+            received: named(Received::ALL.map(Received::as_str), self.received),
+            answers: bounds.zip(self.answers).filter(|(_, n)| *n > 0).collect(),
+            turns: named(TurnEnd::ALL.map(TurnEnd::as_str), self.turns),
+        };
+        serde_json::to_string(&written).unwrap_or_default()
+    }
+
+    /// What [`Stretch::to_text`] wrote, as far as it is still counted; none of anything else.
+    pub fn parse(began: Timestamp, text: &str) -> Option<Stretch> {
+        let written: Written = serde_json::from_str(text).ok()?;
+        let mut stretch = Stretch::of(began);
+        for (received, n) in Received::ALL.iter().zip(&mut stretch.received) {
+            *n = written.received.get(received.as_str()).copied().unwrap_or(0);
+        }
+        for (end, n) in TurnEnd::ALL.iter().zip(&mut stretch.turns) {
+            *n = written.turns.get(end.as_str()).copied().unwrap_or(0);
+        }
+        for (bound, n) in written.answers {
+            let fits = |bound| ANSWER.partition_point(|own| micros(*own) < bound);
+            stretch.answers[bound.map_or(ANSWER.len(), fits)] += n;
+        }
+        Some(stretch)
     }
 
     /// Requests to webhooks that came to one of these.
@@ -80,6 +123,16 @@ impl Stretch {
     }
 }
 
+fn micros(seconds: f64) -> u64 {
+    u64::try_from(Duration::from_secs_f64(seconds).as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Of numbers those that there are.
+fn named<const N: usize>(names: [&str; N], numbers: [u64; N]) -> BTreeMap<String, u64> {
+    let all = names.into_iter().zip(numbers).filter(|(_, n)| *n > 0);
+    all.map(|(name, n)| (name.to_owned(), n)).collect()
+}
+
 /// When the stretch of a moment began.
 fn begin(at: Timestamp) -> Timestamp {
     Timestamp(at.0 - at.0.rem_euclid(STRETCH_MS))
@@ -92,6 +145,9 @@ pub(super) struct Day {
     turns: [AtomicU64; N_TURNS],
     /// Oldest first; stretches in which nobody looked are missing.
     kept: Mutex<VecDeque<Stretch>>,
+    /// The newest of them that are written down like this.
+    written: Mutex<Vec<Stretch>>,
+    others: Mutex<Vec<Stretch>>,
 }
 
 impl Default for Day {
@@ -99,7 +155,14 @@ impl Default for Day {
         fn zeros<const N: usize>() -> [AtomicU64; N] {
             std::array::from_fn(|_| AtomicU64::new(0))
         }
-        Day { received: zeros(), answers: zeros(), turns: zeros(), kept: Mutex::default() }
+        Day {
+            received: zeros(),
+            answers: zeros(),
+            turns: zeros(),
+            kept: Mutex::default(),
+            written: Mutex::default(),
+            others: Mutex::default(),
+        }
     }
 }
 
@@ -122,7 +185,7 @@ impl Day {
     /// Puts what was counted since the last time into the stretch of now.
     pub(super) fn keep(&self, now: Timestamp) {
         let take = |n: &AtomicU64| n.swap(0, Ordering::Relaxed);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         let counted = Stretch {
             began: begin(now),
             received: self.received.each_ref().map(take),
@@ -138,15 +201,55 @@ impl Day {
         kept.drain(..surplus);
     }
 
-    /// The day up to now, without gaps, oldest first.
+    /// What an earlier life of this node counted, oldest first.
+    pub(super) fn take_up(&self, earlier: Vec<Stretch>) {
+        let mut kept = lock(&self.kept);
+        lock(&self.written).extend(earlier.iter().cloned());
+        for stretch in earlier.into_iter().rev() {
+            match kept.iter_mut().find(|it| it.began == stretch.began) {
+                Some(own) => own.add(&stretch),
+                None => kept.push_front(stretch),
+            }
+        }
+    }
+
+    /// Whatever is not written down as it is by now, oldest first.
+    pub(super) fn unwritten(&self, now: Timestamp) -> Vec<Stretch> {
+        self.keep(now);
+        let (kept, written) = (lock(&self.kept), lock(&self.written));
+        let is_news = |it: &&Stretch| **it != Stretch::of(it.began) && !written.contains(it);
+        kept.iter().filter(is_news).cloned().collect()
+    }
+
+    pub(super) fn wrote(&self, stretches: &[Stretch]) {
+        let mut written = lock(&self.written);
+        written.retain(|it| stretches.iter().all(|new| new.began != it.began));
+        written.extend_from_slice(stretches);
+        let surplus = written.len().saturating_sub(STRETCHES);
+        written.drain(..surplus);
+    }
+
+    pub(super) fn set_others(&self, others: Vec<Stretch>) {
+        *lock(&self.others) = others;
+    }
+
+    /// The day of all nodes up to now, without gaps, oldest first.
     pub(super) fn stretches(&self, now: Timestamp) -> Vec<Stretch> {
         self.keep(now);
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kept, others) = (lock(&self.kept), lock(&self.others));
         let first = begin(now).0 - STRETCH_MS * (STRETCHES as i64 - 1);
         let times = (0..STRETCHES).map(|n| Timestamp(first + STRETCH_MS * n as i64));
-        let found = |at| kept.iter().find(|it| it.began == at).cloned();
-        times.map(|at| found(at).unwrap_or_else(|| Stretch::of(at))).collect()
+        let sum = |at| {
+            let mut sum = Stretch::of(at);
+            kept.iter().chain(&*others).filter(|it| it.began == at).for_each(|it| sum.add(it));
+            sum
+        };
+        times.map(sum).collect()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -174,6 +277,26 @@ mod tests {
         assert_eq!((before.turns(&TurnEnd::ALL), last.turns(&[TurnEnd::Failed])), (0, 1));
         assert_eq!(before.answered_within(99), Some(Duration::from_millis(5)));
         assert_eq!(last.answered_within(50), Some(Duration::from_secs(10)));
+        // Written down once, and again when there is more.
+        let news = day.unwritten(minutes(31));
+        assert_eq!(news, stretches[STRETCHES - 2..]);
+        day.wrote(&news);
+        assert_eq!(day.unwritten(minutes(32)), []);
+        day.received(0);
+        assert_eq!(day.unwritten(minutes(33)).len(), 1);
+        // The next life goes on with it, and others have counted too.
+        let next = Day::default();
+        let read = news.iter().map(|it| Stretch::parse(it.began, &it.to_text()).unwrap());
+        next.take_up(read.collect());
+        next.set_others(news.clone());
+        assert_eq!(next.unwritten(minutes(34)), []);
+        next.turn_ended(TurnEnd::Failed);
+        assert_eq!(next.unwritten(minutes(34))[0].turns(&TurnEnd::ALL), 2);
+        let sum = next.stretches(minutes(34));
+        assert_eq!(sum[STRETCHES - 2].received(&Received::ALL), 4);
+        assert_eq!(sum[STRETCHES - 1].turns(&[TurnEnd::Failed]), 3);
+        assert_eq!(sum[STRETCHES - 1].answered_within(50), Some(Duration::from_secs(10)));
+        assert_eq!(Stretch::parse(start, "[]"), None);
         // A day later it is gone.
         assert_eq!(day.stretches(minutes(24 * 60 + 31))[0].received(&Received::ALL), 0);
     }

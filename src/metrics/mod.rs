@@ -341,7 +341,26 @@ impl Metrics {
         self.day.keep(now);
     }
 
-    /// The last day as this process counted it, in half hours, oldest first.
+    /// What this node counted before this process, which is to be told before it counts.
+    pub fn take_up_day(&self, earlier: Vec<Stretch>) {
+        self.day.take_up(earlier);
+    }
+
+    /// What of the day is not written down as it is by now, until [`Metrics::wrote_day`] says so.
+    pub fn unwritten_day(&self, now: Timestamp) -> Vec<Stretch> {
+        self.day.unwritten(now)
+    }
+
+    pub fn wrote_day(&self, stretches: &[Stretch]) {
+        self.day.wrote(stretches);
+    }
+
+    /// What other nodes have counted.
+    pub fn set_day_of_others(&self, others: Vec<Stretch>) {
+        self.day.set_others(others);
+    }
+
+    /// The last day in half hours, oldest first.
     pub fn day(&self, now: Timestamp) -> Vec<Stretch> {
         self.day.stretches(now)
     }

@@ -16,6 +16,7 @@ mod batches;
 mod budgets;
 mod callbacks;
 mod chunks;
+mod days;
 mod deliveries;
 mod deployments;
 mod driver;

@@ -197,6 +197,38 @@ async fn healthz_answers_and_check_agrees() {
 }
 
 #[tokio::test]
+async fn the_charts_of_the_last_day_go_on_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, data) = (lowkey(directory.path()), directory.path().join("data"));
+    let bearer = format!("Bearer {KEY}");
+    for life in 1..=2 {
+        let server = Process::serve(&data, &["--config", &config]).await;
+        let (status, answer) = ring(&server, "stripe", &[("authorization", &bearer)], "{}").await;
+        assert_eq!(status, 202);
+        assert_eq!(
+            ring(&server, "stripe", &[("authorization", "Bearer wrong")], "{}").await.0,
+            401
+        );
+        let id = answer["delivery_id"].as_str().unwrap();
+        until("the turn has ended", async || {
+            let delivery = server.get(&format!("/v1/deliveries/{id}")).await;
+            (delivery["outcome"] == "succeeded").then_some(())
+        })
+        .await;
+        let wanted = [
+            format!("Deliveries in the last 24 hours: {life} accepted, {life} refused;"),
+            format!("Turns in the last 24 hours: {life} done;"),
+        ];
+        until("both are counted", async || {
+            let page = server.page("/").await;
+            wanted.iter().all(|it| page.contains(it)).then_some(())
+        })
+        .await;
+        assert!(server.terminate().await.success());
+    }
+}
+
+#[tokio::test]
 async fn sigterm_hands_back_what_is_running_and_the_next_life_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bellpull.toml");

@@ -39,3 +39,11 @@ create table audit (
 -- What one actor did, and each kind of change, newest first.
 create index audit_by_actor on audit (actor, id);
 create index audit_by_action on audit (action, id);
+
+-- What each node counted in each half hour of the last day, for the charts of the overview.
+create table days (
+  node text {c} not null,
+  began bigint not null,
+  counts text {c} not null,
+  primary key (node, began)
+) {keyed};

@@ -21,6 +21,7 @@ on_both!(
     a_request_that_was_stopped_counts,
     a_budget_shows_what_is_used_and_reserved,
     the_audit_log_is_filtered,
+    a_day_of_counting_outlives_its_process_and_shows_all_nodes,
 );
 
 async fn ask(bench: &Bench, lease: &Lease, model: &str) {
@@ -151,4 +152,50 @@ async fn the_audit_log_is_filtered(bench: Bench) {
     assert_eq!(of(Some("ann"), None).await, ["ann thing.break", "ann thing.make"]);
     assert_eq!(of(None, Some("thing.make")).await, ["ann thing.make", "ben thing.make"]);
     assert_eq!(of(Some("ben"), Some("thing.break")).await, Vec::<String>::new());
+}
+
+async fn a_day_of_counting_outlives_its_process_and_shows_all_nodes(bench: Bench) {
+    let fail = |bench: &Bench| {
+        bench.store.metrics().turn_ended(TurnEnd::Failed, Duration::from_secs(1));
+    };
+    let failed = |bench: &Bench| -> u64 {
+        let day = bench.store.metrics().day(bench.clock.now());
+        day.iter().map(|it| it.turns(&[TurnEnd::Failed])).sum()
+    };
+    let keep = async |bench: &Bench, node: &str| {
+        bench.store.keep_day(node.to_owned()).await.unwrap();
+    };
+    keep(&bench, "one").await;
+    assert_eq!(bench.place.number("select count(*) from days").await, 0, "nothing was counted");
+    for _ in 0..2 {
+        fail(&bench);
+        keep(&bench, "one").await;
+        keep(&bench, "one").await;
+        bench.clock.advance(Duration::from_secs(3600));
+    }
+
+    let next_life = bench.another_node().await;
+    next_life.store.take_up_day("one".to_owned()).await.unwrap();
+    assert_eq!(failed(&next_life), 2);
+    fail(&next_life);
+    keep(&next_life, "one").await;
+    assert_eq!(failed(&next_life), 3, "its own are not another node's");
+
+    let other = bench.another_node().await;
+    other.store.take_up_day("two".to_owned()).await.unwrap();
+    fail(&other);
+    assert_eq!(failed(&other), 1);
+    keep(&other, "two").await;
+    keep(&next_life, "one").await;
+    assert_eq!((failed(&other), failed(&next_life)), (4, 4));
+
+    // Written by whatever version of whomever.
+    bench.place.script("update days set counts = '{}' where node = 'one'").await;
+    keep(&other, "two").await;
+    assert_eq!(failed(&other), 1);
+    bench.clock.advance(Duration::from_secs(25 * 3600));
+    fail(&other);
+    keep(&other, "two").await;
+    assert_eq!(bench.place.number("select count(*) from days").await, 1, "the rest is gone");
+    assert_eq!(failed(&other), 1);
 }

@@ -145,6 +145,25 @@ impl Process {
         json(request.send().await.expect("an answer")).await
     }
 
+    /// A page, as whoever signs in with the admin's key sees it.
+    pub async fn page(&self, path: &str) -> String {
+        let cookie = |answer: &reqwest::Response| {
+            let set = answer.headers().get("set-cookie").expect("a cookie").to_str().unwrap();
+            set.split(';').next().unwrap_or_default().to_owned()
+        };
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        let (http, url) = (http.build().unwrap(), format!("{}/sign-in", self.url));
+        let form = http.get(&url).send().await.unwrap();
+        let (before, form) = (cookie(&form), form.text().await.unwrap());
+        let token = form.split_once("name=\"csrf\" value=\"").and_then(|it| it.1.split_once('"'));
+        let fields = format!("key={}&csrf={}", self.admin_key(), token.expect("a token").0);
+        let request = http.post(url).header("cookie", before).body(fields);
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let signed_in = cookie(&request.send().await.unwrap());
+        let page = http.get(format!("{}{path}", self.url)).header("cookie", signed_in);
+        page.send().await.unwrap().error_for_status().unwrap().text().await.unwrap()
+    }
+
     /// POST as admin, JSON back.
     pub async fn post(&self, path: &str, body: Value) -> Value {
         let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(self.admin_key());
