@@ -110,7 +110,18 @@ export class World {
     await context.grantPermissions(['clipboard-read', 'clipboard-write'], { origin: this.base });
     const page = await context.newPage();
     page.complaints = [];
+    // A page that is left while it asks for what is new: the browser gives the request up, and then the
+    // page says so.
+    let givenUp = 0;
+    page.on('requestfailed', (request) => {
+      const isLeft = request.resourceType() === 'fetch' && request.method() === 'GET';
+      if (isLeft && request.failure()?.errorText === 'net::ERR_ABORTED') givenUp += 1;
+    });
     page.on('console', (message) => {
+      if (givenUp > 0 && message.text().includes('Failed to fetch')) {
+        givenUp -= 1;
+        return;
+      }
       // A page that is left while it asks for the number of the navigation.
       if (/Failed to fetch.*span#needs-count/s.test(message.text())) return;
       if (message.type() === 'error' || message.type() === 'warning') page.complaints.push(message.text());
