@@ -63,7 +63,8 @@ impl Tasks {
             Ok(())
         });
         self.every(DAY_INTERVAL, "keep what was counted", |tasks| async move {
-            Ok(tasks.store.keep_day(tasks.node).await?)
+            tasks.store.keep_day(tasks.node.clone()).await?;
+            Ok(tasks.store.look_at_day_of_others(tasks.node).await?)
         });
         self.every(REVISION_INTERVAL, "look for changed configuration", |tasks| async move {
             if tasks.ingest.registry.refresh_if_changed().await? {

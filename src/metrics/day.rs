@@ -144,10 +144,15 @@ pub(super) struct Day {
     answers: [AtomicU64; N_ANSWERS],
     turns: [AtomicU64; N_TURNS],
     /// Oldest first; stretches in which nobody looked are missing.
-    kept: Mutex<VecDeque<Stretch>>,
-    /// The newest of them that are written down like this.
-    written: Mutex<Vec<Stretch>>,
+    kept: Mutex<VecDeque<Kept>>,
     others: Mutex<Vec<Stretch>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    stretch: Stretch,
+    /// Whether all of it is written down, or there is nothing to write.
+    is_written: bool,
 }
 
 impl Default for Day {
@@ -160,7 +165,6 @@ impl Default for Day {
             answers: zeros(),
             turns: zeros(),
             kept: Mutex::default(),
-            written: Mutex::default(),
             others: Mutex::default(),
         }
     }
@@ -192,23 +196,26 @@ impl Day {
             answers: self.answers.each_ref().map(take),
             turns: self.turns.each_ref().map(take),
         };
+        let is_nothing = counted == Stretch::of(now);
         match kept.back_mut() {
             // A clock that was set back goes on in the newest stretch.
-            Some(last) if last.began >= counted.began => last.add(&counted),
-            _ => kept.push_back(counted),
+            Some(last) if last.stretch.began >= counted.began => {
+                last.stretch.add(&counted);
+                last.is_written &= is_nothing;
+            }
+            _ => kept.push_back(Kept { stretch: counted, is_written: is_nothing }),
         }
         let surplus = kept.len().saturating_sub(STRETCHES);
         kept.drain(..surplus);
     }
 
-    /// What an earlier life of this node counted, oldest first.
+    /// What an earlier life of this node counted and wrote down, oldest first.
     pub(super) fn take_up(&self, earlier: Vec<Stretch>) {
         let mut kept = lock(&self.kept);
-        lock(&self.written).extend(earlier.iter().cloned());
         for stretch in earlier.into_iter().rev() {
-            match kept.iter_mut().find(|it| it.began == stretch.began) {
-                Some(own) => own.add(&stretch),
-                None => kept.push_front(stretch),
+            match kept.iter_mut().find(|it| it.stretch.began == stretch.began) {
+                Some(own) => own.stretch.add(&stretch),
+                None => kept.push_front(Kept { stretch, is_written: true }),
             }
         }
     }
@@ -216,17 +223,16 @@ impl Day {
     /// Whatever is not written down as it is by now, oldest first.
     pub(super) fn unwritten(&self, now: Timestamp) -> Vec<Stretch> {
         self.keep(now);
-        let (kept, written) = (lock(&self.kept), lock(&self.written));
-        let is_news = |it: &&Stretch| **it != Stretch::of(it.began) && !written.contains(it);
-        kept.iter().filter(is_news).cloned().collect()
+        let kept = lock(&self.kept);
+        kept.iter().filter(|it| !it.is_written).map(|it| it.stretch.clone()).collect()
     }
 
+    /// These are written down; what was counted in them meanwhile is not.
     pub(super) fn wrote(&self, stretches: &[Stretch]) {
-        let mut written = lock(&self.written);
-        written.retain(|it| stretches.iter().all(|new| new.began != it.began));
-        written.extend_from_slice(stretches);
-        let surplus = written.len().saturating_sub(STRETCHES);
-        written.drain(..surplus);
+        let mut kept = lock(&self.kept);
+        for own in kept.iter_mut().filter(|it| stretches.contains(&it.stretch)) {
+            own.is_written = true;
+        }
     }
 
     pub(super) fn set_others(&self, others: Vec<Stretch>) {
@@ -241,7 +247,8 @@ impl Day {
         let times = (0..STRETCHES).map(|n| Timestamp(first + STRETCH_MS * n as i64));
         let sum = |at| {
             let mut sum = Stretch::of(at);
-            kept.iter().chain(&*others).filter(|it| it.began == at).for_each(|it| sum.add(it));
+            let all = kept.iter().map(|it| &it.stretch).chain(&*others);
+            all.filter(|it| it.began == at).for_each(|it| sum.add(it));
             sum
         };
         times.map(sum).collect()

@@ -19,25 +19,33 @@ impl Store {
         Ok(())
     }
 
-    /// Writes down what this node has counted, and looks what others have.
+    /// Writes down what this node has counted, if there is anything new.
     pub async fn keep_day(&self, node: String) -> Result<()> {
-        let (now, metrics) = (self.clock.now(), self.metrics().clone());
-        let news = metrics.unwritten_day(now);
+        let now = self.clock.now();
+        let news = self.metrics().unwritten_day(now);
         if !news.is_empty() {
-            let (node, written) = (node.clone(), news.clone());
+            let written = news.clone();
             self.driver.step(move |tx| write(tx, &node, &written, now)).await?;
-            metrics.wrote_day(&news);
+            self.metrics().wrote_day(&news);
         }
-        // On SQLite there are none.
+        Ok(())
+    }
+
+    /// Looks what other nodes have counted.
+    pub async fn look_at_day_of_others(&self, node: String) -> Result<()> {
+        let now = self.clock.now();
         let others = self.driver.read(move |tx| read(tx, "node <> $1", &node, now)).await?;
-        metrics.set_day_of_others(others);
+        self.metrics().set_day_of_others(others);
         Ok(())
     }
 }
 
 fn read(tx: &mut Tx<'_>, whose: &str, node: &str, now: Timestamp) -> Result<Vec<Stretch>> {
-    let sql = format!("select began, counts from days where {whose} and began > $2 order by began");
-    let rows = tx.query(&sql, &params![node, Stretch::gone_by(now)])?;
+    // What is ahead is from before the clock was set back; counting would go on there.
+    let sql = format!(
+        "select began, counts from days where {whose} and began > $2 and began <= $3 order by began"
+    );
+    let rows = tx.query(&sql, &params![node, Stretch::gone_by(now), now])?;
     // Another version may have counted other things: a chart begins anew then.
     let read = rows.into_iter().map(|mut row| Ok(Stretch::parse(row.time(0)?, &row.text(1)?)));
     Ok(read.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())

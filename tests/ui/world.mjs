@@ -117,13 +117,12 @@ export class World {
       const isLeft = request.resourceType() === 'fetch' && request.method() === 'GET';
       if (isLeft && request.failure()?.errorText === 'net::ERR_ABORTED') givenUp += 1;
     });
+    page.on('domcontentloaded', () => { givenUp = 0; });
     page.on('console', (message) => {
       if (givenUp > 0 && message.text().includes('Failed to fetch')) {
         givenUp -= 1;
         return;
       }
-      // A page that is left while it asks for the number of the navigation.
-      if (/Failed to fetch.*span#needs-count/s.test(message.text())) return;
       if (message.type() === 'error' || message.type() === 'warning') page.complaints.push(message.text());
     });
     page.on('pageerror', (error) => page.complaints.push(`uncaught: ${error.message}`));

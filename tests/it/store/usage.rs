@@ -164,6 +164,7 @@ async fn a_day_of_counting_outlives_its_process_and_shows_all_nodes(bench: Bench
     };
     let keep = async |bench: &Bench, node: &str| {
         bench.store.keep_day(node.to_owned()).await.unwrap();
+        bench.store.look_at_day_of_others(node.to_owned()).await.unwrap();
     };
     keep(&bench, "one").await;
     assert_eq!(bench.place.number("select count(*) from days").await, 0, "nothing was counted");
@@ -198,4 +199,11 @@ async fn a_day_of_counting_outlives_its_process_and_shows_all_nodes(bench: Bench
     keep(&other, "two").await;
     assert_eq!(bench.place.number("select count(*) from days").await, 1, "the rest is gone");
     assert_eq!(failed(&other), 1);
+
+    // A clock that was ahead: the next life counts where it is now.
+    bench.place.script("update days set began = began + 864000000").await;
+    let later = bench.another_node().await;
+    later.store.take_up_day("two".to_owned()).await.unwrap();
+    fail(&later);
+    assert_eq!(failed(&later), 1);
 }

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use bellpull::{domain::turn::TurnEnd, ingest::Options, signal::Told};
 use bytes::Bytes;
-use futures_util::{StreamExt, future::join_all, stream};
+use futures_util::{FutureExt, StreamExt, future::join_all, stream};
 use serde_json::{Value, json};
 
 use super::{
@@ -237,6 +237,22 @@ async fn a_failed_delivery_runs_again_where_the_source_says_so() {
     let lease = server.work().await;
     server.finish(&lease, TurnEnd::EndTurn).await;
     assert_eq!(hook().await["status"], "duplicate", "it has succeeded");
+}
+
+#[tokio::test]
+async fn what_comes_for_a_paused_agent_wakes_nobody_until_it_is_resumed() {
+    let server = Server::new().await;
+    server.post("/v1/sources").json(json!({"name": "s"})).ok().await;
+    let agents = server.get("/v1/agents").ok().await;
+    let agent = agents["data"][0]["id"].as_str().expect("an agent").to_owned();
+    let has_rung = || server.app.signals.wait_due().now_or_never().is_some();
+    for (verb, wakes) in [("pause", false), ("resume", true)] {
+        server.post(&format!("/api/agents/{agent}/{verb}")).json(json!({})).ok().await;
+        assert!(has_rung(), "{verb}");
+        let call = server.bare("POST", "/api/webhook/s").bearer(BOX);
+        let answer = call.header("idempotency-key", verb).body("{}").status(202).await;
+        assert_eq!((&answer["status"], has_rung()), (&json!("accepted"), wakes), "{verb}");
+    }
 }
 
 #[tokio::test]

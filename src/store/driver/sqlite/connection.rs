@@ -335,6 +335,28 @@ mod tests {
         assert_eq!(groups::<usize>(&[]).count(), 0);
     }
 
+    /// Only its speed would tell otherwise.
+    #[test]
+    fn a_statement_is_compiled_once_whatever_the_values() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = open_writer(&directory.path().join("bellpull.db")).unwrap();
+        let connection = Prepared::new(connection).unwrap().connection;
+        let schema = "create table due (id integer primary key, at integer);
+            create index by_time on due (at) where at is not null;";
+        connection.execute_batch(schema).unwrap();
+        let mut due = connection.prepare("select id from due where at <= ?1").unwrap();
+        for at in 0..3 {
+            assert!(!due.exists([at]).unwrap());
+        }
+        assert_eq!(due.get_status(rusqlite::StatementStatus::RePrepare), 0);
+        let plan: String = connection
+            .query_row("explain query plan select id from due where at <= ?1", [0], |row| {
+                row.get(3)
+            })
+            .unwrap();
+        assert!(plan.contains("by_time"), "{plan}");
+    }
+
     /// No kill of the process can tell whether a commit was synced; only a cut of the power could.
     #[test]
     fn commits_are_synced() {
