@@ -15,6 +15,9 @@ use super::{
 pub const BUILT_IN: [&str; 8] =
     ["bash", "read", "write", "edit", "glob", "grep", "web_fetch", "web_search"];
 
+/// Tools of the toolset that this server knows and does not have: it would need a search service.
+pub const NOT_HERE: [&str; 1] = ["web_search"];
+
 /// Tools over all toolsets of an agent.
 pub const TOOLS_MAX: usize = 256;
 

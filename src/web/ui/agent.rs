@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::{App, managed},
-    agent_tools::{STATES, Table},
+    agent_tools::{STATES, STATES_OF_ONE, Table},
     diff::{self, Line},
     fault::Fault,
     form::{Wrong, actor, body, outcome, refused},
@@ -41,7 +41,8 @@ struct Page {
     /// None for one that is about to be made.
     it: Option<Shown>,
     form: Form,
-    states: [(&'static str, &'static str); 4],
+    states: &'static [(&'static str, &'static str)],
+    states_of_one: &'static [(&'static str, &'static str)],
     may_edit: bool,
     notice: Option<String>,
     problem: Option<Wrong>,
@@ -199,7 +200,16 @@ async fn show(
     };
     let may_edit = visitor.may_change && !it.from_file && !it.is_archived;
     let shell = Shell::new(visitor, "agents", now);
-    let page = Page { shell, it: Some(it), form, states: STATES, may_edit, notice, problem };
+    let page = Page {
+        shell,
+        it: Some(it),
+        form,
+        states: STATES,
+        states_of_one: STATES_OF_ONE,
+        may_edit,
+        notice,
+        problem,
+    };
     match &page.problem {
         Some(wrong) => refused(&page, wrong),
         None => rendered(&page),
@@ -230,7 +240,16 @@ pub(super) async fn new(
     let form = Form { model: "rehearsal".to_owned(), table, ..Form::default() };
     let shell = Shell::new(visitor, "agents", app.store.clock().now());
     let (notice, problem) = (None, None);
-    rendered(&Page { shell, it: None, form, states: STATES, may_edit: true, notice, problem })
+    rendered(&Page {
+        shell,
+        it: None,
+        form,
+        states: STATES,
+        states_of_one: STATES_OF_ONE,
+        may_edit: true,
+        notice,
+        problem,
+    })
 }
 
 pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Response, Fault> {
@@ -250,7 +269,16 @@ pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Res
             let shell = Shell::new(visitor, "agents", app.store.clock().now());
             let (notice, problem) = (None, Some(wrong.clone()));
             refused(
-                &Page { shell, it: None, form, states: STATES, may_edit: true, notice, problem },
+                &Page {
+                    shell,
+                    it: None,
+                    form,
+                    states: STATES,
+                    states_of_one: STATES_OF_ONE,
+                    may_edit: true,
+                    notice,
+                    problem,
+                },
                 &wrong,
             )
         }

@@ -2,23 +2,31 @@
 //!
 //! The table stands on the JSON of the API and changes it only where somebody chose something else than
 //! there was, so what no table has (settings of one tool, tools of your own) stays as it was written.
-//! Left out: whether a choice is allowed, which the API says.
+//! An MCP server has a row for all of its tools, one for each tool with a policy of its own, and one in
+//! which a further tool can be named. Left out: whether a choice is allowed, which the API says.
 
 use serde_json::{Value, json};
 
 use super::guard::Fields;
 use crate::domain::{
     text::printable,
-    toolset::{self, BUILT_IN, Policy, Toolset},
+    toolset::{self, BUILT_IN, NOT_HERE, Policy, ToolConfig, Toolset},
 };
 
 /// What may be chosen, and in words.
-pub(super) const STATES: [(&str, &str); 4] =
-    [("off", "off"), ("allow", "allowed"), ("ask", "asks first"), ("auto", "auto")];
+pub(super) const STATES: &[(&str, &str)] =
+    &[("off", "off"), ("allow", "allowed"), ("ask", "asks first"), ("auto", "auto")];
+
+/// A tool of a server that has no policy of its own any more.
+const AS_THE_OTHERS: &str = "others";
+
+/// What may be chosen for one tool of a server.
+pub(super) const STATES_OF_ONE: &[(&str, &str)] =
+    &[STATES[0], STATES[1], STATES[2], STATES[3], (AS_THE_OTHERS, "as the others")];
 
 const AGENT_TOOLSET: &str = "agent_toolset_20260401";
 
-/// One tool of the toolset, or all of an MCP server.
+/// One tool, or all of an MCP server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     /// Of the select.
@@ -39,6 +47,12 @@ impl Row {
         }
     }
 
+    /// One tool of a server. Both names may have any sign in them.
+    fn own(server: &str, tool: &str, state: &str) -> Row {
+        let field = Row::new("own", &json!([server, tool]).to_string(), state);
+        Row { name: printable(tool), ..field }
+    }
+
     /// As a form has sent it.
     fn typed(kind: &str, name: &str, state: &str, fields: &Fields) -> Row {
         let was = fields.text(&format!("was.{kind}.{name}")).unwrap_or("off");
@@ -46,50 +60,115 @@ impl Row {
     }
 }
 
+/// The tools of an MCP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Server {
+    /// What applies to all that are not among the next ones.
+    pub(super) all: Row,
+    pub(super) own: Vec<Row>,
+    /// The field in which a further tool is named, and what is typed there.
+    pub(super) further: String,
+    pub(super) named: String,
+    /// The field in which its state is chosen, and what is chosen.
+    pub(super) of_further: String,
+    pub(super) state: String,
+}
+
 /// Both tables: the toolset's tools, and the MCP servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Table {
     pub(super) tools: Vec<Row>,
-    pub(super) servers: Vec<Row>,
+    pub(super) servers: Vec<Server>,
 }
 
 impl Table {
     /// Of an agent as it is.
     pub(super) fn of(tools: &[Toolset], servers: &Value) -> Table {
+        let built_in = BUILT_IN.into_iter().filter(|name| !NOT_HERE.contains(name));
         let built_in =
-            BUILT_IN.map(|name| Row::new("tool", name, word(toolset::tool_policy(tools, name))));
+            built_in.map(|name| Row::new("tool", name, word(toolset::tool_policy(tools, name))));
         let names = servers.as_array().into_iter().flatten().filter_map(|it| it["name"].as_str());
-        let servers = names.map(|name| Row::new("mcp", name, of_server(tools, name)));
-        Table { tools: built_in.into(), servers: servers.collect() }
+        let servers = names.map(|name| {
+            let own = own_of(tools, name).iter().map(|config| {
+                let policy = config.enabled.then_some(config.permission_policy);
+                Row::own(name, &config.name, word(policy))
+            });
+            Server {
+                all: Row::new("mcp", name, of_server(tools, name)),
+                own: own.collect(),
+                further: format!("further.{name}"),
+                named: String::new(),
+                of_further: format!("state.further.{name}"),
+                state: "ask".to_owned(),
+            }
+        });
+        Table { tools: built_in.collect(), servers: servers.collect() }
     }
 
     /// As a form has sent it.
     pub(super) fn typed(fields: &Fields) -> Table {
-        let of = |kind: &str| {
+        let of = |kind: &str| -> Vec<(String, Row)> {
             let prefix = format!("{kind}.");
             let rows = fields.beginning_with(&prefix);
-            rows.map(|(name, state)| Row::typed(kind, name, state, fields)).collect()
+            rows.map(|(name, state)| (name.to_owned(), Row::typed(kind, name, state, fields)))
+                .collect()
         };
-        Table { tools: of("tool"), servers: of("mcp") }
+        let own: Vec<_> = of("own")
+            .into_iter()
+            .filter_map(|(names, row)| {
+                let (server, tool) = names_of(&names)?;
+                Some((server, Row { name: printable(&tool), ..row }))
+            })
+            .collect();
+        let server = |(name, all): (String, Row)| {
+            let of_it = own.iter().filter(|(server, _)| *server == name);
+            let further = format!("further.{name}");
+            let of_further = format!("state.{further}");
+            Server {
+                all,
+                own: of_it.map(|(_, row)| row.clone()).collect(),
+                named: fields.text(&further).unwrap_or_default().to_owned(),
+                state: fields.text(&of_further).unwrap_or("ask").to_owned(),
+                further,
+                of_further,
+            }
+        };
+        let tools = of("tool").into_iter().map(|(_, row)| row).collect();
+        Table { tools, servers: of("mcp").into_iter().map(server).collect() }
     }
 
     /// Changes the JSON where something else was chosen than there was.
     pub(super) fn apply(fields: &Fields, tools: &mut Value) {
         let Some(tools) = tools.as_array_mut() else { return };
-        for (kind, prefix) in [("tool", "tool."), ("mcp", "mcp.")] {
+        for (kind, prefix) in [("tool", "tool."), ("mcp", "mcp."), ("own", "own.")] {
             for (name, state) in fields.beginning_with(prefix) {
                 let was = fields.text(&format!("was.{kind}.{name}")).unwrap_or("off");
                 let is_known = STATES.iter().any(|(it, _)| *it == state);
+                let is_known = is_known || kind == "own" && state == AS_THE_OTHERS;
                 if !is_known || was == state {
                     continue;
                 }
                 match kind {
                     "tool" => choose_tool(tools, name, state),
-                    _ => choose_server(tools, name, state),
+                    "mcp" => choose_server(tools, name, state),
+                    _ => drop(names_of(name).map(|(server, tool)| {
+                        choose_own(tools, &server, &tool, state);
+                    })),
                 }
             }
         }
+        for (server, tool) in fields.beginning_with("further.") {
+            let state = fields.text(&format!("state.further.{server}")).unwrap_or("ask");
+            if !tool.trim().is_empty() && STATES.iter().any(|(it, _)| *it == state) {
+                choose_own(tools, server, tool.trim(), state);
+            }
+        }
     }
+}
+
+/// The server and the tool that a field is about.
+fn names_of(field: &str) -> Option<(String, String)> {
+    serde_json::from_str(field).ok()
 }
 
 fn word(policy: Option<Policy>) -> &'static str {
@@ -110,6 +189,15 @@ fn of_server(tools: &[Toolset], name: &str) -> &'static str {
         Toolset::Agent { .. } | Toolset::Mcp { .. } | Toolset::Custom { .. } => None,
     });
     word(found.filter(|it| it.enabled).map(|it| it.permission_policy))
+}
+
+/// The tools of a server that have an entry of their own.
+fn own_of<'a>(tools: &'a [Toolset], name: &str) -> &'a [ToolConfig] {
+    let found = tools.iter().find_map(|set| match set {
+        Toolset::Mcp { mcp_server_name, configs, .. } if mcp_server_name == name => Some(configs),
+        Toolset::Agent { .. } | Toolset::Mcp { .. } | Toolset::Custom { .. } => None,
+    });
+    found.map_or(&[], Vec::as_slice)
 }
 
 /// Writes a state in the words of the API.
@@ -134,11 +222,18 @@ fn choose_tool(tools: &mut Vec<Value>, name: &str, state: &str) {
         tools.push(set);
         tools.len() - 1
     });
-    let set = &mut tools[at];
+    choose_entry(&mut tools[at], name, state);
+}
+
+/// One tool of a set, which may have no entry of its own yet, or shall have none any more.
+fn choose_entry(set: &mut Value, name: &str, state: &str) {
     if !set["configs"].is_array() {
         set["configs"] = json!([]);
     }
     let Some(configs) = set["configs"].as_array_mut() else { return };
+    if state == AS_THE_OTHERS {
+        return configs.retain(|it| it["name"] != name);
+    }
     let at = configs.iter().position(|it| it["name"] == name).unwrap_or_else(|| {
         configs.push(json!({ "name": name }));
         configs.len() - 1
@@ -146,13 +241,23 @@ fn choose_tool(tools: &mut Vec<Value>, name: &str, state: &str) {
     write(&mut configs[at], state);
 }
 
-fn choose_server(tools: &mut Vec<Value>, name: &str, state: &str) {
+/// The toolset of a server, which has no tool where it is new.
+fn set_of<'a>(tools: &'a mut Vec<Value>, name: &str) -> &'a mut Value {
     let is_its = |set: &Value| set["type"] == "mcp_toolset" && set["mcp_server_name"] == name;
     let at = tools.iter().position(is_its).unwrap_or_else(|| {
-        tools.push(json!({"type": "mcp_toolset", "mcp_server_name": name}));
+        let none = json!({"enabled": false});
+        tools.push(json!({"type": "mcp_toolset", "mcp_server_name": name, "default_config": none}));
         tools.len() - 1
     });
-    let set = &mut tools[at];
+    &mut tools[at]
+}
+
+fn choose_own(tools: &mut Vec<Value>, server: &str, name: &str, state: &str) {
+    choose_entry(set_of(tools, server), name, state);
+}
+
+fn choose_server(tools: &mut Vec<Value>, name: &str, state: &str) {
+    let set = set_of(tools, name);
     if !set["default_config"].is_object() {
         set["default_config"] = json!({});
     }
@@ -196,10 +301,51 @@ mod tests {
         let tools = toolset::parse(&set).unwrap();
         let table = Table::of(&tools, &json!([{"name": "crm"}, {"name": "<other>"}]));
         let states: Vec<_> =
-            table.servers.iter().map(|it| (it.name.as_str(), it.state.as_str())).collect();
+            table.servers.iter().map(|it| (&*it.all.name, &*it.all.state)).collect();
         assert_eq!(states, [("crm", "allow"), ("<other>", "off")]);
         assert!(
-            table.tools.iter().all(|it| it.state == "off") && table.tools.len() == BUILT_IN.len()
+            table.tools.iter().all(|it| it.state == "off")
+                && table.tools.len() == BUILT_IN.len() - NOT_HERE.len()
         );
+    }
+    #[test]
+    fn a_tool_of_a_server_has_a_policy_of_its_own() {
+        let allowed = json!({"type": "always_allow"});
+        let of = |configs: Value| {
+            json!([{"type": "mcp_toolset", "mcp_server_name": "crm",
+            "default_config": {"enabled": true, "permission_policy": allowed}, "configs": configs}])
+        };
+        let delete = json!({"name": "delete", "enabled": true,
+            "permission_policy": {"type": "always_ask"}});
+        let (one, none) = (of(json!([delete])), of(json!([])));
+        let tool = form_urlencoded::byte_serialize(br#"["crm","delete"]"#).collect::<String>();
+        let own = |state: &str| format!("own.{tool}={state}&was.own.{tool}=ask");
+
+        check(none.clone(), "further.crm=+delete+&state.further.crm=ask", &one);
+        check(one.clone(), "further.crm=&state.further.crm=allow", &one);
+        check(one.clone(), &own("ask"), &one);
+        check(one.clone(), &own("others"), &none);
+        check(one.clone(), &own("root"), &one);
+        let off = json!({"name": "delete", "enabled": false,
+            "permission_policy": {"type": "always_ask"}});
+        check(one.clone(), &own("off"), &of(json!([off])));
+        // No other tool of a server comes with it.
+        let alone = json!([{"type": "mcp_toolset", "mcp_server_name": "crm",
+            "default_config": {"enabled": false}, "configs": [delete]}]);
+        check(json!([]), "further.crm=delete&state.further.crm=ask", &alone);
+
+        let servers = json!([{"name": "crm"}]);
+        let shown = &Table::of(&toolset::parse(&one).unwrap(), &servers).servers[0];
+        assert_eq!((&*shown.own[0].name, &*shown.own[0].state), ("delete", "ask"));
+        let sent = format!(
+            "mcp.crm=allow&was.mcp.crm=allow&{}&further.crm=x&state.further.crm=off",
+            own("off")
+        );
+        let typed = &Table::typed(&Fields::parse(sent.as_bytes())).servers[0];
+        assert_eq!(
+            (&*typed.own[0].name, &*typed.own[0].state, &*typed.own[0].was),
+            ("delete", "off", "ask")
+        );
+        assert_eq!((&*typed.named, &*typed.state), ("x", "off"));
     }
 }
