@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use super::{
     Change, Error, Lease, Result, Store, Urgency, audit,
-    driver::{Lane, Row, Tx, params},
+    driver::{Lane, Row, Tx, Value, params},
     queue::{Beside, Held, append_rows, hold},
     select::Select,
 };
@@ -178,13 +178,11 @@ fn owners(tx: &mut Tx<'_>, session: &SessionId) -> Result<(String, String)> {
 fn admit(tx: &mut Tx<'_>, held: &Held, reserve: &Reserve) -> Result<(Admission, Option<i64>)> {
     let (agent, source) = owners(tx, &held.session_id)?;
     let limits = limits(tx, held, &agent, &source, &reserve.common)?;
-    for Limit { row: (scope, day), .. } in limits.iter().filter(|limit| limit.row.1 > 0) {
-        // In the order of the rows. It must be there to be locked.
-        tx.execute(
-            "insert into spending (scope, day) values ($1, $2) on conflict (scope, day) do nothing",
-            &params![scope, *day],
-        )?;
-    }
+    let of_days = limits.iter().map(|limit| &limit.row).filter(|(_, day)| *day > 0);
+    let rows: Vec<Vec<Value>> = of_days.map(|(scope, day)| params![scope, *day].into()).collect();
+    // In the order of the rows. They must be there to be locked.
+    let sql = "insert into spending (scope, day) {rows:ti} on conflict (scope, day) do nothing";
+    tx.insert(sql, &rows)?;
     let (mut admission, mut ms_left) = (Admission::Fine, None);
     for Limit { scope, row, budget } in &limits {
         let mut used = used(tx, row)?;
@@ -348,33 +346,33 @@ pub(super) fn settle(
         (source, today),
         (turn.map(ToString::to_string).unwrap_or_default(), 0),
     ];
-    for (scope, day) in rows.into_iter().filter(|(scope, _)| !scope.is_empty()) {
-        tx.execute(
-            "insert into spending (scope, day, cost_micros, tokens, model_calls, tool_calls, \
-             active_ms, turns, unpriced_calls) values ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
-             on conflict (scope, day) do update set \
-             cost_micros = spending.cost_micros + excluded.cost_micros, \
-             tokens = spending.tokens + excluded.tokens, \
-             model_calls = spending.model_calls + excluded.model_calls, \
-             tool_calls = spending.tool_calls + excluded.tool_calls, \
-             active_ms = spending.active_ms + excluded.active_ms, \
-             turns = spending.turns + excluded.turns, \
-             unpriced_calls = spending.unpriced_calls + excluded.unpriced_calls",
-            &params![
-                &scope,
-                day,
-                used.cost.0,
-                used.tokens,
-                used.model_calls,
-                used.tool_calls,
-                used.ms,
-                used.turns,
-                used.unpriced_calls
-            ],
-        )?;
-    }
-    Ok(())
+    let rows = rows.iter().filter(|(scope, _)| !scope.is_empty()).map(|(scope, day)| {
+        params![
+            scope,
+            *day,
+            used.cost.0,
+            used.tokens,
+            used.model_calls,
+            used.tool_calls,
+            used.ms,
+            used.turns,
+            used.unpriced_calls
+        ]
+        .into()
+    });
+    tx.insert(ADD, &rows.collect::<Vec<Vec<Value>>>())
 }
+
+const ADD: &str = "insert into spending (scope, day, cost_micros, tokens, model_calls, tool_calls, \
+    active_ms, turns, unpriced_calls) {rows:tiiiiiiii} \
+    on conflict (scope, day) do update set \
+    cost_micros = spending.cost_micros + excluded.cost_micros, \
+    tokens = spending.tokens + excluded.tokens, \
+    model_calls = spending.model_calls + excluded.model_calls, \
+    tool_calls = spending.tool_calls + excluded.tool_calls, \
+    active_ms = spending.active_ms + excluded.active_ms, \
+    turns = spending.turns + excluded.turns, \
+    unpriced_calls = spending.unpriced_calls + excluded.unpriced_calls";
 
 /// Ends the request that a session has under way. Answers the scope of its model; nobody's where that is
 /// not known any more.
