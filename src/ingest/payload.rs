@@ -135,7 +135,7 @@ impl Payload {
 pub(super) fn find<'a>(tree: &'a Value, pointer: &str) -> Vec<&'a Value> {
     let mut found = vec![tree];
     for word in pointer.split('/').skip(1) {
-        let word = word.replace("~1", "/").replace("~0", "~");
+        let word = pointer::word(word);
         let mut below = Vec::new();
         for value in found {
             match value {
@@ -144,7 +144,7 @@ pub(super) fn find<'a>(tree: &'a Value, pointer: &str) -> Vec<&'a Value> {
                     let at = pointer::index(&word).and_then(|n| list.get(n));
                     below.extend(at);
                 }
-                Value::Object(map) => below.extend(map.get(&word)),
+                Value::Object(map) => below.extend(map.get(&*word)),
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
             }
         }
@@ -157,7 +157,7 @@ pub(super) fn find<'a>(tree: &'a Value, pointer: &str) -> Vec<&'a Value> {
 pub(super) fn find_mut<'a>(tree: &'a mut Value, pointer: &str) -> Vec<&'a mut Value> {
     let mut found = vec![tree];
     for word in pointer.split('/').skip(1) {
-        let word = word.replace("~1", "/").replace("~0", "~");
+        let word = pointer::word(word);
         let mut below = Vec::new();
         for value in found {
             match value {
@@ -165,7 +165,7 @@ pub(super) fn find_mut<'a>(tree: &'a mut Value, pointer: &str) -> Vec<&'a mut Va
                     _ if word == "*" => below.extend(list),
                     at => below.extend(at.and_then(|at| list.get_mut(at))),
                 },
-                Value::Object(map) => below.extend(map.get_mut(&word)),
+                Value::Object(map) => below.extend(map.get_mut(&*word)),
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
             }
         }

@@ -4,7 +4,7 @@
 //! there twice, and nothing in a text that is not one JSON value. What is passed over is read without
 //! recursion, so that nesting costs nothing.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -12,8 +12,8 @@ use serde_json::Value;
 /// The scalar there; `Ok(None)` where there is none, or an object or array. `Ok` means that the text is
 /// one JSON value; an error need not mean that it is none.
 pub(super) fn find(json: &str, pointer: &str) -> serde_json::Result<Option<Value>> {
-    let steps: Vec<String> = match pointer.strip_prefix('/') {
-        Some(rest) => rest.split('/').map(|it| it.replace("~1", "/").replace("~0", "~")).collect(),
+    let steps: Vec<Cow<str>> = match pointer.strip_prefix('/') {
+        Some(rest) => rest.split('/').map(word).collect(),
         None if pointer.is_empty() => Vec::new(),
         None => return Err(serde_json::Error::custom("no JSON pointer")),
     };
@@ -22,8 +22,16 @@ pub(super) fn find(json: &str, pointer: &str) -> serde_json::Result<Option<Value
     deserializer.end().map(|()| found)
 }
 
+/// A step of a pointer as the key that it is.
+pub(super) fn word(step: &str) -> Cow<'_, str> {
+    match step.contains('~') {
+        true => step.replace("~1", "/").replace("~0", "~").into(),
+        false => step.into(),
+    }
+}
+
 /// The steps that are left.
-struct Steps<'a>(&'a [String]);
+struct Steps<'a>(&'a [Cow<'a, str>]);
 
 impl<'de> DeserializeSeed<'de> for Steps<'_> {
     type Value = Option<Value>;
@@ -73,7 +81,7 @@ impl<'de> Visitor<'de> for Steps<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<Value>, A::Error> {
         let mut found = None;
         let wanted = self.0.split_first();
-        while let Some(is_next) = map.next_key_seed(Key(wanted.map(|(first, _)| first.as_str())))? {
+        while let Some(is_next) = map.next_key_seed(Key(wanted.map(|(first, _)| &**first)))? {
             match wanted {
                 // Of a key that is there twice the last one counts.
                 Some((_, rest)) if is_next => found = map.next_value_seed(Steps(rest))?,
