@@ -1,27 +1,34 @@
-//! What the same HTTP stack does without storage: the yardstick of the accepts.
+//! What the same HTTP stack does without storage, and with the least that is durable: the yardsticks of
+//! the accepts.
 //!
 //! The same server library with the same settings, the same router, and the work that no receiver
 //! can leave out: the bearer token is compared in constant time, the body is read and parsed as JSON
 //! and an HMAC-SHA256 is computed over it, the answer is as long as Bellpull's.
+//! With a file it also keeps each body as one row of one table and answers after the commit: what this
+//! machine's disk lets anybody do who stores with SQLite, with as many rows in a commit as wait for it.
 
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::mpsc,
 };
 
 use axum::{
     Json, Router,
-    body::{Body, to_bytes},
-    extract::{Path, Request},
+    body::{Body, Bytes, to_bytes},
+    extract::{self, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ring::{digest, hmac};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
+use tokio::sync::oneshot;
 use tower::ServiceExt;
 
 /// How this program is told to be the baseline.
@@ -36,10 +43,12 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    pub fn start() -> anyhow::Result<Baseline> {
+    /// Without storage, or with one row for each body in a new database at this path.
+    pub fn start(file: Option<&Path>) -> anyhow::Result<Baseline> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(ARGUMENT)
-            .stdin(Stdio::null())
+            .args(file)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         let mut line = String::new();
@@ -55,18 +64,27 @@ impl Baseline {
 
 impl Drop for Baseline {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // Nobody speaks to it any more.
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
 
-/// Serves until killed.
-pub fn serve() -> anyhow::Result<()> {
+/// A body, and whom to tell that it is committed.
+type Row = (Bytes, oneshot::Sender<()>);
+
+/// Serves until its standard input ends, which it does with whoever started it.
+pub fn serve(file: Option<PathBuf>) -> anyhow::Result<()> {
+    let rows = file.map(|file| keep_rows(&file)).transpose()?;
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(0);
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?);
-        let router = Router::new().route("/api/webhook/{source}", post(receive));
+        let router = Router::new().route("/api/webhook/{source}", post(receive)).with_state(rows);
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
@@ -83,7 +101,36 @@ pub fn serve() -> anyhow::Result<()> {
     })
 }
 
-async fn receive(Path(source): Path<String>, request: Request) -> Response {
+/// Opens the database, whose one writer takes what waits into each commit.
+fn keep_rows(file: &Path) -> anyhow::Result<mpsc::Sender<Row>> {
+    let connection = Connection::open(file)?;
+    connection.execute_batch(
+        "pragma page_size = 8192; pragma journal_mode = wal; pragma synchronous = full; \
+         create table bodies (n integer primary key, body blob not null)",
+    )?;
+    let (sender, receiver) = mpsc::channel::<Row>();
+    std::thread::spawn(move || -> rusqlite::Result<()> {
+        while let Ok(first) = receiver.recv() {
+            let (bodies, callers): (Vec<Bytes>, Vec<_>) =
+                std::iter::once(first).chain(receiver.try_iter()).unzip();
+            connection.execute_batch("begin immediate")?;
+            let mut insert = connection.prepare_cached("insert into bodies (body) values (?1)")?;
+            for body in &bodies {
+                insert.execute([&body[..]])?;
+            }
+            connection.execute_batch("commit")?;
+            callers.into_iter().for_each(|caller| drop(caller.send(())));
+        }
+        Ok(())
+    });
+    Ok(sender)
+}
+
+async fn receive(
+    State(rows): State<Option<mpsc::Sender<Row>>>,
+    extract::Path(source): extract::Path<String>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
     let given = parts.headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
     let token = given.and_then(|it| it.strip_prefix("Bearer ")).unwrap_or_default();
@@ -98,6 +145,12 @@ async fn receive(Path(source): Path<String>, request: Request) -> Response {
         return StatusCode::BAD_REQUEST.into_response();
     };
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, TOKEN.as_bytes()), &body);
+    if let Some(rows) = rows {
+        let (sender, committed) = oneshot::channel();
+        if rows.send((body, sender)).is_err() || committed.await.is_err() {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
+    }
     let answer = json!({
         "status": "accepted",
         "agent_id": "agent_00000000000000000000000000",

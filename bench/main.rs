@@ -1,6 +1,6 @@
 //! Measures Bellpull against its limits: `cargo bench`, or `cargo bench -- NAME…` for some cases.
 //!
-//! The server is the release build, started as a user would start it; the load comes over HTTP from
+//! The server is a release build, started as a user would start it; the load comes over HTTP from
 //! this process, on the same machine. What depends on the machine is measured against a baseline that
 //! runs in turns with it, so that the ratio means something where the figures alone do not. Nothing
 //! here passes or fails: it prints tables, which docs/performance.md quotes.
@@ -27,11 +27,11 @@ use std::time::Duration;
 use report::Report;
 
 const USAGE: &str = "\
-Usage: cargo bench -- [CASE…] [--seconds N] [--rounds N] [--rows N] [--postgres URL]
+Usage: cargo bench -- [CASE…] [--seconds N] [--rounds N] [--rows N] [--postgres URL] [--server PATH]
 
 Cases, all of them unless some are named:
-  accept      durable accepts per second on SQLite, against the same HTTP stack without storage;
-              server CPU per accept; the same with turns running
+  accept      durable accepts per second on SQLite, against the same HTTP stack without storage, and
+              with one row in SQLite for each; server CPU per accept; the same with turns running
   postgres    the same on PostgreSQL (needs --postgres)
   latency     one connection, webhook to first model request, and 202s beside a slow model
   many        200 sessions that wait for slow models
@@ -46,6 +46,7 @@ Cases, all of them unless some are named:
   --rounds N       windows of each kind, in turns (5)
   --rows N         stored deliveries in `million` (1000000)
   --postgres URL   a PostgreSQL in which databases may be created
+  --server PATH    measures this program and not the one that was built along
 ";
 
 /// What the command line decides.
@@ -78,13 +79,18 @@ fn main() -> anyhow::Result<()> {
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| wrong("a value is missing"));
         match argument.as_str() {
-            baseline::ARGUMENT => return baseline::serve(),
+            baseline::ARGUMENT => return baseline::serve(arguments.next().map(Into::into)),
             // Cargo passes it to every benchmark.
             "--bench" => {}
             "--seconds" => plan.window = Duration::from_secs(number(&value())),
             "--rounds" => plan.rounds = number(&value()) as usize,
             "--rows" => plan.rows = number(&value()),
             "--postgres" => plan.postgres = Some(value()),
+            "--server" => {
+                if server::PROGRAM.set(value().into()).is_err() {
+                    wrong("--server twice");
+                }
+            }
             "--help" | "-h" => {
                 print!("{USAGE}");
                 return Ok(());

@@ -1,10 +1,11 @@
-//! The release build as a process: started, spoken to, and looked at from outside.
+//! The server as a process: started, spoken to, and looked at from outside.
 
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,9 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::load::Target;
+
+/// The program that is measured, where it is not the one that was built along.
+pub static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// A running `bellpull serve`, with one named source and its token. Killed when dropped.
 pub struct Server {
@@ -40,7 +44,8 @@ impl Server {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build()?;
         let address = free_address()?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bellpull"));
+        let built = || PathBuf::from(env!("CARGO_BIN_EXE_bellpull"));
+        let mut command = Command::new(PROGRAM.get_or_init(built));
         for (name, _) in std::env::vars() {
             if ["BELLPULL_", "ANTHROPIC_", "OPENAI_"].iter().any(|it| name.starts_with(it)) {
                 command.env_remove(name);
@@ -57,7 +62,7 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .context("start the release build")?;
+            .context("start the server")?;
         let stderr = child.stderr.take().context("standard error is a pipe")?;
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
