@@ -63,8 +63,8 @@ impl DeliveryFilter {
     }
 }
 
-/// Deliveries that are looked at for one page, some ten milliseconds' worth.
-const LOOK_MAX: usize = 10_000;
+/// Deliveries that are looked at for one page, some milliseconds' worth.
+const LOOK_MAX: usize = 5_000;
 
 /// A raw body with what is needed to serve or render it.
 #[derive(Clone, Debug)]
