@@ -65,12 +65,16 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// By a statement as the store writes it. These texts are long, there are sixty of them in a turn, and
+/// no sender has a say in them, so nobody needs the hash that resists somebody who has.
+type ByText<T> = HashMap<String, T, foldhash::fast::RandomState>;
+
 /// A connection and the texts that were already put into SQLite's words.
 pub(super) struct Prepared {
     connection: Connection,
-    texts: HashMap<String, Arc<str>>,
+    texts: ByText<Arc<str>>,
     /// Of inserts, by their number of rows.
-    row_texts: HashMap<String, HashMap<usize, Arc<str>>>,
+    row_texts: ByText<HashMap<usize, Arc<str>>>,
     is_synced: bool,
 }
 
@@ -82,7 +86,7 @@ impl Prepared {
         // turn's instructions.
         let stable = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
         connection.set_db_config(stable, true).map_err(from_sqlite)?;
-        let (texts, row_texts) = (HashMap::new(), HashMap::new());
+        let (texts, row_texts) = (ByText::default(), ByText::default());
         Ok(Prepared { connection, texts, row_texts, is_synced: true })
     }
 
