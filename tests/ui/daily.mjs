@@ -273,6 +273,32 @@ await story('an agent is made, changed and compared', async () => {
   await inspect(page, 'agents', { looks: 2 });
 });
 
+await story('tools of an MCP server have policies, all of them and single ones', async () => {
+  const made = await world.api('/v1/agents', {
+    name: 'clerk',
+    model: 'rehearsal',
+    mcp_servers: [{ type: 'url', name: 'crm', url: 'https://mcp.example.com/mcp' }],
+    tools: [{ type: 'mcp_toolset', mcp_server_name: 'crm', default_config: { enabled: true, permission_policy: { type: 'always_allow' } } }],
+  });
+  await page.goto(`${world.base}/agents/${made.id}`);
+  const group = page.getByRole('group', { name: 'Tools of the MCP server crm' });
+  assert.equal(await group.getByLabel('all', { exact: true }).inputValue(), 'allow');
+  await group.getByLabel('one more, by its name').fill('delete_contact');
+  await page.getByRole('button', { name: 'Save as a new version' }).click();
+  await page.getByRole('status').getByText('version 2').waitFor();
+  const own = group.getByLabel('delete_contact', { exact: true });
+  assert.equal(await own.inputValue(), 'ask');
+  assert.equal(await group.getByLabel('all others').inputValue(), 'allow');
+  await inspect(page, 'agent-mcp');
+  const configs = async () => (await world.api(`/v1/agents/${made.id}`)).tools[0].configs;
+  assert.deepEqual(await configs(), [{ name: 'delete_contact', enabled: true, permission_policy: { type: 'always_ask' } }]);
+  await own.selectOption('as the others');
+  await page.getByRole('button', { name: 'Save as a new version' }).click();
+  await page.getByRole('status').getByText('version 3').waitFor();
+  assert.deepEqual([await own.count(), await configs()], [0, []]);
+  suite.quiet(page);
+});
+
 await story('somebody allows a call, denies another, and stops a turn', async () => {
   const agent = (await world.api('/v1/agents')).data.find((it) => it.name === 'night porter');
   session = await start(agent.id, 'please use write');
