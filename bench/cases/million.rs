@@ -67,7 +67,7 @@ fn target_of(server: &Server, target: load::Target) -> load::Target {
 /// Copies the one delivery that went the whole way, with its session, turn and log.
 fn fill(data_dir: &Path, rows: u64) -> anyhow::Result<()> {
     let Database::Sqlite(path) = Database::sqlite(data_dir) else { unreachable!("SQLite") };
-    let connection = Connection::open(path)?;
+    let connection = Connection::open(&path)?;
     connection.execute_batch("pragma synchronous = off; pragma cache_size = -200000; begin")?;
     for (table, ids) in [
         ("deliveries", &["id", "dedupe_key", "session_id"][..]),
@@ -95,7 +95,8 @@ fn fill(data_dir: &Path, rows: u64) -> anyhow::Result<()> {
         connection.execute_batch(&sql).with_context(|| format!("fill {table}"))?;
     }
     connection.execute_batch("commit; pragma wal_checkpoint(truncate)")?;
-    Ok(())
+    // The first accepts shall not wait until the system has written all this.
+    Ok(std::fs::File::open(path)?.sync_all()?)
 }
 
 async fn lists(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
