@@ -299,6 +299,32 @@ await story('tools of an MCP server have policies, all of them and single ones',
   suite.quiet(page);
 });
 
+await story('an agent is paused in the list, and archived after a question', async () => {
+  await page.goto(`${world.base}/agents`);
+  const row = page.getByRole('row', { name: /clerk/ });
+  await row.getByRole('button', { name: 'Pause clerk' }).click();
+  await row.getByText('paused').waitFor();
+  assert.equal(new URL(page.url()).pathname, '/agents', 'it stays with the list');
+  await row.getByRole('button', { name: 'Resume clerk' }).click();
+  await row.getByText('ready').waitFor();
+  await row.getByRole('link', { name: 'clerk' }).click();
+  await page.getByRole('link', { name: 'Archive…' }).click();
+  await page.getByRole('heading', { name: 'Archive the agent clerk?' }).waitFor();
+  await inspect(page, 'agent-archive');
+  await page.getByRole('link', { name: 'Leave it as it is' }).click();
+  await page.getByRole('link', { name: 'Archive…' }).click();
+  await page.getByRole('button', { name: 'Archive the agent' }).click();
+  await page.getByRole('heading', { level: 1, name: 'clerk' }).waitFor();
+  await page.getByText('archived', { exact: true }).first().waitFor();
+  assert.equal(await page.getByRole('button', { name: 'Save as a new version' }).count(), 0);
+  await page.goto(`${world.base}/agents`);
+  assert.equal(await row.count(), 0);
+  await page.getByRole('link', { name: 'Show archived' }).click();
+  await row.getByText('archived').waitFor();
+  assert.equal(await row.getByRole('button', { name: /clerk/ }).count(), 1, 'its webhook only');
+  suite.quiet(page);
+});
+
 await story('somebody allows a call, denies another, and stops a turn', async () => {
   const agent = (await world.api('/v1/agents')).data.find((it) => it.name === 'night porter');
   session = await start(agent.id, 'please use write');

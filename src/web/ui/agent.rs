@@ -1,6 +1,6 @@
 //! An agent: what it is, its earlier versions and what changed, and the form that makes the next one.
 //!
-//! Saving makes a version; sessions that run keep theirs. Who changed the agent in the meantime is not
+//! Saving makes a version; sessions that run keep theirs. It is paused here, and archived. Who changed the agent in the meantime is not
 //! overwritten: the form names the version that it was made of.
 
 use askama::Template;
@@ -13,11 +13,12 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{App, managed},
     agent_tools::{STATES, STATES_OF_ONE, Table},
+    confirm::Confirm,
     diff::{self, Line},
     fault::Fault,
     form::{Wrong, actor, body, outcome, refused},
     guard::{Changer, Fields, Posted, Visitor},
-    page as rendered,
+    page as rendered, place,
     session::Badge,
     view::{Moment, Shell, dollars},
 };
@@ -325,5 +326,34 @@ pub(super) async fn pause(
     app.store.pause_agent(&agent.id, paused, change).await?;
     app.configured().await;
     app.signals.due();
+    let its_page = format!("/agents/{}", agent.id);
+    Ok(Redirect::to(place::back(&form.fields, &its_page)).into_response())
+}
+
+pub(super) async fn ask_archive(
+    State(app): State<App>,
+    Changer(visitor): Changer,
+    Path(id): Path<String>,
+) -> Result<Response, Fault> {
+    let agent = find(&app, &id).await?;
+    Confirm {
+        shell: Shell::new(visitor, "agents", app.store.clock().now()),
+        title: format!("Archive the agent {}?", printable(&agent.spec.name)),
+        text: "From then on nobody can change it or ring its bell, its deployments are archived too, \
+            and what sources send to it is held. Sessions that it has go on. There is no way back.",
+        action: format!("/agents/{}/archive", agent.id),
+        button: "Archive the agent",
+        back: format!("/agents/{}", agent.id),
+    }
+    .page()
+}
+
+pub(super) async fn archive(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Result<Response, Fault> {
+    let agent = find(&app, &id).await?;
+    managed::agents::put_away(&app, &actor(&posted.visitor), &agent.id).await?;
     Ok(Redirect::to(&format!("/agents/{}", agent.id)).into_response())
 }

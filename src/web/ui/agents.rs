@@ -42,8 +42,10 @@ struct Live {
 #[derive(Debug)]
 struct List {
     rows: Vec<Row>,
-    /// Of this list, for looking it up again.
+    /// Of this list, for looking it up again, and for coming back to it.
     query: String,
+    back: String,
+    csrf: String,
     may_change: bool,
     with_archived: bool,
     has_archived: bool,
@@ -61,6 +63,8 @@ struct Row {
     is_rehearsal: bool,
     version: i64,
     state: Badge,
+    paused: bool,
+    is_archived: bool,
     /// Today's, where there is any.
     cost: Option<String>,
     from_file: bool,
@@ -95,6 +99,8 @@ pub(super) async fn page(
     let list = List {
         rows: agents.data.iter().map(shown).collect(),
         query: format!("part=live{archived}{page}"),
+        back: format!("/agents?{}", format!("{archived}{page}").trim_start_matches('&')),
+        csrf: visitor.csrf.clone(),
         may_change: visitor.may_change,
         with_archived,
         has_archived: snapshot.agents.values().any(|agent| agent.archived_at.is_some()),
@@ -139,6 +145,8 @@ fn row(
         is_rehearsal: agent.spec.model.id == REHEARSAL,
         version: agent.version,
         state: state(agent),
+        paused: agent.paused,
+        is_archived: agent.archived_at.is_some(),
         cost,
         from_file: agent.managed_by == ManagedBy::File,
         session: session

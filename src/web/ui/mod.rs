@@ -87,6 +87,7 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/new-agent", get(agent::new).post(agent::create))
         .route("/agents/{id}", get(agent::page).post(agent::save))
         .route("/agents/{id}/pause", post(agent::pause))
+        .route("/agents/{id}/archive", get(agent::ask_archive).post(agent::archive))
         .route("/agents/{id}/webhook", get(webhook::page).post(webhook::store_token))
         .route("/agents/{id}/webhook/replay", post(webhook::replay))
         .route("/sources", get(source_list::list))
