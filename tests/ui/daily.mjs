@@ -101,6 +101,7 @@ await story('the menu of a phone opens without a script', async () => {
 
 await story('a source is made in three steps, rings, and is looked at', async () => {
   await page.goto(`${world.base}/sources`);
+  await inspect(page, 'sources-empty', { looks: 2 });
   await page.getByRole('link', { name: 'New source' }).click();
   await page.getByLabel('Who sends?').fill('github');
   await page.keyboard.press('Enter');
@@ -118,6 +119,9 @@ await story('a source is made in three steps, rings, and is looked at', async ()
   await page.getByRole('button', { name: 'Send a test' }).click();
   await page.getByRole('status').getByText('answered with 202').waitFor();
   await inspect(page, 'source', { looks: 2 });
+  await page.goto(`${world.base}/sources`);
+  await page.getByRole('link', { name: 'code' }).first().waitFor();
+  await inspect(page, 'sources');
   const wrong = await fetch(`${world.direct}/api/webhook/code`, { method: 'POST', body: '{}' });
   assert.equal(wrong.status, 401);
   await until('the refusal is written down', async () => {
@@ -231,6 +235,7 @@ await story('the API is a page, and its shapes are a click away', async () => {
 
 await story('an agent is made, changed and compared', async () => {
   await page.goto(`${world.base}/new-agent`);
+  await inspect(page, 'agent-new', { looks: 2 });
   await page.getByLabel('Name').fill('night porter');
   await page.getByLabel('Model').fill('openai/night');
   await page.getByText('Everything else, as JSON').click();
@@ -296,6 +301,22 @@ await story('tools of an MCP server have policies, all of them and single ones',
   await page.getByRole('button', { name: 'Save as a new version' }).click();
   await page.getByRole('status').getByText('version 3').waitFor();
   assert.deepEqual([await own.count(), await configs()], [0, []]);
+  suite.quiet(page);
+});
+
+await story('the webhook of an agent is rung from its page', async () => {
+  const { id } = (await world.api('/v1/agents')).data.find((it) => it.name === 'clerk');
+  await page.goto(`${world.base}/agents/${id}/webhook`);
+  const test = page.getByRole('button', { name: 'Send a test' });
+  assert.equal(await test.count(), 0, 'nothing can be sent without a token');
+  await page.getByRole('button', { name: 'Generate a token' }).click();
+  await page.getByText('the only time you see it').waitFor();
+  await test.click();
+  await page.getByRole('status').getByText('answered with 202: accepted').waitFor();
+  await page.locator('#deliveries li').first().waitFor();
+  await page.getByText('From Zendesk, for example').click();
+  assert.match(await page.locator('#zendesk').textContent(), /"subject": "\{\{ticket\.title\}\}"/);
+  await inspect(page, 'webhook-tested');
   suite.quiet(page);
 });
 

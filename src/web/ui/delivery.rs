@@ -51,6 +51,9 @@ struct Shown {
     id: String,
     short: String,
     badge: Badge,
+    /// Both of its states: what was decided as it came, and what became of it.
+    decision: &'static str,
+    outcome: Option<String>,
     source: String,
     event_type: Option<String>,
     reason: Option<String>,
@@ -154,6 +157,8 @@ async fn shown(
         short: short(&id),
         id,
         badge: badge(delivery),
+        decision: delivery.status.as_str(),
+        outcome: delivery.outcome.map(|it| it.as_str().replace('_', " ")),
         source: source_name(snapshot, &delivery.source_name),
         event_type: delivery.event_type.as_deref().map(printable),
         reason: delivery.reason.as_deref().map(printable),

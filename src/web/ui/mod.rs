@@ -89,6 +89,7 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/agents/{id}/pause", post(agent::pause))
         .route("/agents/{id}/archive", get(agent::ask_archive).post(agent::archive))
         .route("/agents/{id}/webhook", get(webhook::page).post(webhook::store_token))
+        .route("/agents/{id}/webhook/test", post(webhook::test))
         .route("/agents/{id}/webhook/replay", post(webhook::replay))
         .route("/sources", get(source_list::list))
         .route("/new-source", get(source_list::new).post(source_list::create))

@@ -166,7 +166,8 @@ pub(super) async fn test(
     }
 }
 
-fn told(sent: &Value) -> Shown {
+/// What came of a test delivery.
+pub(super) fn told(sent: &Value) -> Shown {
     let status = sent["status"].as_u64().unwrap_or(0);
     let verdict = printable(sent["answer"]["status"].as_str().unwrap_or("answered"));
     let text = format!("The test delivery was sent and answered with {status}: {verdict}.");

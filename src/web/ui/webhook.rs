@@ -10,17 +10,17 @@ use axum::{
     response::Response,
 };
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
-    super::{App, managed},
+    super::{App, input::At, managed},
     deliveries::Last,
     fault::Fault,
     form::{self, OVERLAPS, Wrong, refused},
     guard::{Fields, Posted, Visitor, is_fragment},
     page as rendered,
     shown::{self, Shown},
-    source_acts::secret_order,
+    source_acts::{secret_order, told},
     view::{Markup, Moment, Shell},
 };
 use crate::{
@@ -89,8 +89,7 @@ pub(super) async fn page(
     answer(&app, visitor, panel, &headers)
 }
 
-/// Stores the sender's token, or has one made. A script swaps in what came of it; without one the page
-/// that follows shows it.
+/// Stores the sender's token, or has one made.
 pub(super) async fn store_token(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -125,13 +124,41 @@ pub(super) async fn store_token(
             };
         }
     };
-    if !is_fragment(&form.headers) {
-        let place = format_args!("/agents/{id}/webhook");
-        return Ok(shown::show(&app, &visitor, place, shown));
+    tell(&app, visitor, &agent, &form.headers, shown).await
+}
+
+/// Sends a delivery as whoever has the token would.
+pub(super) async fn test(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Result<Response, Fault> {
+    let Posted { visitor, form } = posted;
+    let agent = find(&app, &id)?;
+    let at = At(agent.id.to_string());
+    let sent = managed::trials::test(State(app.clone()), at, form::body(json!({}))?).await;
+    let shown = match form::answer(sent)? {
+        Ok(sent) => told(&sent),
+        Err(wrong) => Shown::problem(wrong.to_string()),
+    };
+    tell(&app, visitor, &agent, &form.headers, shown).await
+}
+
+/// A script swaps in what came of it; without one the page that follows shows it.
+async fn tell(
+    app: &App,
+    visitor: Visitor,
+    agent: &Agent,
+    headers: &HeaderMap,
+    shown: Shown,
+) -> Result<Response, Fault> {
+    if !is_fragment(headers) {
+        let place = format_args!("/agents/{}/webhook", agent.id);
+        return Ok(shown::show(app, &visitor, place, shown));
     }
-    let mut panel = panel(&app, &visitor, &agent).await?;
+    let mut panel = panel(app, &visitor, agent).await?;
     panel.tell(shown);
-    answer(&app, visitor, panel, &form.headers)
+    answer(app, visitor, panel, headers)
 }
 
 impl Panel {
