@@ -101,7 +101,7 @@ await story('the menu of a phone opens without a script', async () => {
 
 await story('a source is made in three steps, rings, and is looked at', async () => {
   await page.goto(`${world.base}/sources`);
-  await inspect(page, 'sources-empty', { looks: 2 });
+  await inspect(page, 'sources-first', { looks: 2 });
   await page.getByRole('link', { name: 'New source' }).click();
   await page.getByLabel('Who sends?').fill('github');
   await page.keyboard.press('Enter');
