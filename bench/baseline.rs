@@ -119,7 +119,9 @@ fn keep_rows(file: &Path) -> anyhow::Result<mpsc::Sender<Row>> {
                 insert.execute([&body[..]])?;
             }
             connection.execute_batch("commit")?;
-            callers.into_iter().for_each(|caller| drop(caller.send(())));
+            for caller in callers {
+                let _ = caller.send(());
+            }
         }
         Ok(())
     });
