@@ -77,7 +77,7 @@ await story('a delivery appears by itself and leads to its session', async () =>
   assert.equal(response.status, 202);
   session = (await response.json()).session_id;
   const dialog = page.getByRole('dialog', { name: 'Webhook of default' });
-  await dialog.getByText('ticket.created').waitFor();
+  await dialog.getByText('ticket.created', { exact: true }).waitFor();
   await dialog.getByText('succeeded').waitFor();
   await inspect(page, 'webhook-deliveries', { looks: 2 });
   assert.equal(await dialog.locator('#made-token').textContent(), token, 'it is not swept away');
@@ -193,7 +193,7 @@ await story('lists, pages of their own and errors', async () => {
   await inspect(page, 'sessions');
   await page.goto(`${world.base}/agents`);
   const row = page.getByRole('row', { name: /default/ });
-  const href = await row.locator('form').getAttribute('action');
+  const href = await row.locator('form[method=get]').getAttribute('action');
   await page.goto(world.base + href);
   await inspect(page, 'webhook-page', { looks: 2 });
   quiet(page);
