@@ -124,14 +124,22 @@ pub fn tool_policy(tools: &[Toolset], name: &str) -> Option<Policy> {
     }
 }
 
-/// What applies to a tool of an MCP server; `None` when the agent does not have it.
-pub fn mcp_policy(tools: &[Toolset], server: &str, name: &str) -> Option<Policy> {
-    let (configs, default) = tools.iter().find_map(|set| match set {
+/// What is set of an MCP server: for some of its tools, and for all others.
+pub fn of_server<'a>(
+    tools: &'a [Toolset],
+    server: &str,
+) -> Option<(&'a [ToolConfig], &'a DefaultConfig)> {
+    tools.iter().find_map(|set| match set {
         Toolset::Mcp { mcp_server_name, configs, default_config } if mcp_server_name == server => {
-            Some((configs, default_config))
+            Some((configs.as_slice(), default_config))
         }
         Toolset::Agent { .. } | Toolset::Mcp { .. } | Toolset::Custom { .. } => None,
-    })?;
+    })
+}
+
+/// What applies to a tool of an MCP server; `None` when the agent does not have it.
+pub fn mcp_policy(tools: &[Toolset], server: &str, name: &str) -> Option<Policy> {
+    let (configs, default) = of_server(tools, server)?;
     match configs.iter().find(|config| config.name == name) {
         Some(config) => config.enabled.then_some(config.permission_policy),
         None => default.enabled.then_some(default.permission_policy),

@@ -10,12 +10,15 @@ use serde_json::{Value, json};
 use super::guard::Fields;
 use crate::domain::{
     text::printable,
-    toolset::{self, BUILT_IN, NOT_HERE, Policy, ToolConfig, Toolset},
+    toolset::{self, BUILT_IN, NOT_HERE, Policy, Toolset},
 };
 
 /// What may be chosen, and in words.
 pub(super) const STATES: &[(&str, &str)] =
     &[("off", "off"), ("allow", "allowed"), ("ask", "asks first"), ("auto", "auto")];
+
+/// What is chosen for a further tool while nobody has chosen anything else.
+const ASKS: &str = "ask";
 
 /// A tool of a server that has no policy of its own any more.
 const AS_THE_OTHERS: &str = "others";
@@ -27,7 +30,7 @@ pub(super) const STATES_OF_ONE: &[(&str, &str)] =
 const AGENT_TOOLSET: &str = "agent_toolset_20260401";
 
 /// One tool, or all of an MCP server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Row {
     /// Of the select.
     pub(super) field: String,
@@ -61,17 +64,43 @@ impl Row {
 }
 
 /// The tools of an MCP server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Server {
+    name: String,
     /// What applies to all that are not among the next ones.
     pub(super) all: Row,
     pub(super) own: Vec<Row>,
-    /// The field in which a further tool is named, and what is typed there.
-    pub(super) further: String,
+    /// A further tool as it is typed, and what is chosen for it.
     pub(super) named: String,
-    /// The field in which its state is chosen, and what is chosen.
-    pub(super) of_further: String,
     pub(super) state: String,
+}
+
+impl Server {
+    fn of(tools: &[Toolset], name: &str) -> Server {
+        let (own, others) = toolset::of_server(tools, name).unzip();
+        let own = own.into_iter().flatten().map(|config| {
+            let policy = config.enabled.then_some(config.permission_policy);
+            Row::own(name, &config.name, word(policy))
+        });
+        let others = others.filter(|it| it.enabled).map(|it| it.permission_policy);
+        Server {
+            name: name.to_owned(),
+            all: Row::new("mcp", name, word(others)),
+            own: own.collect(),
+            named: String::new(),
+            state: ASKS.to_owned(),
+        }
+    }
+
+    /// The field in which a further tool is named.
+    pub(super) fn further(&self) -> String {
+        format!("further.{}", self.name)
+    }
+
+    /// The field in which its state is chosen.
+    pub(super) fn of_further(&self) -> String {
+        format!("state.{}", self.further())
+    }
 }
 
 /// Both tables: the toolset's tools, and the MCP servers.
@@ -88,20 +117,7 @@ impl Table {
         let built_in =
             built_in.map(|name| Row::new("tool", name, word(toolset::tool_policy(tools, name))));
         let names = servers.as_array().into_iter().flatten().filter_map(|it| it["name"].as_str());
-        let servers = names.map(|name| {
-            let own = own_of(tools, name).iter().map(|config| {
-                let policy = config.enabled.then_some(config.permission_policy);
-                Row::own(name, &config.name, word(policy))
-            });
-            Server {
-                all: Row::new("mcp", name, of_server(tools, name)),
-                own: own.collect(),
-                further: format!("further.{name}"),
-                named: String::new(),
-                of_further: format!("state.further.{name}"),
-                state: "ask".to_owned(),
-            }
-        });
+        let servers = names.map(|name| Server::of(tools, name));
         Table { tools: built_in.collect(), servers: servers.collect() }
     }
 
@@ -122,16 +138,11 @@ impl Table {
             .collect();
         let server = |(name, all): (String, Row)| {
             let of_it = own.iter().filter(|(server, _)| *server == name);
-            let further = format!("further.{name}");
-            let of_further = format!("state.{further}");
-            Server {
-                all,
-                own: of_it.map(|(_, row)| row.clone()).collect(),
-                named: fields.text(&further).unwrap_or_default().to_owned(),
-                state: fields.text(&of_further).unwrap_or("ask").to_owned(),
-                further,
-                of_further,
-            }
+            let own = of_it.map(|(_, row)| row.clone()).collect();
+            let mut server = Server { name, all, own, ..Server::default() };
+            server.named = fields.text(&server.further()).unwrap_or_default().to_owned();
+            server.state = fields.text(&server.of_further()).unwrap_or(ASKS).to_owned();
+            server
         };
         let tools = of("tool").into_iter().map(|(_, row)| row).collect();
         Table { tools, servers: of("mcp").into_iter().map(server).collect() }
@@ -158,7 +169,7 @@ impl Table {
             }
         }
         for (server, tool) in fields.beginning_with("further.") {
-            let state = fields.text(&format!("state.further.{server}")).unwrap_or("ask");
+            let state = fields.text(&format!("state.further.{server}")).unwrap_or(ASKS);
             if !tool.trim().is_empty() && STATES.iter().any(|(it, _)| *it == state) {
                 choose_own(tools, server, tool.trim(), state);
             }
@@ -178,26 +189,6 @@ fn word(policy: Option<Policy>) -> &'static str {
         Some(Policy::AlwaysAsk) => "ask",
         Some(Policy::Auto) => "auto",
     }
-}
-
-/// What applies to the tools of a server that have no entry of their own.
-fn of_server(tools: &[Toolset], name: &str) -> &'static str {
-    let found = tools.iter().find_map(|set| match set {
-        Toolset::Mcp { mcp_server_name, default_config, .. } if mcp_server_name == name => {
-            Some(default_config)
-        }
-        Toolset::Agent { .. } | Toolset::Mcp { .. } | Toolset::Custom { .. } => None,
-    });
-    word(found.filter(|it| it.enabled).map(|it| it.permission_policy))
-}
-
-/// The tools of a server that have an entry of their own.
-fn own_of<'a>(tools: &'a [Toolset], name: &str) -> &'a [ToolConfig] {
-    let found = tools.iter().find_map(|set| match set {
-        Toolset::Mcp { mcp_server_name, configs, .. } if mcp_server_name == name => Some(configs),
-        Toolset::Agent { .. } | Toolset::Mcp { .. } | Toolset::Custom { .. } => None,
-    });
-    found.map_or(&[], Vec::as_slice)
 }
 
 /// Writes a state in the words of the API.
