@@ -49,6 +49,22 @@ struct Page {
     problem: Option<Wrong>,
 }
 
+impl Page {
+    /// Of an agent that is about to be made.
+    fn of_new(app: &App, visitor: Visitor, form: Form, problem: Option<Wrong>) -> Page {
+        Page {
+            shell: Shell::new(visitor, "agents", app.store.clock().now()),
+            it: None,
+            form,
+            states: STATES,
+            states_of_one: STATES_OF_ONE,
+            may_edit: true,
+            notice: None,
+            problem,
+        }
+    }
+}
+
 struct Shown {
     id: String,
     name: String,
@@ -239,18 +255,7 @@ pub(super) async fn new(
 ) -> Result<Response, Fault> {
     let table = Table::of(&[], &Value::Null);
     let form = Form { model: "rehearsal".to_owned(), table, ..Form::default() };
-    let shell = Shell::new(visitor, "agents", app.store.clock().now());
-    let (notice, problem) = (None, None);
-    rendered(&Page {
-        shell,
-        it: None,
-        form,
-        states: STATES,
-        states_of_one: STATES_OF_ONE,
-        may_edit: true,
-        notice,
-        problem,
-    })
+    rendered(&Page::of_new(&app, visitor, form, None))
 }
 
 pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Response, Fault> {
@@ -266,23 +271,7 @@ pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Res
     };
     match made {
         Ok((agent, _)) => Ok(Redirect::to(&format!("/agents/{}", agent.id)).into_response()),
-        Err(wrong) => {
-            let shell = Shell::new(visitor, "agents", app.store.clock().now());
-            let (notice, problem) = (None, Some(wrong.clone()));
-            refused(
-                &Page {
-                    shell,
-                    it: None,
-                    form,
-                    states: STATES,
-                    states_of_one: STATES_OF_ONE,
-                    may_edit: true,
-                    notice,
-                    problem,
-                },
-                &wrong,
-            )
-        }
+        Err(wrong) => refused(&Page::of_new(&app, visitor, form, Some(wrong.clone())), &wrong),
     }
 }
 

@@ -95,11 +95,11 @@ pub(super) async fn page(
         row(agent, &snapshot, sessions.get(&agent.id), &last, cost, now)
     };
     let archived = if with_archived { "&archived=1" } else { "" };
-    let page = cursor.map_or_else(String::new, |it| format!("&page={it}"));
+    let place = archived.to_owned() + &cursor.map_or_else(String::new, |it| format!("&page={it}"));
     let list = List {
         rows: agents.data.iter().map(shown).collect(),
-        query: format!("part=live{archived}{page}"),
-        back: format!("/agents?{}", format!("{archived}{page}").trim_start_matches('&')),
+        query: format!("part=live{place}"),
+        back: format!("/agents?{}", place.trim_start_matches('&')),
         csrf: visitor.csrf.clone(),
         may_change: visitor.may_change,
         with_archived,
