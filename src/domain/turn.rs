@@ -37,6 +37,10 @@ impl TurnEnd {
         }
     }
 
+    pub fn parse(text: &str) -> Option<TurnEnd> {
+        TurnEnd::ALL.into_iter().find(|end| end.as_str() == text)
+    }
+
     /// What the deliveries that this turn answered came to.
     pub fn outcome(self) -> Outcome {
         match self {
@@ -54,12 +58,11 @@ impl TurnEnd {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
     pub id: TurnId,
-    /// `running`, `waiting` or `done`.
-    pub status: String,
-    pub end: Option<String>,
-    pub resumes: i64,
+    /// Whether it stands still until somebody answers.
+    pub is_waiting: bool,
     pub started_at: Timestamp,
-    pub ended_at: Option<Timestamp>,
+    /// How it ended, and when.
+    pub end: Option<(TurnEnd, Timestamp)>,
 }
 
 /// How many turns of an agent or of a source there may be. None: any number.

@@ -1,9 +1,11 @@
 //! What happened last at an agent or a source: one look at an index for each, in one statement.
 
+use std::collections::HashMap;
+
 use super::{
     Error, Result, Store,
     deliveries::{EITHER, ids_of_source},
-    driver::Value,
+    driver::{Value, params},
     select::marks,
 };
 use crate::{
@@ -12,7 +14,7 @@ use crate::{
         delivery::{Outcome, Status},
         session,
     },
-    id::{AgentId, DeliveryId, SessionId, SourceId},
+    id::{AgentId, DeliveryId, Id, RefusalId, SessionId, SourceId},
 };
 
 /// The newest session of an agent.
@@ -34,7 +36,47 @@ pub struct LastDelivery {
     pub received_at: Timestamp,
 }
 
+/// What the gate of a source refused since its last delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastRefusals {
+    pub source_id: SourceId,
+    pub n: usize,
+    /// Why the newest one was.
+    pub reason: String,
+}
+
 impl Store {
+    /// Sources that refused something since a moment and let nothing in after it, of the newest
+    /// refusals, so many at most.
+    pub async fn refused_since(
+        &self,
+        since: Timestamp,
+        last: &[LastDelivery],
+        limit: usize,
+    ) -> Result<Vec<LastRefusals>> {
+        let let_in: HashMap<SourceId, Timestamp> =
+            last.iter().map(|it| (it.source_id.clone(), it.received_at)).collect();
+        let since = RefusalId::floor(since);
+        self.driver
+            .read(move |tx| {
+                let sql = "select source_id, at, reason from refusals \
+                           where id >= $1 and source_id is not null order by id desc limit $2";
+                let mut found: Vec<LastRefusals> = Vec::new();
+                for mut row in tx.query(sql, &params![&since, limit as i64])? {
+                    let (source_id, at) = (row.id::<SourceId>(0)?, row.time(1)?);
+                    if let_in.get(&source_id).is_some_and(|let_in| *let_in >= at) {
+                        continue;
+                    }
+                    match found.iter_mut().find(|it| it.source_id == source_id) {
+                        Some(refusals) => refusals.n += 1,
+                        None => found.push(LastRefusals { source_id, n: 1, reason: row.text(2)? }),
+                    }
+                }
+                Ok(found)
+            })
+            .await
+    }
+
     /// For each source with deliveries that no turn has taken yet: when the oldest of them came.
     /// Those that wait longest first, so many at most.
     pub async fn oldest_waiting(&self, limit: usize) -> Result<Vec<(SourceId, Timestamp)>> {
@@ -46,7 +88,7 @@ impl Store {
                            order by d.id limit 1) as came from sources r) w \
                            where w.came is not null order by w.came limit $1";
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                let rows = tx.query(sql, &super::driver::params![limit])?;
+                let rows = tx.query(sql, &params![limit])?;
                 rows.into_iter().map(|mut row| Ok((row.id(0)?, row.time(1)?))).collect()
             })
             .await

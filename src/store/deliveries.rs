@@ -25,8 +25,13 @@ pub struct DeliveryFilter {
     pub outcome: Option<Outcome>,
     pub session_id: Option<SessionId>,
     pub event_type: Option<String>,
+    /// A text that its id, its session's, the sender's id, its type, its reason or its body has. Bodies
+    /// have it in just these letters, and those that are kept in pieces are not looked through.
+    pub has: Option<String>,
     /// The first and the last moment of their arrival.
     pub received: (Option<Timestamp>, Option<Timestamp>),
+    /// Those whose whole id this is, their own or the sender's.
+    pub called: Option<String>,
     /// Replays of this one.
     pub replay_of: Option<DeliveryId>,
     /// None that is a replay.
@@ -41,7 +46,8 @@ pub struct DeliveryFilter {
 impl DeliveryFilter {
     /// Whether an index leads to what is wanted, and past what is not.
     fn has_index(&self) -> bool {
-        let is_plain = self.event_type.is_none() && !self.originals && !self.unreplayed;
+        let is_plain =
+            self.event_type.is_none() && self.has.is_none() && !self.originals && !self.unreplayed;
         let has_own = match (self.status, self.outcome) {
             (None, None) => true,
             (Some(Status::Held), None) | (None, Some(Outcome::Failed | Outcome::InDoubt)) => {
@@ -50,7 +56,15 @@ impl DeliveryFilter {
             (None, Some(Outcome::Pending)) => self.source_id.is_some(),
             _ => false,
         };
-        self.session_id.is_some() || self.replay_of.is_some() || (is_plain && has_own)
+        self.session_id.is_some()
+            || self.called.is_some()
+            || self.replay_of.is_some()
+            || (is_plain && has_own)
+    }
+
+    /// How many are looked at for one page, some milliseconds' worth.
+    fn look_max(&self) -> usize {
+        if self.has.is_some() { READ_MAX } else { LOOK_MAX }
     }
 
     /// Where what is wanted of a source can be.
@@ -63,8 +77,9 @@ impl DeliveryFilter {
     }
 }
 
-/// Deliveries that are looked at for one page, some milliseconds' worth.
+/// Deliveries that are looked at for one page, and those whose bodies are.
 const LOOK_MAX: usize = 5_000;
+const READ_MAX: usize = 1_000;
 
 /// A raw body with what is needed to serve or render it.
 #[derive(Clone, Debug)]
@@ -347,17 +362,18 @@ fn end_of_look(tx: &mut Tx<'_>, filter: &DeliveryFilter) -> Result<Option<Delive
         select.and_text("d.status = 'held'");
     }
     let (conditions, values) = select.into_parts();
+    let look_max = filter.look_max();
     // Of ids alone, which are in the index.
     let looked_at = match filter.source_id {
         Some(_) => {
-            let limit = format!("order by d.id{order} limit {LOOK_MAX}");
+            let limit = format!("order by d.id{order} limit {look_max}");
             ids_of_source(filter.parts(), &conditions, &limit)
         }
         None => format!("select d.id from deliveries d where 1 = 1{conditions}"),
     };
     let sql = format!(
         "select id from ({looked_at}) looked_at order by id{order} limit 1 offset {}",
-        LOOK_MAX - 1
+        look_max - 1
     );
     tx.first(&sql, &values)?.map(|mut row| row.id(0)).transpose()
 }
@@ -386,6 +402,16 @@ fn list_sql<'a>(
     let order = range(filter, &mut select);
     select.and_some("d.event_type =", filter.event_type.as_ref());
     select.and_some("d.replay_of =", filter.replay_of.as_ref());
+    if let Some(called) = &filter.called {
+        let called = select.mark(called);
+        select.and_text(&format!(
+            "d.id in (select {called} union all select k.id from sources c \
+             join deliveries k on k.source_id = c.id and k.dedupe_key = {called})"
+        ));
+    }
+    if let Some(text) = &filter.has {
+        and_has(&mut select, text);
+    }
     select.and_some(if filter.oldest_first { "d.id <=" } else { "d.id >=" }, end);
     let n_rows = select.mark(filter.limit as i64 + 1);
     let limit = format!("order by d.id{order} limit {n_rows}");
@@ -407,6 +433,14 @@ fn list_sql<'a>(
         }
     };
     (format!("select {COLUMNS} where d.id in ({ids}) {limit}"), values)
+}
+
+/// Short columns first, so that a body is looked through only where they do not have it.
+fn and_has<'a>(select: &mut Select<'a>, text: &'a str) {
+    let columns = ["d.id", "d.session_id", "d.dedupe_key", "d.event_type", "d.reason"];
+    let in_columns = select.has(&columns, text);
+    let bytes = select.mark(text.as_bytes().to_vec());
+    select.and_text(&format!("({in_columns} or {{within}}(d.body, {bytes}) > 0)"));
 }
 
 /// What the ids are between, and from which source; tells the order.

@@ -43,6 +43,7 @@ mod sessions;
 mod slices;
 mod sources;
 mod standing;
+mod turns;
 mod usage;
 mod vaults;
 mod windows;
@@ -51,7 +52,7 @@ pub use accept::{
     Accepted, Body, Dispatch, MessageBody, NewDelivery, Refused, ReplayCheck, ReplayOf, Route,
     RouteTarget, Verdict,
 };
-pub use activity::{LastDelivery, LastSession};
+pub use activity::{LastDelivery, LastRefusals, LastSession};
 pub use answers::{Said, Tried};
 pub use audit::{AuditEntry, AuditFilter, Change};
 pub use backup::{BackupReport, backup, rehearse};

@@ -17,6 +17,11 @@ pub(super) fn marks(n: usize) -> String {
     marks.join(", ")
 }
 
+/// For `like`, whose signs stand for themselves here.
+fn pattern(text: &str) -> String {
+    format!("%{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))
+}
+
 /// What each of these sessions has of a table, in its order; `columns` names the table, too.
 pub(super) fn of_sessions<T>(
     tx: &mut Tx<'_>,
@@ -86,6 +91,22 @@ impl<'a> Select<'a> {
     pub(super) fn mark(&mut self, value: impl Into<Value<'a>>) -> String {
         self.values.push(value.into());
         format!("${}", self.values.len())
+    }
+
+    /// Whether one of these columns has a text in it: in the letters as given, or, as far as a database
+    /// knows their small forms, in others.
+    pub(super) fn has(&mut self, columns: &[&str], text: &str) -> String {
+        let (given, lower) = (pattern(text), pattern(&text.to_lowercase()));
+        // What has no capitals is found by the second.
+        let given = (given != lower).then(|| self.mark(given));
+        let lower = self.mark(lower);
+        let of = |column: &&str| {
+            let given = given
+                .as_ref()
+                .map_or_else(String::new, |given| format!("{column} like {given} escape '\\' or "));
+            format!("{given}lower({column}) like {lower} escape '\\'")
+        };
+        format!("({})", columns.iter().map(of).collect::<Vec<_>>().join(" or "))
     }
 
     pub(super) fn into_parts(self) -> (String, Vec<Value<'a>>) {

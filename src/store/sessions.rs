@@ -296,21 +296,13 @@ fn end_of_look(tx: &mut Tx<'_>, filter: &SessionFilter) -> Result<Option<Session
     tx.first(&sql, &values)?.map(|mut row| row.id(0)).transpose()
 }
 
-/// For `like`, whose signs stand for themselves here.
-fn pattern(text: &str) -> String {
-    format!("%{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))
-}
-
 fn list_sql<'a>(filter: &'a SessionFilter, end: Option<&'a SessionId>) -> (String, Vec<Value<'a>>) {
     let mut select = Select::new(format!("select {COLUMNS} where 1 = 1"), []);
     select.and_some("s.id >=", end);
     select.and_some("s.source_id =", filter.source_id.as_ref());
     if let Some(text) = &filter.title_has {
-        let (given, lower) = (pattern(text), pattern(&text.to_lowercase()));
-        let (given, lower) = (select.mark(given), select.mark(lower));
-        select.and_text(&format!(
-            "(s.title like {given} escape '\\' or lower(s.title) like {lower} escape '\\')"
-        ));
+        let has = select.has(&["s.title"], text);
+        select.and_text(&has);
     }
     select.and_some("s.agent_id =", filter.agent_id.as_ref());
     select.and_some("s.agent_version =", filter.agent_version);

@@ -2,8 +2,9 @@
 //!
 //! Four types cross the border: text, bigint, bytes and null. A statement is written once, with
 //! `$1` parameters and a few placeholders that differ: `{lock}` and `{wait}` (row locks, PostgreSQL
-//! only), `{bytes}` (the type of a blob), `{c}` (order by bytes), `{keyed}` (a table that is the index
-//! of its key) and `{rows:…}` (the rows of [`Tx::insert`](super::Tx::insert)).
+//! only), `{bytes}` (the type of a blob), `{within}` (where in bytes others are, from 1 on), `{c}`
+//! (order by bytes), `{keyed}` (a table that is the index of its key) and `{rows:…}` (the rows of
+//! [`Tx::insert`](super::Tx::insert)).
 
 use std::borrow::Cow;
 
@@ -209,6 +210,9 @@ fn placeholder(name: &str, dialect: Dialect) -> String {
         // Small rows live in the tree of their key, where SQLite would else have two.
         ("keyed", Dialect::Sqlite) => "without rowid".to_owned(),
         ("keyed", Dialect::Postgres) => String::new(),
+        ("within", Dialect::Sqlite) => "instr".to_owned(),
+        // The function: the word without quotes has a syntax of its own.
+        ("within", Dialect::Postgres) => "\"position\"".to_owned(),
         // PostgreSQL sorts text by locale unless told otherwise; SQLite always by bytes.
         ("c", Dialect::Sqlite) => String::new(),
         ("c", Dialect::Postgres) => "collate \"C\"".to_owned(),

@@ -1,13 +1,14 @@
 //! The accept: one delivery and one message for one identity, whatever comes how often.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bellpull::{
     domain::{
         delivery::{Delivery, Outcome, Status},
         session,
     },
-    store::{Accepted, Attempt, DeliveryFilter, Error, Refusal, Route, Verdict},
+    id::{DeliveryId, Id, SourceId},
+    store::{Accepted, Attempt, Body, DeliveryFilter, Error, Refusal, Route, Verdict},
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -24,6 +25,8 @@ on_both!(
     many_identities_at_once_stay_apart,
     deliveries_are_listed_newest_first,
     deliveries_are_filtered_by_what_people_ask_for,
+    deliveries_are_found_by_ids_and_by_what_is_in_them,
+    refusals_count_until_somebody_is_let_in,
     waiting_sessions_are_counted_by_source,
     refusals_are_kept_up_to_a_bound,
 );
@@ -294,6 +297,77 @@ async fn deliveries_are_filtered_by_what_people_ask_for(bench: Bench) {
     assert_eq!(found, late.delivery_id, "the newest one");
     let first = bench.store.session_delivery(&session, Some(a.delivery_id.clone())).await.unwrap();
     assert_eq!(first, a.delivery_id);
+}
+
+async fn deliveries_are_found_by_ids_and_by_what_is_in_them(bench: Bench) {
+    let mut draft = bench.draft("evt_Order-42%_a");
+    draft.0.event_type = Some("order.Paid".to_owned());
+    draft.0.body = Body::Inline("{\"buyer\": \"Grüße\", \"n\": \"5%_\"}".into());
+    let paid = bench.accept(draft).await;
+    let mut draft = bench.draft("other");
+    draft.0.body = Body::Inline(vec![0xff, 0, b'x'].into());
+    draft.0.route = Route::Held { agent_id: None, reason: "nobody is Home".to_owned() };
+    let held = bench.accept(draft).await;
+
+    let check = async |filter: DeliveryFilter, wanted: &[&Accepted]| {
+        let filter = DeliveryFilter { limit: 10, ..filter };
+        let page = bench.store.deliveries(filter.clone()).await.unwrap();
+        let found: Vec<_> = page.data.iter().map(|it| &it.id).collect();
+        let wanted: Vec<_> = wanted.iter().map(|it| &it.delivery_id).collect();
+        assert_eq!((found, page.next), (wanted, None), "{filter:?}");
+    };
+    let has = |text: &str| DeliveryFilter { has: Some(text.to_owned()), ..Default::default() };
+    let called =
+        |text: &str| DeliveryFilter { called: Some(text.to_owned()), ..Default::default() };
+    let end = |id: &DeliveryId| id.as_str()[20..].to_owned();
+    check(has(&end(&paid.delivery_id)), &[&paid]).await;
+    check(has(paid.session_id.as_ref().unwrap().as_str()), &[&paid]).await;
+    for text in ["EVT_order", "42%_a", "paid", "Grüße", "5%_"] {
+        check(has(text), &[&paid]).await;
+    }
+    check(has("home"), &[&held]).await;
+    // Of signs that mean something elsewhere, and of bytes that are no text.
+    for text in ["4%a", "5__", "\\", "grüße", "' or 1 = 1"] {
+        check(has(text), &[]).await;
+    }
+    let of_held = DeliveryFilter { status: Some(Status::Held), ..has("e") };
+    check(of_held, &[&held]).await;
+    for text in ["evt_Order-42%_a", paid.delivery_id.as_str()] {
+        check(called(text), &[&paid]).await;
+    }
+    check(called("evt_order-42%_a"), &[]).await;
+    check(DeliveryFilter { status: Some(Status::Held), ..called("evt_Order-42%_a") }, &[]).await;
+}
+
+async fn refusals_count_until_somebody_is_let_in(bench: Bench) {
+    let refuse = async |reason: &str, source: Option<&SourceId>| {
+        bench.clock.advance(Duration::from_millis(5));
+        let refusal = Refusal {
+            id: bench.id(),
+            source: "zendesk".to_owned(),
+            source_id: source.cloned(),
+            reason: reason.to_owned(),
+            at: bench.clock.now(),
+        };
+        bench.store.note_refusals(vec![refusal], 100).await.unwrap();
+    };
+    let id = &bench.source.id;
+    let counted = async |since| {
+        let last = bench.store.last_deliveries(vec![id.clone()]).await.unwrap();
+        let found = bench.store.refused_since(since, &last, 100).await.unwrap();
+        found.into_iter().map(|it| (it.source_id, it.n, it.reason)).collect::<Vec<_>>()
+    };
+    let begin = bench.clock.now();
+    refuse("first", Some(id)).await;
+    refuse("nobody's", None).await;
+    refuse("last", Some(id)).await;
+    assert_eq!(counted(begin).await, [(id.clone(), 2, "last".to_owned())]);
+    assert_eq!(counted(bench.clock.now()).await, [(id.clone(), 1, "last".to_owned())]);
+    bench.clock.advance(Duration::from_millis(5));
+    bench.accept(bench.draft("one")).await;
+    assert_eq!(counted(begin).await, []);
+    refuse("after it", Some(id)).await;
+    assert_eq!(counted(begin).await, [(id.clone(), 1, "after it".to_owned())]);
 }
 
 async fn waiting_sessions_are_counted_by_source(bench: Bench) {
