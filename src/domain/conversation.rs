@@ -151,8 +151,8 @@ pub struct Completion {
     /// Name and input of each call, in order.
     pub calls: Vec<(String, Value)>,
     pub stop: Stop,
-    /// Whether the model thought before it spoke.
-    pub thought: bool,
+    /// What the model thought before it spoke, as far as its server tells; none if it did not think.
+    pub thought: Option<String>,
     pub spent: Spent,
     /// The provider's own answer, kept for the journal.
     pub raw: Option<Value>,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Error, OnText,
     surrogate::Joiner,
-    wire::{Fold, append, call_input, count, cut, parse, take, tell, text_block},
+    wire::{Fold, append, call_input, count, cut, parse, take, tell, text_block, think},
 };
 use crate::domain::{
     conversation::{Completion, Message, Request, Stop, ToolUse, UserPart},
@@ -244,12 +244,12 @@ impl Fold for Answer {
             Some("max_tokens" | "model_context_window_exceeded") => Stop::MaxTokens,
             Some(_) => Stop::EndTurn,
         };
-        let (mut content, mut calls, mut thought) = (Vec::new(), Vec::new(), false);
+        let (mut content, mut calls, mut thought) = (Vec::new(), Vec::new(), None);
         for block in &mut self.blocks {
             let text = |key: &str| block.raw.get(key).and_then(Value::as_str).unwrap_or_default();
             match text("type") {
                 "text" => content.extend(text_block(text("text"))),
-                "thinking" | "redacted_thinking" => thought = true,
+                "thinking" | "redacted_thinking" => think(&mut thought, text("thinking")),
                 "tool_use" if stop == Stop::EndTurn => {
                     let name = text("name").to_owned();
                     let given = block.raw.get("input").filter(|input| input.is_object());

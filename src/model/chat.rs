@@ -17,6 +17,7 @@ use crate::domain::{
     cost::Spent,
     event::{Block, Usage},
     model::ModelConfig,
+    text::clean,
 };
 
 /// Where servers put what a model thinks.
@@ -245,7 +246,9 @@ impl Fold for Answer {
             .into_iter()
             .flatten()
             .collect();
-        let thought = REASONING.iter().any(|key| !text(key).is_empty());
+        // Servers that know both names repeat the one under the other.
+        let thought = REASONING.iter().map(|key| text(key)).find(|it| !it.is_empty());
+        let thought = thought.map(|it| clean(it).into_owned());
         let mut calls = Vec::new();
         let mut raw_calls = Vec::new();
         for call in std::mem::take(&mut self.calls) {

@@ -59,13 +59,16 @@ pub(super) async fn complete(
             content: Vec::new(),
             calls: vec![("delivery".to_owned(), call)],
             stop: Stop::ToolUse,
-            thought: false,
+            thought: None,
             spent: FREE,
             raw: None,
         };
     }
-    let digest = || script::Step { say: input.digest(), calls: Vec::new() };
-    let script::Step { say: text, calls } = step.unwrap_or_else(digest);
+    let digest = || script::Step { say: input.digest(), think: None, calls: Vec::new() };
+    let script::Step { say: text, think: thought, calls } = step.unwrap_or_else(digest);
+    if thought.is_some() {
+        on_text.thinking();
+    }
     let mut rest = text.as_str();
     while !rest.is_empty() {
         let (piece, _) = first_chars(rest, PIECE_CHARS);
@@ -77,7 +80,7 @@ pub(super) async fn complete(
         content: if text.is_empty() { Vec::new() } else { vec![Block::text(text)] },
         stop: if calls.is_empty() { Stop::EndTurn } else { Stop::ToolUse },
         calls,
-        thought: false,
+        thought,
         spent: FREE,
         raw: None,
     }

@@ -12,7 +12,7 @@ use super::{
     Error, OnText,
     chat::last_said,
     surrogate::Joiner,
-    wire::{Fold, as_text, call_input, count, cut, parse, take, tell, text_block, url_of},
+    wire::{Fold, as_text, call_input, count, cut, parse, take, tell, text_block, think, url_of},
 };
 use crate::domain::{
     conversation::{Completion, Message, Request, Stop, ToolUse, UserPart},
@@ -238,10 +238,16 @@ impl Fold for Answer {
             (Some("incomplete"), _) => Stop::MaxTokens,
             _ => Stop::EndTurn,
         };
-        let (mut content, mut calls, mut thought) = (Vec::new(), Vec::new(), false);
+        let (mut content, mut calls, mut thought) = (Vec::new(), Vec::new(), None);
         for item in raw["output"].as_array().into_iter().flatten() {
             match item["type"].as_str() {
-                Some("reasoning") => thought = true,
+                Some("reasoning") => {
+                    think(&mut thought, "");
+                    let said = [&item["summary"], &item["content"]].into_iter();
+                    for part in said.flat_map(|it| it.as_array().into_iter().flatten()) {
+                        think(&mut thought, part["text"].as_str().unwrap_or_default());
+                    }
+                }
                 Some("message") => {
                     for part in item["content"].as_array().into_iter().flatten() {
                         let refusal = part["refusal"].as_str();

@@ -80,6 +80,15 @@ pub(super) fn text_block(text: &str) -> Option<Block> {
     (!text.is_empty()).then(|| Block::text(text))
 }
 
+/// Adds a piece of what the model thought; that it is there says that it did.
+pub(super) fn think(thought: &mut Option<String>, piece: &str) {
+    let thought = thought.get_or_insert_default();
+    if !thought.is_empty() && !piece.is_empty() {
+        thought.push_str("\n\n");
+    }
+    thought.push_str(&clean(piece));
+}
+
 /// Appends to a text of an object.
 pub(super) fn append(object: &mut Map<String, Value>, key: &str, piece: &str) {
     match object.get_mut(key) {

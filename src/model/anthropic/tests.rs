@@ -234,7 +234,7 @@ fn check(events: &[Value], expected: Expect) {
     let (result, pieces) = fold(events);
     let text = match result {
         Ok(Completion { content, calls, stop, thought, spent, raw }) => format!(
-            "{content:?}\n{calls:?}\n{stop:?} {thought} {:?}\n{}\n{pieces:?}",
+            "{content:?}\n{calls:?}\n{stop:?} {thought:?} {:?}\n{}\n{pieces:?}",
             spent.usage,
             raw.unwrap()
         ),
@@ -268,7 +268,7 @@ fn an_answer_is_folded_out_of_its_pieces() {
         expect![[r#"
             [Text { text: "Let me." }]
             [("look", Object {"a": Number(1)}), ("rest", Object {})]
-            ToolUse true Usage { input_tokens: 10, output_tokens: 20, cache_creation_input_tokens: 0, cache_read_input_tokens: 5 }
+            ToolUse Some("hm") Usage { input_tokens: 10, output_tokens: 20, cache_creation_input_tokens: 0, cache_read_input_tokens: 5 }
             {"id":"msg_1","type":"message","role":"assistant","model":"claude-x","content":[{"type":"thinking","thinking":"hm","signature":"c2ln"},{"type":"text","text":"Let me.\u0000"},{"type":"tool_use","id":"toolu_1","name":"look","input":{"a":1}},{"type":"tool_use","id":"toolu_2","name":"rest","input":{}}],"stop_reason":"tool_use","usage":{"input_tokens":10,"cache_read_input_tokens":5,"output_tokens":20},"stop_sequence":null}
             [(0, "Let "), (0, "me.")]"#]],
     );

@@ -154,7 +154,7 @@ fn check(events: &[&str], expected: Expect) {
     let (result, pieces) = fold(events);
     let text = match result {
         Ok(Completion { content, calls, stop, thought, spent, raw }) => format!(
-            "{content:?}\n{calls:?}\n{stop:?} {thought} {:?}\n{}\n{pieces:?}",
+            "{content:?}\n{calls:?}\n{stop:?} {thought:?} {:?}\n{}\n{pieces:?}",
             spent.usage,
             raw.unwrap()
         ),
@@ -182,7 +182,7 @@ fn an_answer_is_folded_out_of_its_pieces() {
         expect![[r#"
             [Text { text: "Let me." }]
             [("look", Object {"a": Number(1)}), ("rest", Object {})]
-            ToolUse true Usage { input_tokens: 40, output_tokens: 7, cache_creation_input_tokens: 0, cache_read_input_tokens: 60 }
+            ToolUse Some("hm") Usage { input_tokens: 40, output_tokens: 7, cache_creation_input_tokens: 0, cache_read_input_tokens: 60 }
             {"id":"c1","model":"m-1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","reasoning_content":"hm","content":"Let me.","tool_calls":[{"id":"call_1","type":"function","function":{"name":"look","arguments":"{\"a\":1}"}},{"id":"call_2","type":"function","function":{"name":"rest","arguments":""}}]},"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":100,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":60}}}
             [(0, "Let "), (0, "me.")]"#]],
     );

@@ -16,6 +16,8 @@ pub const MARK: &str = "Rehearse this script:\n";
 #[serde(deny_unknown_fields)]
 pub(super) struct Step {
     #[serde(default)]
+    pub(super) think: Option<String>,
+    #[serde(default)]
     pub(super) say: String,
     /// Name and input of each.
     #[serde(default)]

@@ -122,7 +122,7 @@ fn an_answer_is_what_its_last_event_says() {
     let completion = result.unwrap();
     assert_eq!(completion.content, [Block::text("Let me.")]);
     assert_eq!(completion.calls, [("look".to_owned(), json!({"a": 1}))]);
-    assert!(completion.stop == Stop::ToolUse && completion.thought);
+    assert!(completion.stop == Stop::ToolUse && completion.thought.is_some());
     let usage = completion.spent.usage;
     assert_eq!(
         (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens),

@@ -179,8 +179,11 @@ impl Turn<'_> {
     ) -> Result<(), Stopped> {
         let Completion { content, calls, stop, thought, spent, raw } = completion;
         let mut events = Vec::new();
-        if thought {
-            events.push(NewEvent::new(ids.thinking, EventBody::AgentThinking));
+        if let Some(text) = thought {
+            // The API tells that it thought, not what; people read it beside the transcript.
+            let mut thinking = NewEvent::new(ids.thinking, EventBody::AgentThinking);
+            thinking.private = (!text.is_empty()).then(|| json!({"text": text}));
+            events.push(thinking);
         }
         if !content.is_empty() {
             events.push(NewEvent::new(ids.message, EventBody::AgentMessage { content }));

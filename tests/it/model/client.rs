@@ -307,7 +307,7 @@ async fn answers_come_as_they_are_in_each_format() {
             completion.calls,
             [("look".to_owned(), json!({"at": "größe"})), ("rest".to_owned(), json!({}))]
         );
-        assert!(completion.thought && completion.stop == Stop::ToolUse);
+        assert!(completion.thought.is_some() && completion.stop == Stop::ToolUse);
         let usage = completion.spent.usage;
         assert_eq!(
             (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens),
