@@ -135,8 +135,8 @@ fn row(
     let sources = snapshot.sources().into_iter();
     let sources = sources
         .filter(|it| it.addresses().any(|it| it.agent.as_ref().is_ok_and(|it| it.id == agent.id)));
-    let deliveries = sources.filter_map(|it| last.get(&it.source.id));
-    let delivery = deliveries.map(|it| it.received_at).max();
+    let deliveries = sources.filter_map(|it| last.rang(&it.source.id));
+    let delivery = deliveries.max();
     Row {
         id: agent.id.to_string(),
         name: printable(&agent.spec.name),

@@ -15,7 +15,7 @@ use crate::{
     },
     id::SourceId,
     ingest::{Entry, Snapshot},
-    store::LastDelivery,
+    store::{LastDelivery, LastRefusals},
 };
 
 /// How long a bell sways after it rang.
@@ -45,13 +45,37 @@ pub(super) struct Board {
     pub(super) n_more: usize,
 }
 
-/// What happened last at each source.
-pub(super) type Last = HashMap<SourceId, LastDelivery>;
+/// What happened last at each source: its newest delivery, and what was refused after that.
+#[derive(Debug, Default)]
+pub(super) struct Last {
+    came: HashMap<SourceId, LastDelivery>,
+    refused: HashMap<SourceId, LastRefusals>,
+}
+
+impl Last {
+    pub(super) fn rang(&self, source: &SourceId) -> Option<Timestamp> {
+        self.came.get(source).map(|it| it.received_at)
+    }
+}
+
+/// Refusals of the last day are a matter for a person when there are so many and nothing was let in
+/// after them: one or two are somebody who tries an address.
+const REFUSED_MIN: usize = 3;
+const REFUSED_WITHIN: Duration = Duration::from_secs(24 * 3600);
+
+/// Refusals that are looked at.
+const REFUSALS_MAX: usize = 500;
 
 pub(super) async fn last(app: &App, snapshot: &Snapshot) -> Result<Last, Fault> {
     let sources = snapshot.sources().iter().map(|it| it.source.id.clone()).collect();
-    let last = app.store.last_deliveries(sources).await?;
-    Ok(last.into_iter().map(|it| (it.source_id.clone(), it)).collect())
+    let came = app.store.last_deliveries(sources).await?;
+    let since = app.store.clock().now().minus(REFUSED_WITHIN);
+    let refused = app.store.refused_since(since, &came, REFUSALS_MAX).await?;
+    let refused = refused.into_iter().filter(|it| it.n >= REFUSED_MIN);
+    Ok(Last {
+        came: came.into_iter().map(|it| (it.source_id.clone(), it)).collect(),
+        refused: refused.map(|it| (it.source_id.clone(), it)).collect(),
+    })
 }
 
 pub(super) fn board(snapshot: &Snapshot, last: &Last, now: Timestamp) -> Board {
@@ -62,17 +86,18 @@ pub(super) fn board(snapshot: &Snapshot, last: &Last, now: Timestamp) -> Board {
     });
     let n_more = entries.len().saturating_sub(BELLS_MAX);
     let bells = entries.iter().take(BELLS_MAX);
-    let bells = bells.map(|entry| bell(entry, last.get(&entry.source.id), now)).collect();
+    let bells = bells.map(|entry| bell(entry, last, now)).collect();
     Board { bells, n_more }
 }
 
-pub(super) fn bell(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> Bell {
+pub(super) fn bell(entry: &Entry, last: &Last, now: Timestamp) -> Bell {
     let source = &entry.source;
     let href = match &source.kind {
         SourceKind::Agent(id) => format!("/agents/{id}/webhook"),
         SourceKind::Named => format!("/sources/{}", source.name),
     };
     let (class, state) = state(entry, last, now);
+    let came = last.came.get(&source.id);
     Bell {
         name: printable(entry.display_name()),
         href,
@@ -83,16 +108,16 @@ pub(super) fn bell(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -
                 SourceKind::Agent(_) => "no token",
                 SourceKind::Named => "no secret",
             }),
-            "quiet" if last.is_none() => Some("never rang"),
+            "quiet" if came.is_none() => Some("never rang"),
             _ => None,
         },
         class,
         state,
-        rang: last.map(|it| Moment::new(it.received_at, now)),
+        rang: came.map(|it| Moment::new(it.received_at, now)),
     }
 }
 
-fn state(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> (&'static str, String) {
+fn state(entry: &Entry, last: &Last, now: Timestamp) -> (&'static str, String) {
     if let Some(reason) = entry.broken() {
         return ("broken", format!("holds what comes in: {}", printable(reason)));
     }
@@ -102,7 +127,13 @@ fn state(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> (&'stati
     if entry.secrets.is_wanted() && !entry.secrets.is_set() {
         return ("mute", "has no secret yet, so nobody can ring it".to_owned());
     }
-    let Some(last) = last else { return ("quiet", "never rang".to_owned()) };
+    if let Some(refused) = last.refused.get(&entry.source.id) {
+        let reason = printable(&refused.reason);
+        return ("failed", format!("refused the last {} requests: {reason}", refused.n));
+    }
+    let Some(last) = last.came.get(&entry.source.id) else {
+        return ("quiet", "never rang".to_owned());
+    };
     if now.since(last.received_at) < SWAYS {
         return ("ringing", "rings".to_owned());
     }
@@ -126,17 +157,19 @@ fn state(entry: &Entry, last: Option<&LastDelivery>, now: Timestamp) -> (&'stati
     }
 }
 
-/// Bells that cannot ring, whose last delivery failed, or that have fallen silent: a word, what is the
-/// matter, and where that is settled.
+/// Bells that cannot ring, that refuse all that comes, whose last delivery failed, or that have fallen
+/// silent: a word, what is the matter, and where that is settled. An agent whose webhook has no token is
+/// as it should be: most agents are rung by sources.
 pub(super) fn troubles(
     snapshot: &Snapshot,
     last: &Last,
     now: Timestamp,
 ) -> Vec<(&'static str, String, String)> {
     let of = |entry: &Entry| {
-        let bell = bell(entry, last.get(&entry.source.id), now);
+        let bell = bell(entry, last, now);
         let word = match bell.class {
             "broken" | "failed" => "source",
+            "mute" if entry.source.kind == SourceKind::Named => "no secret",
             "quiet" if bell.rang.is_some() => "silent",
             _ => return None,
         };

@@ -81,7 +81,8 @@ impl Kind {
                  leads to then."
             }
             Kind::Sources => {
-                "Bells that cannot ring, that failed last, or that rang once and stopped."
+                "Bells that cannot ring, that refuse what comes, that failed last, or that rang once \
+                 and stopped."
             }
         }
     }
