@@ -1,6 +1,7 @@
-//! The cookies: who is signed in, which sign-in form was shown, and which light was chosen.
+//! The cookies: who is signed in, which sign-in form was shown, that somebody signed in here before, and
+//! which light was chosen.
 //!
-//! All are for this site only and out of reach of scripts. The first two hold random text that means
+//! All are for this site only and out of reach of scripts. The first three hold random text that means
 //! something to this process alone. The name carries the port, because browsers do not tell ports apart and
 //! two servers on one machine would sign each other's visitors out.
 
@@ -15,6 +16,7 @@ use super::super::Options;
 pub(super) enum Cookie {
     Visitor,
     Form,
+    Known,
     Theme,
 }
 
@@ -30,6 +32,7 @@ impl Cookie {
             (Cookie::Visitor, true) => format!("__Secure-bellpull-{port}"),
             (Cookie::Visitor, false) => format!("bellpull-{port}"),
             (Cookie::Form, _) => format!("bellpull-{port}-form"),
+            (Cookie::Known, _) => format!("bellpull-{port}-known"),
             (Cookie::Theme, _) => format!("bellpull-{port}-theme"),
         }
     }
@@ -38,7 +41,7 @@ impl Cookie {
         match self {
             Cookie::Visitor | Cookie::Theme if prefix.is_empty() => "/".to_owned(),
             Cookie::Visitor | Cookie::Theme => prefix.to_owned(),
-            Cookie::Form => format!("{prefix}/sign-in"),
+            Cookie::Form | Cookie::Known => format!("{prefix}/sign-in"),
         }
     }
 

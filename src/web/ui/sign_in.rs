@@ -32,6 +32,9 @@ struct Page<'a> {
 /// How long a form may lie open.
 const FORM_LIFE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
+/// How long a browser is told from those that never signed in.
+const KNOWN_FOR: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+
 pub(super) async fn page(
     State(app): State<App>,
     headers: HeaderMap,
@@ -71,8 +74,16 @@ pub(super) async fn sign_in(State(app): State<App>, posted: Form) -> Result<Resp
         let problem = "The form was out of date. Here is a fresh one; cookies must be allowed.";
         return again(problem, StatusCode::FORBIDDEN);
     }
-    if !app.visitors.may_try(now) {
-        let problem = "Too many wrong keys were tried. Nobody can sign in for a minute.";
+    let known = Cookie::Known.read(&options, &headers).filter(|it| app.visitors.knows(it));
+    let browser = known.as_deref();
+    if !app.visitors.may_try(browser, now) {
+        let problem = match browser {
+            Some(_) => "Too many wrong keys were tried. Try again in a minute.",
+            None => {
+                "Too many wrong keys were tried. Browsers that have not signed in before have to wait \
+                 a minute."
+            }
+        };
         let mut response = again(problem, StatusCode::TOO_MANY_REQUESTS)?;
         response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from(60));
         return Ok(response);
@@ -87,12 +98,15 @@ pub(super) async fn sign_in(State(app): State<App>, posted: Form) -> Result<Resp
             let cookie = Cookie::Visitor.set(&options, &headers, &token, visitors::LIFE_MAX);
             let mut response = Redirect::to(place).into_response();
             response.headers_mut().insert(header::SET_COOKIE, cookie);
+            let known = known.unwrap_or_else(|| app.visitors.new_browser());
+            let cookie = Cookie::Known.set(&options, &headers, &known, KNOWN_FOR);
+            response.headers_mut().append(header::SET_COOKIE, cookie);
             return Ok(response);
         }
         Some(_) => "This key only lets deliveries in. Use one of scope `admin` or `read`.",
         None => "That is not a key of this server.",
     };
-    app.visitors.note_wrong(now);
+    app.visitors.note_wrong(browser, now);
     again(problem, StatusCode::UNAUTHORIZED)
 }
 

@@ -29,7 +29,9 @@ pub(super) const LIFE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Signed-in browsers at once. One more signs out the one that was quiet for longest.
 const VISITORS_MAX: usize = 1_000;
 
-/// Wrong keys in [`WRONG_WINDOW`] after which nobody can sign in for a while.
+/// Wrong keys in [`WRONG_WINDOW`] after which no further ones are looked at for a while: of each browser
+/// that signed in before, and of all others together. So whoever guesses keys keeps nobody out who has
+/// been here.
 const WRONG_MAX: usize = 10;
 const WRONG_WINDOW: Duration = Duration::from_secs(60);
 
@@ -64,7 +66,8 @@ pub(in crate::web) struct Visitors {
 #[derive(Default)]
 struct Table {
     entries: HashMap<Hash, Entry>,
-    wrong: VecDeque<Timestamp>,
+    /// By the browser, of those that are known.
+    wrong: HashMap<Option<String>, VecDeque<Timestamp>>,
 }
 
 impl Default for Visitors {
@@ -131,22 +134,42 @@ impl Visitors {
         self.lock().entries.get_mut(entry)?.shown.take(name)
     }
 
-    /// Whether another key may be tried now.
-    pub(super) fn may_try(&self, now: Timestamp) -> bool {
+    /// Whether another key may be tried now by this browser, or by one that is not known.
+    pub(super) fn may_try(&self, browser: Option<&str>, now: Timestamp) -> bool {
         let mut table = self.lock();
-        while table.wrong.front().is_some_and(|at| now.since(*at) >= WRONG_WINDOW) {
-            table.wrong.pop_front();
-        }
-        table.wrong.len() < WRONG_MAX
+        table.wrong.retain(|_, wrong| {
+            wrong.retain(|at| now.since(*at) < WRONG_WINDOW);
+            !wrong.is_empty()
+        });
+        let wrong = table.wrong.get(&browser.map(str::to_owned));
+        wrong.is_none_or(|wrong| wrong.len() < WRONG_MAX)
     }
 
-    pub(super) fn note_wrong(&self, now: Timestamp) {
-        self.lock().wrong.push_back(now);
+    pub(super) fn note_wrong(&self, browser: Option<&str>, now: Timestamp) {
+        self.lock().wrong.entry(browser.map(str::to_owned)).or_default().push_back(now);
     }
 
     /// The token of a sign-in form that was shown to whoever has this nonce.
     pub(super) fn form_token(&self, nonce: &str) -> String {
+        self.mark("form", nonce)
+    }
+
+    /// What a browser is known by from its first sign-in on.
+    pub(super) fn new_browser(&self) -> String {
+        let nonce = random_text();
+        format!("{nonce}.{}", self.mark("browser", &nonce))
+    }
+
+    /// Whether we gave this one out.
+    pub(super) fn knows(&self, browser: &str) -> bool {
+        let parts = browser.split_once('.');
+        parts.is_some_and(|(nonce, mark)| same(mark, &self.mark("browser", nonce)))
+    }
+
+    /// Proves that a text went out from this process, for one purpose.
+    fn mark(&self, purpose: &str, nonce: &str) -> String {
         let mut text = self.form_key.to_vec();
+        text.extend_from_slice(&hash(purpose.as_bytes()));
         text.extend_from_slice(&hash(nonce.as_bytes()));
         vault::hex(&hash(&text))
     }
@@ -214,11 +237,28 @@ mod tests {
     fn wrong_keys_are_counted_for_a_minute() {
         let visitors = Visitors::default();
         for n in 0..WRONG_MAX {
-            assert!(visitors.may_try(Timestamp(n as i64)));
-            visitors.note_wrong(Timestamp(n as i64));
+            assert!(visitors.may_try(None, Timestamp(n as i64)));
+            visitors.note_wrong(None, Timestamp(n as i64));
         }
-        assert!(!visitors.may_try(Timestamp(59_999)));
-        assert!(visitors.may_try(Timestamp(60_000)));
+        assert!(!visitors.may_try(None, Timestamp(59_999)));
+        assert!(visitors.may_try(None, Timestamp(60_000)));
+    }
+
+    #[test]
+    fn whoever_guesses_keeps_nobody_out_who_was_here() {
+        let visitors = Visitors::default();
+        let (one, other) = (visitors.new_browser(), visitors.new_browser());
+        assert!(visitors.knows(&one) && visitors.knows(&other) && one != other);
+        for wrong in ["", ".", "a.b", &one[1..], &Visitors::default().new_browser()] {
+            assert!(!visitors.knows(wrong), "{wrong}");
+        }
+        for _ in 0..WRONG_MAX {
+            visitors.note_wrong(None, Timestamp(0));
+            visitors.note_wrong(Some(&one), Timestamp(0));
+        }
+        assert!(!visitors.may_try(None, Timestamp(1)));
+        assert!(!visitors.may_try(Some(&one), Timestamp(1)));
+        assert!(visitors.may_try(Some(&other), Timestamp(1)));
     }
 
     #[test]
