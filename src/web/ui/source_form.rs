@@ -162,8 +162,11 @@ pub(super) fn fields_of(fields: &Fields, these: &[&str]) -> Result<Map<String, V
     for it in these {
         match *it {
             "place" => {
-                let project = text("project");
-                let place = if project.is_null() { text("place") } else { Value::Null };
+                let (project, place) = (text("project"), text("place"));
+                if !project.is_null() && !place.is_null() {
+                    let why = "Choose an environment or name a project's directory, not both.";
+                    return Err(Wrong::of("project", why));
+                }
                 put("project", project);
                 put("environment_id", place);
             }
