@@ -96,13 +96,46 @@ addEventListener('htmx:after:swap', (event) => {
   tellTimes();
 });
 
-// A page in the background asks for nothing.
+// A page in the background asks for nothing, and what somebody is writing in is left alone.
 addEventListener('htmx:config:request', (event) => {
-  const polls = event.detail.ctx.request.action.includes('part=');
-  if (polls && document.hidden) event.preventDefault();
+  const { request, sourceElement } = event.detail.ctx;
+  const polls = request.action.includes('part=');
+  const fields = sourceElement?.querySelectorAll('input:not([type="hidden"]), textarea') ?? [];
+  const isTyped = [...fields].some((it) => it.value !== it.defaultValue);
+  if (polls && (document.hidden || isTyped)) event.preventDefault();
 });
 
 addEventListener('bellpull:notice', (event) => notify(event.detail.text));
+
+// A form in steps: one after the other here, one below the other without scripts. What is wrong on one
+// step keeps it there; what the server found wrong is shown where it is.
+const steps = document.querySelector('form[data-steps]');
+function step(name) {
+  for (const part of steps.querySelectorAll('fieldset')) part.hidden = part.id !== `${name}-step`;
+  for (const it of document.querySelectorAll('[data-step]')) {
+    if (it.dataset.step === name) it.setAttribute('aria-current', 'step');
+    else it.removeAttribute('aria-current');
+  }
+  steps.querySelector(`#${name}-step`).querySelector('input, select')?.focus();
+}
+if (steps) {
+  for (const it of steps.querySelectorAll('[data-to], .acts[hidden]')) it.hidden = false;
+  const wrong = steps.querySelector('[aria-invalid="true"]')?.closest('fieldset');
+  step(wrong ? wrong.id.replace('-step', '') : 'secret');
+  steps.addEventListener('click', (event) => {
+    const to = event.target.closest('[data-to]')?.dataset.to;
+    if (!to) return;
+    const fields = [...event.target.closest('fieldset').querySelectorAll('input, select')];
+    if (to === 'secret' || fields.every((it) => it.reportValidity())) step(to);
+  });
+  // Enter goes on to the next step, as the button does.
+  steps.addEventListener('keydown', (event) => {
+    const next = event.target.closest('#secret-step')?.querySelector('[data-to]');
+    if (event.key !== 'Enter' || !next || event.target.tagName !== 'INPUT') return;
+    event.preventDefault();
+    next.click();
+  });
+}
 
 const connection = document.getElementById('connection');
 function say(text) {

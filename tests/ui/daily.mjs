@@ -110,8 +110,27 @@ await story('a source is made in three steps, rings, and is looked at', async ()
   await page.getByRole('link', { name: /^GitHub/ }).first().click();
   await page.getByLabel('Name: the last part').fill('code');
   await page.getByLabel('Secret that you and the sender share').fill(secret);
+  await inspect(page, 'source-new-secret', { looks: 2 });
+  // Enter leads to the next step, and what is wrong on this one keeps it.
+  await page.getByLabel('Name: the last part').fill('');
+  await page.keyboard.press('Enter');
+  await page.locator('#secret-step').getByRole('button', { name: 'Next' }).waitFor();
+  await page.getByLabel('Name: the last part').fill('code');
+  await page.keyboard.press('Enter');
   await page.getByLabel('Session', { exact: true }).selectOption('key');
-  await inspect(page, 'source-new-form', { looks: 2 });
+  await page.getByRole('listitem').filter({ hasText: '3. Where it goes' }).and(page.locator('[aria-current]')).waitFor();
+  await page.getByLabel('or a project').fill('/nowhere');
+  await page.getByLabel('Environment').selectOption({ index: 1 });
+  await page.getByRole('button', { name: 'Make the source' }).click();
+  await page.getByRole('alert').getByText('not both').waitFor();
+  suite.quiet(page, /422/);
+  assert.ok(await page.getByLabel('or a project').isVisible(), 'the step with what is wrong is shown');
+  await page.getByLabel('or a project').fill('');
+  await page.getByLabel('Environment').selectOption('');
+  await page.getByRole('button', { name: 'Back to its secret' }).click();
+  await page.getByLabel('Secret that you and the sender share').fill(secret);
+  await page.getByRole('button', { name: 'Next' }).click();
+  await inspect(page, 'source-new-place', { looks: 2 });
   await page.getByRole('button', { name: 'Make the source' }).click();
   await page.getByText('Two things are left').waitFor();
   assert.equal(await page.locator('#endpoint-url').textContent(), `${world.direct}/api/webhook/code`);
@@ -158,14 +177,21 @@ await story('settings are tried on what came, saved, and say what is wrong', asy
 await story('deliveries are filtered, inspected and replayed', async () => {
   await page.goto(`${world.base}/deliveries`);
   await page.getByLabel('Source').selectOption({ label: 'code' });
-  await page.getByRole('button', { name: 'Filter' }).click();
+  await page.getByRole('button', { name: 'Show', exact: true }).click();
   await page.waitForURL(/source=/);
   const rows = page.getByRole('row');
   await until('there is one', async () => (await rows.count()) === 2);
   await inspect(page, 'deliveries', { looks: 2 });
   await page.getByText('Replay what is filtered').click();
+  await page.getByLabel('Agent', { exact: true }).selectOption({ label: 'default' });
+  await page.getByLabel('Version of the agent').fill('77');
+  await page.getByRole('button', { name: 'Try without doing' }).click();
+  await page.getByRole('alert').getByText('version').first().waitFor();
+  suite.quiet(page, /422/);
+  await page.getByLabel('Version of the agent').fill('1');
   await page.getByRole('button', { name: 'Try without doing' }).click();
   await page.getByRole('status').getByText('1 delivery would be replayed').waitFor();
+  assert.equal(await page.getByLabel('Version of the agent').inputValue(), '1', 'what was tried is still there');
   await page.reload();
   assert.equal(await page.getByText('would be replayed').count(), 0, 'a reload repeats nothing');
   await rows.nth(1).getByRole('link').first().click();
@@ -182,6 +208,36 @@ await story('deliveries are filtered, inspected and replayed', async () => {
   await page.getByRole('button', { name: 'Replay', exact: true }).click();
   await page.getByText('somebody with a key replayed it').waitFor();
   page.complaints.length = 0;
+});
+
+await story('deliveries are searched: by ids, and by words of their bodies', async () => {
+  const send = (body, id) => fetch(`${world.direct}/api/webhook/words`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${secret}`, 'content-type': 'application/json', 'x-delivery-id': id },
+    body: JSON.stringify(body),
+  }).then((response) => response.json());
+  await world.api('/v1/sources', { name: 'words', preset: 'bearer', secret, identity: ['X-Delivery-Id'] });
+  const sent = await send({ type: 'order.paid', buyer: 'Grüß Gott & Söhne' }, 'the-id-of-the-sender-42');
+  await send({ type: 'order.lost' }, 'another');
+  const rows = page.getByRole('table', { name: 'Deliveries' }).getByRole('row');
+  const found = async (text, n) => {
+    await page.goto(`${world.base}/deliveries`);
+    await page.getByLabel('Search').fill(text);
+    await page.keyboard.press('Enter');
+    await page.waitForURL(/q=/);
+    if (n === 0) await page.getByText('Nothing fits.').waitFor();
+    else await until(`${text} is found`, async () => (await rows.count()) === n + 1);
+  };
+  for (const text of [sent.delivery_id, 'the-id-of-the-sender-42', 'SENDER-42', 'Gott & Söhne', 'ORDER.paid']) {
+    await found(text, 1);
+    await rows.nth(1).getByText('order.paid').waitFor();
+  }
+  await found(sent.session_id, 1);
+  await found('order.', 2);
+  await inspect(page, 'deliveries-searched', { looks: 2 });
+  assert.equal(await page.getByText('Replay what is filtered').count(), 0, 'what is searched is not replayed by its filter');
+  await found('100% of nothing\\_', 0);
+  await inspect(page, 'deliveries-none', { looks: 2 });
 });
 
 await story('the palette jumps by keyboard', async () => {

@@ -120,7 +120,7 @@ await story('a callback that was given up is sent again', async () => {
   ));
   answer = 200;
   await go(`/sessions/${second}`);
-  await page.getByRole('list', { name: 'Callbacks' }).getByRole('button', { name: 'Send again' }).click();
+  await page.locator('#way').getByRole('button', { name: 'Send again' }).click();
   await until('it arrived as well', async () => (
     (await world.api(`/v1/outbox?session_id=${second}`)).data[0].status === 'sent'
   ));

@@ -238,6 +238,17 @@ fn row(delivery: &Delivery, now: Timestamp) -> Row {
     }
 }
 
+/// What was decided as it came.
+pub(super) fn decision(delivery: &Delivery) -> Badge {
+    let class = match delivery.status {
+        Status::Accepted => "done",
+        Status::Filtered => "idle",
+        Status::Held => "failed",
+    };
+    Badge { class, word: delivery.status.as_str() }
+}
+
+/// What became of it; of what went to nobody, what was decided.
 pub(super) fn badge(delivery: &Delivery) -> Badge {
     let (class, word) = match (delivery.status, delivery.outcome) {
         (Status::Held, _) => ("failed", "held"),

@@ -24,6 +24,7 @@ use super::{
     payload::Payload,
     place,
     session::Badge,
+    session_way::{Step, of_delivery},
     shown,
     view::{Moment, Shell, bytes, short},
 };
@@ -39,6 +40,9 @@ use crate::{
 #[template(path = "delivery.html")]
 struct Page {
     shell: Shell,
+    facts: Facts,
+    /// Of a visitor who may change something.
+    csrf: Option<String>,
     it: Shown,
     agents: Vec<Choice>,
     version: String,
@@ -46,8 +50,15 @@ struct Page {
     problem: Option<Wrong>,
 }
 
-/// A delivery as the page says it.
-struct Shown {
+#[derive(Template)]
+#[template(path = "delivery.html", block = "live")]
+struct Live {
+    facts: Facts,
+    csrf: Option<String>,
+}
+
+/// What it is, and what became of it until now.
+struct Facts {
     id: String,
     short: String,
     badge: Badge,
@@ -61,6 +72,16 @@ struct Shown {
     size: String,
     content_type: Option<String>,
     trace: String,
+    session: Option<String>,
+    replay_of: Option<(String, String)>,
+    possible_replay_of: Option<(String, String)>,
+    n_replays: i64,
+    /// From here to what came of it.
+    way: Vec<Step>,
+}
+
+/// The rest of it, which stays as it is.
+struct Shown {
     /// What happened, in order: a word, and what about it.
     steps: Vec<(&'static str, String)>,
     attempts: Vec<(i64, String, Moment)>,
@@ -70,10 +91,6 @@ struct Shown {
     message: Option<Payload>,
     /// Where it would go now.
     would: Option<String>,
-    session: Option<String>,
-    replay_of: Option<(String, String)>,
-    possible_replay_of: Option<(String, String)>,
-    n_replays: i64,
 }
 
 enum Body {
@@ -102,6 +119,13 @@ pub(super) async fn page(
     query: Fields,
 ) -> Result<Response, Fault> {
     let id = find(&id)?;
+    if query.text("part") == Some("live") {
+        let delivery = app.store.delivery(&id).await?;
+        let now = app.store.clock().now();
+        let facts = facts(&app, &delivery, now).await?;
+        let csrf = visitor.may_change.then_some(visitor.csrf);
+        return rendered(&Live { facts, csrf });
+    }
     let notice = shown::take(&app, &visitor, &query).notice;
     show(&app, visitor, &id, &query, (notice, None)).await
 }
@@ -130,12 +154,39 @@ async fn show(
         .collect();
     let it = shown(app, &snapshot, &delivery, now).await?;
     let version = fields.text("version").unwrap_or_default().to_owned();
+    let csrf = visitor.may_change.then(|| visitor.csrf.clone());
     let shell = Shell::new(visitor, "deliveries", now);
-    let page = Page { shell, it, agents, version, notice, problem };
+    let facts = facts(app, &delivery, now).await?;
+    let page = Page { shell, facts, csrf, it, agents, version, notice, problem };
     match &page.problem {
         Some(wrong) => refused(&page, wrong),
         None => rendered(&page),
     }
+}
+
+async fn facts(app: &App, delivery: &Delivery, now: Timestamp) -> Result<Facts, Fault> {
+    let snapshot = app.ingest.registry.snapshot();
+    let id = delivery.id.to_string();
+    let pair = |id: &DeliveryId| (id.to_string(), short(id.as_str()));
+    Ok(Facts {
+        short: short(&id),
+        id,
+        badge: badge(delivery),
+        decision: delivery.status.as_str(),
+        outcome: delivery.outcome.map(|it| it.as_str().replace('_', " ")),
+        source: source_name(&snapshot, &delivery.source_name),
+        event_type: delivery.event_type.as_deref().map(printable),
+        reason: delivery.reason.as_deref().map(printable),
+        received: Moment::new(delivery.received_at, now),
+        size: bytes(delivery.body_bytes),
+        content_type: delivery.content_type.as_deref().map(printable),
+        trace: delivery.trace.trace_id().to_string(),
+        session: session_of(delivery),
+        replay_of: delivery.replay_of.as_ref().map(pair),
+        possible_replay_of: delivery.possible_replay_of.as_ref().map(pair),
+        n_replays: delivery.n_replays,
+        way: of_delivery(app, delivery, now).await?,
+    })
 }
 
 async fn shown(
@@ -144,7 +195,6 @@ async fn shown(
     delivery: &Delivery,
     now: Timestamp,
 ) -> Result<Shown, Fault> {
-    let id = delivery.id.to_string();
     let attempts = app.store.attempts(&delivery.id).await?;
     let would = match app.ingest.would_replay(&delivery.id, &Order::default()).await {
         Ok(would) => Some(would),
@@ -152,20 +202,7 @@ async fn shown(
         Err(_) => None,
     };
     let read = would.as_ref().and_then(|it| it.bytes.clone());
-    let pair = |id: &DeliveryId| (id.to_string(), short(id.as_str()));
     Ok(Shown {
-        short: short(&id),
-        id,
-        badge: badge(delivery),
-        decision: delivery.status.as_str(),
-        outcome: delivery.outcome.map(|it| it.as_str().replace('_', " ")),
-        source: source_name(snapshot, &delivery.source_name),
-        event_type: delivery.event_type.as_deref().map(printable),
-        reason: delivery.reason.as_deref().map(printable),
-        received: Moment::new(delivery.received_at, now),
-        size: bytes(delivery.body_bytes),
-        content_type: delivery.content_type.as_deref().map(printable),
-        trace: delivery.trace.trace_id().to_string(),
         steps: steps(delivery, snapshot),
         attempts: attempts
             .iter()
@@ -175,10 +212,6 @@ async fn shown(
         body: body(app, delivery, read).await?,
         message: would.as_ref().and_then(|it| it.message.as_deref()).map(Payload::new),
         would: would.map(|it| would_say(&it.destination, snapshot)),
-        session: session_of(delivery),
-        replay_of: delivery.replay_of.as_ref().map(pair),
-        possible_replay_of: delivery.possible_replay_of.as_ref().map(pair),
-        n_replays: delivery.n_replays,
     })
 }
 

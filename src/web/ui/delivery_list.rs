@@ -1,7 +1,9 @@
-//! All deliveries, newest first: filtered, page by page, and many of them replayed at once.
+//! All deliveries, newest first: searched, filtered, page by page, and many of them replayed at once.
 //!
 //! A filter is the query of the page, so it can be kept and sent to somebody. A page looks at some
-//! thousands of deliveries at most: where no index leads to what is wanted it may be short, and says so.
+//! thousands of deliveries at most: where no index leads to what is wanted it may be short or empty. Then
+//! it says so, and one that is open goes on to the next by itself until it finds something. A whole id
+//! is found at once, however old its delivery is.
 
 use askama::Template;
 use axum::{extract::State, response::Response};
@@ -9,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::{App, managed::replays},
-    deliveries::{badge, session_of},
+    deliveries::{badge, decision, session_of},
     fault::Fault,
     form::{actor, body, outcome, refused},
     guard::{Fields, Posted, Visitor},
@@ -28,7 +30,7 @@ use crate::{
     },
     id::{DeliveryId, Id},
     ingest::Snapshot,
-    store::DeliveryFilter,
+    store::{self, DeliveryFilter, Page as Found},
 };
 
 /// Deliveries on one page.
@@ -54,6 +56,7 @@ struct Live {
 
 /// What the page is filtered by, as it was written.
 struct Form {
+    text: String,
     sources: Vec<Choice>,
     statuses: Vec<Choice>,
     outcomes: Vec<Choice>,
@@ -64,8 +67,12 @@ struct Form {
     since: String,
     until: String,
     is_used: bool,
-    /// What is replayed together: a source has to be chosen.
+    /// What is replayed together: a source has to be chosen, and nothing searched for.
     may_replay: bool,
+    agents: Vec<Choice>,
+    version: String,
+    /// Whether the form for replaying was sent before.
+    is_tried: bool,
 }
 
 /// One line of a select.
@@ -90,12 +97,16 @@ struct List {
     /// The query of the next page.
     next: Option<String>,
     is_filtered: bool,
+    /// How far back an empty page looked, where there is more.
+    until: Option<Moment>,
 }
 
 struct Row {
     id: String,
     short: String,
-    badge: Badge,
+    decision: Badge,
+    /// Of those that were accepted.
+    outcome: Option<Badge>,
     source: String,
     source_href: Option<String>,
     event_type: Option<String>,
@@ -140,15 +151,45 @@ async fn look(app: &App, visitor: &Visitor, query: &Fields) -> Result<(Form, Lis
         limit: LIST_MAX,
         ..DeliveryFilter::default()
     };
-    let found = app.store.deliveries(filter).await?;
+    let found = search(app, &form.text, filter).await?;
     let filters = filters(query);
+    let looked = found.next.as_deref().filter(|_| found.data.is_empty());
+    let until = match looked.and_then(|it| it.parse::<DeliveryId>().ok()) {
+        Some(last) => app.store.delivery(&last).await.ok(),
+        None => None,
+    };
+    let until = until.map(|it| Moment::new(it.received_at, now));
+    let is_new = query.text("page").is_none() && until.is_none();
     let list = List {
         rows: found.data.iter().map(|it| row(it, &snapshot, now)).collect(),
-        again: query.text("page").is_none().then(|| format!("part=live{filters}")),
+        again: is_new.then(|| format!("part=live{filters}")),
         next: found.next.map(|next| format!("page={next}{filters}")),
         is_filtered: form.is_used,
+        until,
     };
     Ok((form, list))
+}
+
+/// What a text leads to, if there is one: the deliveries of a session, those whose whole id it is, or
+/// else all that have it in them.
+async fn search(
+    app: &App,
+    text: &str,
+    filter: DeliveryFilter,
+) -> Result<Found<Delivery>, store::Error> {
+    if text.is_empty() {
+        return app.store.deliveries(filter).await;
+    }
+    if let Ok(session) = text.parse() {
+        let filter = DeliveryFilter { session_id: Some(session), ..filter };
+        return app.store.deliveries(filter).await;
+    }
+    let called = DeliveryFilter { called: Some(text.to_owned()), ..filter.clone() };
+    let found = app.store.deliveries(called).await?;
+    if !found.data.is_empty() {
+        return Ok(found);
+    }
+    app.store.deliveries(DeliveryFilter { has: Some(text.to_owned()), ..filter }).await
 }
 
 fn form(snapshot: &Snapshot, visitor: &Visitor, query: &Fields) -> Form {
@@ -164,13 +205,23 @@ fn form(snapshot: &Snapshot, visitor: &Visitor, query: &Fields) -> Form {
     let statuses = STATUSES.map(|it| Choice::new(it.as_str(), it.as_str(), &status));
     let outcomes =
         Outcome::ALL.map(|it| Choice::new(it.as_str(), it.as_str().replace('_', " "), &outcome));
-    let names = ["source", "status", "outcome", "event_type", "since", "until"];
+    let searched = text("q").chars().filter(|it| !it.is_control()).collect::<String>();
+    let mut agents: Vec<_> =
+        snapshot.agents.values().filter(|it| it.archived_at.is_none()).collect();
+    agents.sort_by_key(|it| it.spec.name.to_lowercase());
+    let agent = text("agent");
+    let agents =
+        agents.iter().map(|it| Choice::new(it.id.as_str(), printable(&it.spec.name), &agent));
     Form {
+        agents: agents.collect(),
+        version: printable(&text("version")),
+        is_tried: ["agent", "version"].iter().any(|name| query.text(name).is_some()),
         sources: sources.collect(),
         statuses: statuses.into(),
         outcomes: outcomes.into(),
-        is_used: names.iter().any(|name| query.text(name).is_some()),
-        may_replay: visitor.may_change && !source.is_empty(),
+        is_used: FILTERS.iter().any(|name| query.text(name).is_some()),
+        may_replay: visitor.may_change && !source.is_empty() && searched.trim().is_empty(),
+        text: searched.trim().to_owned(),
         source,
         status,
         outcome,
@@ -180,10 +231,17 @@ fn form(snapshot: &Snapshot, visitor: &Visitor, query: &Fields) -> Form {
     }
 }
 
+const FILTERS: [&str; 7] = ["q", "source", "status", "outcome", "event_type", "since", "until"];
+
 /// The filters again, for a link.
 fn filters(query: &Fields) -> String {
+    named(query, &FILTERS)
+}
+
+/// These fields again, behind others of an address.
+fn named(query: &Fields, names: &[&str]) -> String {
     let mut out = form_urlencoded::Serializer::new(String::new());
-    for name in ["source", "status", "outcome", "event_type", "since", "until"] {
+    for name in names {
         if let Some(value) = query.text(name) {
             out.append_pair(name, value);
         }
@@ -212,7 +270,8 @@ fn row(delivery: &Delivery, snapshot: &Snapshot, now: Timestamp) -> Row {
     Row {
         short: short(&id),
         id,
-        badge: badge(delivery),
+        decision: decision(delivery),
+        outcome: delivery.outcome.map(|_| badge(delivery)),
         source: source_name(snapshot, name),
         source_href,
         event_type: delivery.event_type.as_deref().map(printable),
@@ -243,6 +302,11 @@ pub(super) async fn replay(State(app): State<App>, posted: Posted) -> Result<Res
             order.insert(name.to_owned(), at);
         }
     }
+    if let Some(text) = fields.text("version") {
+        // The same: what is no number is not left out.
+        let version = text.trim().parse::<u64>();
+        order.insert("version".to_owned(), version.map_or_else(|_| json!(text), |it| json!(it)));
+    }
     if fields.text("dry_run").is_some() {
         order.insert("dry_run".to_owned(), json!(true));
     }
@@ -250,7 +314,12 @@ pub(super) async fn replay(State(app): State<App>, posted: Posted) -> Result<Res
     match outcome(replays::many_of(&app, &actor(&visitor), &source, order).await)? {
         Ok(answer) => {
             // Back to what was filtered, with what was done to it.
-            let place = format!("/deliveries?{}", filters(fields).trim_start_matches('&'));
+            let mut query = filters(fields);
+            if answer["dry_run"] == true {
+                // What was tried is still in the form.
+                query.push_str(&named(fields, &["agent", "version"]));
+            }
+            let place = format!("/deliveries?{}", query.trim_start_matches('&'));
             Ok(shown::show(&app, &visitor, place, Shown::notice(told(&answer))))
         }
         Err(wrong) => {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     fault::Fault,
     payload::{self, Payload},
-    view::{Markup, Moment, bytes, count, dollars, short},
+    view::{Markup, Moment, bytes, count, dollars, duration, short},
 };
 use crate::{
     clock::Timestamp,
@@ -38,6 +38,8 @@ pub(super) struct Entry {
     /// What the element is sorted by: a number of the log, or `w` and a position of the inbox.
     key: String,
     time: Option<Moment>,
+    /// Whether whoever looks at it may answer what asks.
+    may_answer: bool,
     kind: Kind,
 }
 
@@ -77,6 +79,11 @@ enum Kind {
     /// A result whose call is not on the page.
     Result {
         result: ToolResult,
+    },
+    /// What the model thought, folded.
+    Thinking {
+        html: Markup,
+        cut: bool,
     },
     Request {
         model: String,
@@ -168,6 +175,8 @@ fn waiting_id(event: &EventId) -> String {
 pub(super) struct Context<'a> {
     pub(super) session: &'a Session,
     pub(super) now: Timestamp,
+    /// Whether whoever looks at it may answer what asks.
+    pub(super) may_answer: bool,
 }
 
 impl Context<'_> {
@@ -284,7 +293,7 @@ impl Context<'_> {
                 html: Markup::of_markdown(&plain_text(content)),
                 more: others(content),
             },
-            EventBody::AgentThinking => line("", "thinking"),
+            EventBody::AgentThinking => thinking(event),
             EventBody::ContextCompacted => line("", "summed up what was said before"),
             EventBody::AgentToolUse { name, input, evaluated_permission, evaluation } => {
                 tool(None, name, input, Some((evaluated_permission, evaluation.as_ref())))
@@ -349,7 +358,7 @@ impl Context<'_> {
             }
         };
         let time = event.processed_at.map(|at| Moment::new(at, self.now));
-        Some(Entry { id, key: key_of(event), time, kind })
+        Some(Entry { id, key: key_of(event), time, may_answer: self.may_answer, kind })
     }
 
     fn model(&self) -> String {
@@ -474,12 +483,7 @@ fn changed_field(key: &str, value: &Value) -> String {
 
 /// From a call to its result.
 fn took(result: &Event, began: Option<Timestamp>) -> Option<String> {
-    let ms = result.processed_at?.since(began?).as_millis();
-    Some(match ms {
-        ..1000 => format!("{ms} ms"),
-        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
-    })
+    Some(duration(result.processed_at?.since(began?)))
 }
 
 impl ToolResult {
@@ -541,6 +545,26 @@ fn tail(id: &EventId) -> String {
     short(id.as_str())
 }
 
+/// Characters of what a model thought that are on the page.
+const THINKING_MAX: usize = 20_000;
+
+fn thinking(event: &Event) -> Kind {
+    match thought(event) {
+        Some(text) => {
+            let (shown, cut) = first_chars(text, THINKING_MAX);
+            Kind::Thinking { html: Markup::of_markdown(shown), cut }
+        }
+        None => line("", "thinking"),
+    }
+}
+
+/// What the model thought, where its server told it: the API says only that it did.
+pub(super) fn thought(event: &Event) -> Option<&str> {
+    event.private.as_ref()?["text"]
+        .as_str()
+        .filter(|_| matches!(event.body, EventBody::AgentThinking))
+}
+
 fn error_of(error: &SessionError) -> Kind {
     let retry = error.is_retrying().then_some("It is tried again.");
     let title = error.r#type.trim_end_matches("_error").replace('_', " ");
@@ -552,8 +576,9 @@ fn error_of(error: &SessionError) -> Kind {
 }
 
 /// About how much text an event puts on a page.
-pub(super) fn chars(body: &EventBody) -> usize {
-    let text = match body {
+pub(super) fn chars(event: &Event) -> usize {
+    let text = match &event.body {
+        EventBody::AgentThinking => thought(event).unwrap_or_default().len(),
         EventBody::UserMessage { content, .. }
         | EventBody::AgentMessage { content }
         | EventBody::AgentToolResult { content, .. }

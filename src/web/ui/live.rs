@@ -80,6 +80,7 @@ pub(super) async fn stream(
     let live = Live {
         id,
         entry: visitor.entry,
+        may_change: visitor.may_change,
         after,
         position: 0,
         head: String::new(),
@@ -104,8 +105,9 @@ struct Live {
     app: App,
     _slot: Slot,
     id: SessionId,
-    /// Who watches.
+    /// Who watches, and whether they may change something.
     entry: Hash,
+    may_change: bool,
     /// The last number of the log that was sent.
     after: i64,
     /// The last position of the inbox that was sent on this connection.
@@ -169,7 +171,7 @@ impl Live {
         if session.n_waiting > 0 {
             self.look_at_inbox(&session).await?;
         }
-        let head = Markup::render(&HeadFragment { head: Head::new(&session) })?;
+        let head = Markup::render(&HeadFragment { head: Head::new(&session, self.may_change) })?;
         if head.as_str() != self.head {
             self.frames.push_back(frame(None, head.as_str()));
             self.head = head.into_text();
@@ -177,9 +179,13 @@ impl Live {
         Ok(())
     }
 
+    fn context<'a>(&self, session: &'a Session) -> Context<'a> {
+        Context { session, now: self.app.store.clock().now(), may_answer: self.may_change }
+    }
+
     async fn look_at_log(&mut self, session: &Session) -> Result<(), Fault> {
         let events = self.app.store.events_after(&self.id, self.after, READ_EVENTS).await?;
-        let context = Context { session, now: self.app.store.clock().now() };
+        let context = self.context(session);
         for event in &events {
             let began = note(&mut self.calls, event);
             let mut html = context.live(event, began)?.unwrap_or_default();
@@ -195,7 +201,7 @@ impl Live {
     }
 
     async fn look_at_inbox(&mut self, session: &Session) -> Result<(), Fault> {
-        let context = Context { session, now: self.app.store.clock().now() };
+        let context = self.context(session);
         for (position, event) in self.app.store.waiting_after(&self.id, self.position).await? {
             self.position = position;
             if let Some(html) = context.waiting(position, &event)? {

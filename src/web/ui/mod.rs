@@ -37,6 +37,7 @@ mod reference;
 mod session;
 mod session_export;
 mod session_side;
+mod session_way;
 mod shown;
 mod sign_in;
 mod source;

@@ -16,7 +16,7 @@ use super::{
     live::DraftFragment,
     overview::source_name,
     page as rendered, place,
-    session_side::side,
+    session_side::{self, side},
     view::{Markup, Moment, Shell, count, short},
 };
 use crate::{
@@ -43,12 +43,25 @@ const READ_EVENTS: usize = 50;
 
 #[derive(Template)]
 #[template(path = "sessions.html")]
-struct List {
+struct ListPage {
     shell: Shell,
-    rows: Vec<Row>,
     form: Filters,
+    list: List,
+}
+
+#[derive(Template)]
+#[template(path = "sessions.html", block = "live")]
+struct ListFragment {
+    list: List,
+}
+
+struct List {
+    rows: Vec<Row>,
+    /// Of this list, for looking it up again; none on later pages.
+    again: Option<String>,
     /// The query of the next page.
     next: Option<String>,
+    is_filtered: bool,
 }
 
 /// What the list is filtered by, as it was written.
@@ -175,20 +188,28 @@ pub(super) async fn list(
         tokens: Some(tokens(session)).filter(|n| *n > 0).map(count),
         changed: Moment::new(session.updated_at, now),
     });
-    let rows = rows.collect();
     let form = filters(&snapshot, &query);
-    let next = page.next.map(|next| {
+    let with = |name, value: &str| {
         let mut out = form_urlencoded::Serializer::new(String::new());
-        out.append_pair("page", &next);
+        out.append_pair(name, value);
         for name in FILTERS {
             if let Some(value) = query.text(name) {
                 out.append_pair(name, value);
             }
         }
         out.finish()
-    });
+    };
+    let list = List {
+        rows: rows.collect(),
+        again: query.text("page").is_none().then(|| with("part", "live")),
+        next: page.next.map(|next| with("page", &next)),
+        is_filtered: form.is_used,
+    };
+    if query.text("part") == Some("live") {
+        return rendered(&ListFragment { list });
+    }
     let shell = Shell::new(visitor, "sessions", now);
-    rendered(&List { shell, rows, form, next })
+    rendered(&ListPage { shell, form, list })
 }
 
 const FILTERS: [&str; 4] = ["agent", "source", "status", "title"];
@@ -221,18 +242,18 @@ pub(super) struct Head {
     n_waiting: i64,
     usage: String,
     seconds: String,
-    /// Whether there is anything to stop.
-    has_turn: bool,
+    /// Whether there is anything to stop, for one who may.
+    may_stop: bool,
 }
 
 impl Head {
-    pub(super) fn new(session: &Session) -> Head {
+    pub(super) fn new(session: &Session, may_change: bool) -> Head {
         Head {
             status: Badge::of_session(session),
             n_waiting: session.n_waiting,
             usage: entry::usage(&session.usage, session.cost.total()),
             seconds: format!("{}.{}", session.active_ms / 1000, session.active_ms % 1000 / 100),
-            has_turn: session.turn_id.is_some(),
+            may_stop: may_change && session.turn_id.is_some(),
         }
     }
 }
@@ -283,7 +304,10 @@ pub(super) async fn page(
     let now = app.store.clock().now();
     let before: Option<i64> = query.text("before").and_then(|it| it.parse().ok());
     let end = before.unwrap_or(i64::MAX).clamp(1, session.next_seq);
-    let context = Context { session: &session, now };
+    if query.text("part") == Some("side") {
+        return session_side::fragment(&app, &visitor, &session, &query, now).await;
+    }
+    let context = Context { session: &session, now, may_answer: visitor.may_change };
     let events = newest(&app, &id, end).await?;
     let first = events.first().and_then(|event| event.seq).unwrap_or(1);
     let waiting = match before {
@@ -293,13 +317,13 @@ pub(super) async fn page(
     let waiting = waiting.iter().map(|(position, event)| context.waiting(*position, event));
     let waiting = waiting.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
     let side = match before {
-        None => Some(side(&app, &visitor, &session, now).await?),
+        None => Some(side(&app, &visitor, &session, &query, now).await?),
         Some(_) => None,
     };
     rendered(&Page {
         side,
         is_open: session.archived_at.is_none() && session.status != Status::Terminated,
-        head: Head::new(&session),
+        head: Head::new(&session, visitor.may_change),
         id: session.id.to_string(),
         title: title(&session),
         agent: printable(&session.agent.name),
@@ -365,7 +389,7 @@ async fn newest(app: &App, id: &SessionId, end: i64) -> Result<Vec<Event>, Fault
             ..EventFilter::default()
         };
         let page = app.store.events(id, filter).await?;
-        n_chars += page.data.iter().map(|it| entry::chars(&it.body)).sum::<usize>();
+        n_chars += page.data.iter().map(|it| entry::chars(it)).sum::<usize>();
         events.extend(page.data);
         cursor = page.next.filter(|_| events.len() < EVENTS_MAX && n_chars < CHARS_MAX);
     }

@@ -13,7 +13,7 @@ use axum::{
 use futures_util::stream;
 use serde_json::Value;
 
-use super::{super::App, fault::Fault, guard::Visitor, session::title};
+use super::{super::App, entry::thought, fault::Fault, guard::Visitor, session::title};
 use crate::{
     domain::{
         event::{Event, EventBody, plain_text},
@@ -175,6 +175,10 @@ fn said(event: &Event) -> String {
             let word = result.as_str().replace('_', " ");
             format!("\n### Evaluation {iteration}: {word}{at}\n\n{}", quoted(explanation))
         }
+        EventBody::AgentThinking => match thought(event) {
+            Some(text) => format!("\n### Thinking{at}\n\n{}", quoted(text)),
+            None => String::new(),
+        },
         EventBody::AgentMessage { content } => {
             format!("\n## Agent{at}\n\n{}", quoted(&plain_text(content)))
         }

@@ -1,5 +1,5 @@
-//! What goes with a transcript: from the deliveries to what came of them and to the callbacks, effects
-//! in doubt, and the forms of whoever may change something.
+//! What goes with a transcript, and stays true beside it: the way from the deliveries to the callbacks,
+//! effects in doubt, and the forms of whoever may change something.
 
 use askama::Template;
 use axum::{
@@ -11,12 +11,12 @@ use serde_json::json;
 use super::{
     super::{App, auth::Actor, input::At, managed},
     confirm::Confirm,
-    deliveries::badge,
     fault::Fault,
-    guard::{Changer, Posted, Visitor},
+    guard::{Changer, Fields, Posted, Visitor},
+    page as rendered,
     place::{self, done},
-    session::Badge,
-    view::{Markup, Moment, Shell, short},
+    session_way::{Way, way},
+    view::{Markup, Moment, Shell},
 };
 use crate::{
     clock::Timestamp,
@@ -25,43 +25,33 @@ use crate::{
         session::{Session, Status},
         text::printable,
     },
-    id::{EventId, Id, OutgoingId, SessionId},
-    store::{
-        self, DeliveryFilter, EffectFilter, Outgoing, OutgoingFilter, OutgoingStatus, Settlement,
-    },
+    id::{EventId, OutgoingId, SessionId},
+    store::{self, EffectFilter, Settlement},
 };
 
-/// Things of one kind beside a transcript; more are on pages of their own, and in the API.
-const LIST_MAX: usize = 20;
+/// Effects in doubt beside a transcript; all are in *Needs you*.
+const DOUBTS_MAX: usize = 20;
 
 #[derive(Template)]
 #[template(path = "session_side.html")]
 struct Side {
     id: String,
-    deliveries: Vec<Came>,
-    callbacks: Vec<Sent>,
     doubts: Vec<Doubt>,
+    way: Way,
     csrf: Option<String>,
     is_archived: bool,
     is_at_rest: bool,
 }
 
-struct Came {
+#[derive(Template)]
+#[template(path = "session_side.html", block = "live")]
+struct SideFragment {
     id: String,
-    short: String,
-    badge: Badge,
-    event_type: Option<String>,
-    at: Moment,
-}
-
-struct Sent {
-    id: String,
-    badge: Badge,
-    kind: String,
-    n_attempts: i64,
-    why: Option<String>,
-    may_retry: bool,
-    at: Moment,
+    doubts: Vec<Doubt>,
+    way: Way,
+    csrf: Option<String>,
+    is_archived: bool,
+    is_at_rest: bool,
 }
 
 struct Doubt {
@@ -76,32 +66,37 @@ pub(super) async fn side(
     app: &App,
     visitor: &Visitor,
     session: &Session,
+    query: &Fields,
     now: Timestamp,
 ) -> Result<Markup, Fault> {
+    Markup::render(&read(app, visitor, session, query, now).await?)
+}
+
+/// What of it changes, for a page that is open.
+pub(super) async fn fragment(
+    app: &App,
+    visitor: &Visitor,
+    session: &Session,
+    query: &Fields,
+    now: Timestamp,
+) -> Result<Response, Fault> {
+    let Side { id, doubts, way, csrf, is_archived, is_at_rest } =
+        read(app, visitor, session, query, now).await?;
+    rendered(&SideFragment { id, doubts, way, csrf, is_archived, is_at_rest })
+}
+
+async fn read(
+    app: &App,
+    visitor: &Visitor,
+    session: &Session,
+    query: &Fields,
+    now: Timestamp,
+) -> Result<Side, Fault> {
     let id = &session.id;
-    let filter = DeliveryFilter {
-        session_id: Some(id.clone()),
-        limit: LIST_MAX,
-        ..DeliveryFilter::default()
-    };
-    let deliveries = app.store.deliveries(filter).await?.data.into_iter().map(|it| Came {
-        short: short(it.id.as_str()),
-        badge: badge(&it),
-        event_type: it.event_type.as_deref().map(printable),
-        at: Moment::new(it.received_at, now),
-        id: it.id.to_string(),
-    });
-    let filter = OutgoingFilter {
-        session_id: Some(id.clone()),
-        limit: LIST_MAX,
-        ..OutgoingFilter::default()
-    };
-    let callbacks = app.store.outgoing(filter).await?.data;
-    let callbacks = callbacks.iter().map(|it| sent(it, now));
     let filter = EffectFilter {
         session_id: Some(id.clone()),
         status: Some(EffectStatus::InDoubt),
-        limit: LIST_MAX,
+        limit: DOUBTS_MAX,
         ..EffectFilter::default()
     };
     let doubts = app.store.effects(filter).await?.data.into_iter().map(|it| Doubt {
@@ -110,36 +105,15 @@ pub(super) async fn side(
         input: printable(&it.input),
         at: Moment::new(it.intended_at, now),
     });
-    let is_archived = session.archived_at.is_some();
-    Markup::render(&Side {
+    Ok(Side {
         id: id.to_string(),
-        deliveries: deliveries.collect(),
-        callbacks: callbacks.collect(),
         doubts: doubts.collect(),
+        way: way(app, id, query.text("way") == Some("all"), now).await?,
         csrf: visitor.may_change.then(|| visitor.csrf.clone()),
-        is_archived,
+        is_archived: session.archived_at.is_some(),
         is_at_rest: matches!(session.status, Status::Idle | Status::Terminated)
             && session.turn_id.is_none(),
     })
-}
-
-fn sent(message: &Outgoing, now: Timestamp) -> Sent {
-    let (class, word) = match message.status {
-        OutgoingStatus::Waiting => ("waiting", "waiting"),
-        OutgoingStatus::Sent => ("done", "sent"),
-        OutgoingStatus::Dead => ("failed", "given up"),
-    };
-    let code = message.last_code.map(|code| format!("answered {code}"));
-    let why = message.last_error.as_deref().map(printable).or(code);
-    Sent {
-        id: message.id.to_string(),
-        badge: Badge { class, word },
-        kind: printable(&message.kind),
-        n_attempts: message.n_attempts,
-        why: why.filter(|_| message.status != OutgoingStatus::Sent),
-        may_retry: message.status == OutgoingStatus::Dead,
-        at: Moment::new(message.created_at, now),
-    }
 }
 
 fn find(id: &str) -> Result<SessionId, Fault> {

@@ -47,7 +47,7 @@ struct Panel {
     may_change: bool,
     may_edit: bool,
     settings: Settings,
-    refusals: Vec<(String, Moment)>,
+    refused: Refused,
     said: Shown,
     /// What was typed and did not go through, to be typed on.
     is_typed: bool,
@@ -63,6 +63,21 @@ struct Panel {
     /// Whom it leads to where no rule says otherwise: id and name.
     agent: Option<(String, String)>,
     last: Markup,
+}
+
+/// Requests that the gate refused: why, and when.
+#[derive(Debug)]
+struct Refused(Vec<(String, Moment)>);
+
+#[derive(Template)]
+#[template(path = "source.html", block = "refused")]
+struct RefusedFragment {
+    panel: RefusedPanel,
+}
+
+/// As much of the panel as its block for refused requests needs.
+struct RefusedPanel {
+    refused: Refused,
 }
 
 /// A backtest, in numbers and some differences.
@@ -99,6 +114,10 @@ pub(super) async fn page(
     let last = last(entry);
     if query.text("part") == Some("deliveries") {
         return last.fragment(&app, &visitor).await;
+    }
+    if query.text("part") == Some("refused") {
+        let refused = refused_of(&app, &entry.source.name).await?;
+        return rendered(&RefusedFragment { panel: RefusedPanel { refused } });
     }
     let mut said = shown::take(&app, &visitor, &query);
     said.notice = said.notice.or_else(|| place::notice(&query).map(str::to_owned));
@@ -150,6 +169,13 @@ fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Entry, Fault> {
 /// Refused requests that the page shows.
 const REFUSALS_MAX: usize = 10;
 
+async fn refused_of(app: &App, source: &str) -> Result<Refused, Fault> {
+    let now = app.store.clock().now();
+    let found = app.store.refusals(Some(source.to_owned()), REFUSALS_MAX).await?;
+    let rows = found.iter().map(|it| (printable(&it.reason), Moment::new(it.at, now)));
+    Ok(Refused(rows.collect()))
+}
+
 async fn panel(
     app: &App,
     visitor: &Visitor,
@@ -162,8 +188,6 @@ async fn panel(
     let source = &entry.source;
     let agent = entry.address.agent.as_ref().ok();
     let preset = entry.sender.as_ref().ok().and_then(|sender| sender.preset);
-    let refusals = app.store.refusals(Some(source.name.clone()), REFUSALS_MAX).await?;
-    let refusals = refusals.iter().map(|it| (printable(&it.reason), Moment::new(it.at, now)));
     let mut settings = Settings::of(&source.definition, &app.ingest.registry.snapshot());
     if let Some(typed) = typed {
         settings.overlay(typed);
@@ -177,7 +201,7 @@ async fn panel(
         may_change: visitor.may_change,
         may_edit: visitor.may_change && source.managed_by == ManagedBy::Api,
         settings,
-        refusals: refusals.collect(),
+        refused: refused_of(app, &source.name).await?,
         is_typed: typed.is_some(),
         said,
         id: source.id.to_string(),

@@ -33,7 +33,15 @@ use crate::{
 struct List {
     shell: Shell,
     rows: Vec<Row>,
+    may_change: bool,
     notice: Option<&'static str>,
+}
+
+#[derive(Template)]
+#[template(path = "sources.html", block = "live")]
+struct ListFragment {
+    rows: Vec<Row>,
+    may_change: bool,
 }
 
 struct Row {
@@ -57,8 +65,12 @@ pub(super) async fn list(
     let last = board::last(&app, &snapshot).await?;
     let now = app.store.clock().now();
     let rows = rows(&snapshot, &last, now);
+    let may_change = visitor.may_change;
+    if query.text("part") == Some("live") {
+        return rendered(&ListFragment { rows, may_change });
+    }
     let notice = place::notice(&query);
-    rendered(&List { shell: Shell::new(visitor, "sources", now), rows, notice })
+    rendered(&List { shell: Shell::new(visitor, "sources", now), rows, may_change, notice })
 }
 
 fn rows(snapshot: &Snapshot, last: &board::Last, now: Timestamp) -> Vec<Row> {
@@ -67,7 +79,7 @@ fn rows(snapshot: &Snapshot, last: &board::Last, now: Timestamp) -> Vec<Row> {
         (matches!(it.source.kind, SourceKind::Agent(_)), it.display_name().to_lowercase())
     });
     let row = |entry: &&ingest::Entry| {
-        let bell = board::bell(entry, last.get(&entry.source.id), now);
+        let bell = board::bell(entry, last, now);
         let sender = match entry.source.kind {
             SourceKind::Agent(_) => "anybody with its token".to_owned(),
             SourceKind::Named => {

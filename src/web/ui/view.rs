@@ -1,6 +1,6 @@
 //! What the templates share: the frame of a page, times, sizes and finished HTML.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use askama::Template;
 
@@ -108,6 +108,16 @@ impl Moment {
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
+
+/// How long something took.
+pub(super) fn duration(took: Duration) -> String {
+    let ms = took.as_millis();
+    match ms {
+        ..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
 
 /// `assets/app.mjs` says the same in the browser.
 fn distance(at: Timestamp, now: Timestamp) -> String {
