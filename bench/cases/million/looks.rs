@@ -1,0 +1,125 @@
+//! What is asked for in a full database, and how long it takes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::{
+    load::{micros, percentile},
+    server::Server,
+    visitor::Visitor,
+};
+
+/// Each is asked for so many times: more than a hundred, so that p99 is not just the slowest.
+const LOOKS: usize = 200;
+
+/// What takes longer for all of them is asked for less often.
+const LONGEST: Duration = Duration::from_secs(10);
+
+pub async fn lists(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
+    let first = server.get("/v1/deliveries?limit=20").await?;
+    let delivery = &first["data"][0];
+    let next = first["next_page"].as_str().unwrap_or_default().to_owned();
+    let id = |name: &str| delivery[name].as_str().unwrap_or_default().to_owned();
+    let paths = [
+        "/v1/deliveries?limit=20".to_owned(),
+        "/v1/deliveries?limit=100".to_owned(),
+        format!("/v1/deliveries?limit=20&page={next}"),
+        "/v1/deliveries?limit=20&source=bench".to_owned(),
+        "/v1/deliveries?limit=20&status=accepted".to_owned(),
+        "/v1/deliveries?limit=20&status=held".to_owned(),
+        "/v1/deliveries?limit=20&outcome=succeeded".to_owned(),
+        "/v1/deliveries?limit=20&outcome=failed".to_owned(),
+        "/v1/deliveries?limit=20&event_type=invoice.payment_succeeded".to_owned(),
+        "/v1/deliveries?limit=20&event_type=nothing.like.it".to_owned(),
+        format!("/v1/deliveries?limit=20&session_id={}", id("session_id")),
+        format!("/v1/deliveries/{}", id("id")),
+        "/v1/sessions?limit=20".to_owned(),
+        format!("/v1/sessions/{}", id("session_id")),
+        format!("/v1/sessions/{}/events?limit=20", id("session_id")),
+        "/v1/sources".to_owned(),
+        "/v1/agents".to_owned(),
+    ];
+    let hidden = [next.clone(), id("session_id"), id("id")];
+    let seen = time(&paths, &hidden, async |path| server.get(path).await.map(drop)).await?;
+    Ok(seen.iter().map(Seen::times).collect())
+}
+
+/// What people look at, whole pages as a browser gets them first.
+pub async fn pages(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
+    let visitor = Visitor::sign_in(server).await?;
+    let first = server.get("/v1/deliveries?limit=1").await?;
+    let id = |name: &str| first["data"][0][name].as_str().unwrap_or_default().to_owned();
+    let agent = id("agent_id");
+    let older = visitor.look("/deliveries").await?;
+    let older = older.split_once("\" rel=\"next\"").and_then(|(it, _)| it.rsplit('"').next());
+    let older = older.context("a link to older deliveries")?.replace("&#38;", "&");
+    let paths = [
+        "/".to_owned(),
+        "/needs".to_owned(),
+        "/agents".to_owned(),
+        format!("/agents/{agent}"),
+        format!("/agents/{agent}/webhook"),
+        "/sources".to_owned(),
+        "/sources/bench".to_owned(),
+        "/deliveries".to_owned(),
+        older.clone(),
+        "/deliveries?source=bench&status=accepted".to_owned(),
+        "/deliveries?status=held".to_owned(),
+        "/deliveries?outcome=failed".to_owned(),
+        "/deliveries?event_type=nothing.like.it".to_owned(),
+        format!("/deliveries/{}", id("id")),
+        "/sessions".to_owned(),
+        format!("/sessions?agent={agent}"),
+        format!("/sessions/{}", id("session_id")),
+        "/usage".to_owned(),
+        "/audit".to_owned(),
+        "/settings".to_owned(),
+        "/find?q=bench".to_owned(),
+    ];
+    let page = older.split("page=").nth(1).unwrap_or_default().to_owned();
+    let hidden = [page, id("session_id"), id("id"), agent];
+    let seen = time(&paths, &hidden, async |path| visitor.look(path).await.map(drop)).await?;
+    Ok(seen.iter().map(Seen::times).collect())
+}
+
+/// How one path was answered.
+struct Seen {
+    /// As the tables say it.
+    path: String,
+    latencies: Vec<u32>,
+}
+
+impl Seen {
+    fn times(&self) -> Vec<String> {
+        let less = match self.latencies.len() {
+            LOOKS => String::new(),
+            n => format!(" ({n} looks)"),
+        };
+        let mut row = vec![format!("`{}`{less}", self.path)];
+        row.extend([0.5, 0.99, 1.0].map(|it| format!("{:.1}", percentile(&self.latencies, it))));
+        row
+    }
+}
+
+/// How long each takes, with ids out of sight.
+async fn time(
+    paths: &[String],
+    hidden: &[String],
+    look: impl AsyncFn(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Seen>> {
+    let mut all = Vec::new();
+    for path in paths {
+        let shown = hidden.iter().filter(|it| !it.is_empty());
+        let shown = shown.fold(path.clone(), |shown, id| shown.replace(id.as_str(), "…"));
+        let mut seen = Seen { path: shown, latencies: Vec::new() };
+        let began = Instant::now();
+        while seen.latencies.len() < LOOKS && began.elapsed() < LONGEST {
+            let started = Instant::now();
+            look(path).await?;
+            seen.latencies.push(micros(started.elapsed()));
+        }
+        all.push(seen);
+    }
+    Ok(all)
+}
