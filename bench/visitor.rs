@@ -1,9 +1,12 @@
 //! Somebody who is signed in and looks at pages, without a browser around: what is timed is the server.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use reqwest::{Client, Response, header, redirect::Policy};
 
 use crate::server::Server;
+
+/// What browsers unpack. The client here does not, so that what is counted is what came.
+const ENCODINGS: &str = "gzip, deflate, br, zstd";
 
 pub struct Visitor {
     http: Client,
@@ -30,16 +33,22 @@ impl Visitor {
         Ok(Visitor { http, base, cookie })
     }
 
-    /// A page, to its end.
+    /// A page, to its end, for reading it.
     pub async fn look(&self, path: &str) -> anyhow::Result<String> {
+        Ok(self.page(path, "identity").await?.text().await?)
+    }
+
+    /// A page, to its end, as a browser asks for it: how many bytes of it came.
+    pub async fn load(&self, path: &str) -> anyhow::Result<usize> {
+        Ok(self.page(path, ENCODINGS).await?.bytes().await?.len())
+    }
+
+    async fn page(&self, path: &str, encodings: &str) -> anyhow::Result<Response> {
         let request = self.http.get(format!("{}{path}", self.base));
+        let request = request.header(header::ACCEPT_ENCODING, encodings);
         let page = request.header(header::COOKIE, &self.cookie).send().await?;
-        let status = page.status();
-        let text = page.text().await?;
-        if status != 200 {
-            bail!("{path} was answered with {status}: {text}");
-        }
-        Ok(text)
+        ensure!(page.status() == 200, "{path} was answered with {}", page.status());
+        Ok(page)
     }
 }
 

@@ -41,8 +41,9 @@ pub async fn lists(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
         "/v1/agents".to_owned(),
     ];
     let hidden = [next.clone(), id("session_id"), id("id")];
-    let seen = time(&paths, &hidden, async |path| server.get(path).await.map(drop)).await?;
-    Ok(seen.iter().map(Seen::times).collect())
+    // Its size is not told: the API sends what it has as it is.
+    let look = async |path: &str| server.get(path).await.map(|_| 0);
+    Ok(time(&paths, &hidden, look).await?.iter().map(Seen::times).collect())
 }
 
 /// What people look at, whole pages as a browser gets them first.
@@ -79,8 +80,8 @@ pub async fn pages(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
     ];
     let page = older.split("page=").nth(1).unwrap_or_default().to_owned();
     let hidden = [page, id("session_id"), id("id"), agent];
-    let seen = time(&paths, &hidden, async |path| visitor.look(path).await.map(drop)).await?;
-    Ok(seen.iter().map(Seen::times).collect())
+    let seen = time(&paths, &hidden, async |path| visitor.load(path).await).await?;
+    Ok(seen.iter().map(Seen::times_and_size).collect())
 }
 
 /// How one path was answered.
@@ -88,6 +89,8 @@ struct Seen {
     /// As the tables say it.
     path: String,
     latencies: Vec<u32>,
+    /// The most that came for it.
+    bytes: usize,
 }
 
 impl Seen {
@@ -100,24 +103,31 @@ impl Seen {
         row.extend([0.5, 0.99, 1.0].map(|it| format!("{:.1}", percentile(&self.latencies, it))));
         row
     }
+
+    fn times_and_size(&self) -> Vec<String> {
+        let mut row = self.times();
+        row.push(format!("{:.1}", self.bytes as f64 / 1000.0));
+        row
+    }
 }
 
-/// How long each takes, with ids out of sight.
+/// How long each takes, with ids out of sight. `look` answers how many bytes came.
 async fn time(
     paths: &[String],
     hidden: &[String],
-    look: impl AsyncFn(&str) -> anyhow::Result<()>,
+    look: impl AsyncFn(&str) -> anyhow::Result<usize>,
 ) -> anyhow::Result<Vec<Seen>> {
     let mut all = Vec::new();
     for path in paths {
         let shown = hidden.iter().filter(|it| !it.is_empty());
         let shown = shown.fold(path.clone(), |shown, id| shown.replace(id.as_str(), "…"));
-        let mut seen = Seen { path: shown, latencies: Vec::new() };
+        let mut seen = Seen { path: shown, latencies: Vec::new(), bytes: 0 };
         let began = Instant::now();
         while seen.latencies.len() < LOOKS && began.elapsed() < LONGEST {
             let started = Instant::now();
-            look(path).await?;
+            let bytes = look(path).await?;
             seen.latencies.push(micros(started.elapsed()));
+            seen.bytes = seen.bytes.max(bytes);
         }
         all.push(seen);
     }

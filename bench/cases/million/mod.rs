@@ -52,7 +52,7 @@ pub async fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let title = format!("{} stored deliveries, SQLite: lists of the API", plan.rows);
     report.table(&title, &["list", "p50 ms", "p99 ms", "slowest ms"], &lists);
     let title = format!("{} stored deliveries, SQLite: pages", plan.rows);
-    report.table(&title, &["page", "p50 ms", "p99 ms", "slowest ms"], &pages);
+    report.table(&title, &["page", "p50 ms", "p99 ms", "slowest ms", "kB sent"], &pages);
     Ok(())
 }
 
