@@ -16,11 +16,41 @@ const LOOKS: usize = 200;
 /// What takes longer for all of them is asked for less often.
 const LONGEST: Duration = Duration::from_secs(10);
 
+/// Ids that paths are made of.
+struct Known {
+    agent: String,
+    source: String,
+    delivery: String,
+    session: String,
+}
+
+impl Known {
+    async fn of(server: &Server) -> anyhow::Result<Known> {
+        let newest = server.get("/v1/deliveries?limit=1&status=accepted").await?;
+        let id = |name: &str| {
+            let id = newest["data"][0][name].as_str().map(str::to_owned);
+            id.with_context(|| format!("the newest delivery's {name}"))
+        };
+        let source = server.get("/v1/sources/bench").await?;
+        let source = source["id"].as_str().context("a source's id")?.to_owned();
+        let (agent, delivery, session) = (id("agent_id")?, id("id")?, id("session_id")?);
+        Ok(Known { agent, source, delivery, session })
+    }
+
+    /// All that says nothing to a reader of the tables.
+    fn hidden(&self, page: String) -> Vec<String> {
+        let Known { agent, source, delivery, session } = self;
+        let ids = [agent, source, delivery, session];
+        let hidden = ids.into_iter().cloned().chain([page]);
+        hidden.filter(|it| !it.is_empty()).collect()
+    }
+}
+
 pub async fn lists(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
     let first = server.get("/v1/deliveries?limit=20").await?;
-    let delivery = &first["data"][0];
     let next = first["next_page"].as_str().unwrap_or_default().to_owned();
-    let id = |name: &str| delivery[name].as_str().unwrap_or_default().to_owned();
+    let known = Known::of(server).await?;
+    let Known { session, delivery, .. } = &known;
     let paths = [
         "/v1/deliveries?limit=20".to_owned(),
         "/v1/deliveries?limit=100".to_owned(),
@@ -32,15 +62,16 @@ pub async fn lists(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
         "/v1/deliveries?limit=20&outcome=failed".to_owned(),
         "/v1/deliveries?limit=20&event_type=invoice.payment_succeeded".to_owned(),
         "/v1/deliveries?limit=20&event_type=nothing.like.it".to_owned(),
-        format!("/v1/deliveries?limit=20&session_id={}", id("session_id")),
-        format!("/v1/deliveries/{}", id("id")),
+        format!("/v1/deliveries?limit=20&session_id={session}"),
+        format!("/v1/deliveries/{delivery}"),
         "/v1/sessions?limit=20".to_owned(),
-        format!("/v1/sessions/{}", id("session_id")),
-        format!("/v1/sessions/{}/events?limit=20", id("session_id")),
+        format!("/v1/sessions/{session}"),
+        format!("/v1/sessions/{session}/events?limit=20"),
         "/v1/sources".to_owned(),
+        "/v1/sources/bench/refusals?limit=20".to_owned(),
         "/v1/agents".to_owned(),
     ];
-    let hidden = [next.clone(), id("session_id"), id("id")];
+    let hidden = known.hidden(next);
     // Its size is not told: the API sends what it has as it is.
     let look = async |path: &str| server.get(path).await.map(|_| 0);
     Ok(time(&paths, &hidden, look).await?.iter().map(Seen::times).collect())
@@ -49,39 +80,57 @@ pub async fn lists(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
 /// What people look at, whole pages as a browser gets them first.
 pub async fn pages(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
     let visitor = Visitor::sign_in(server).await?;
-    let first = server.get("/v1/deliveries?limit=1").await?;
-    let id = |name: &str| first["data"][0][name].as_str().unwrap_or_default().to_owned();
-    let agent = id("agent_id");
     let older = visitor.look("/deliveries").await?;
     let older = older.split_once("\" rel=\"next\"").and_then(|(it, _)| it.rsplit('"').next());
     let older = older.context("a link to older deliveries")?.replace("&#38;", "&");
-    let paths = [
+    let page = older.split("page=").nth(1).unwrap_or_default().to_owned();
+    let known = Known::of(server).await?;
+    let mut paths = of_what_came(&known, older);
+    paths.extend(of_what_is_managed(&known));
+    let hidden = known.hidden(page);
+    let seen = time(&paths, &hidden, async |path| visitor.load(path).await).await?;
+    Ok(seen.iter().map(Seen::times_and_size).collect())
+}
+
+fn of_what_came(known: &Known, older: String) -> Vec<String> {
+    let Known { agent, source, delivery, session } = known;
+    vec![
         "/".to_owned(),
         "/needs".to_owned(),
+        "/needs?kind=held".to_owned(),
+        "/deliveries".to_owned(),
+        older,
+        format!("/deliveries?source={source}&status=accepted"),
+        "/deliveries?status=held".to_owned(),
+        "/deliveries?outcome=failed".to_owned(),
+        "/deliveries?event_type=nothing.like.it".to_owned(),
+        format!("/deliveries?session={session}"),
+        // A part of one id, of all event types and of all bodies, and what nothing has.
+        "/deliveries?q=0000999500".to_owned(),
+        "/deliveries?q=payment_succeeded".to_owned(),
+        "/deliveries?q=cus_N1x".to_owned(),
+        "/deliveries?q=nothing.like.it".to_owned(),
+        format!("/deliveries/{delivery}"),
+        "/sessions".to_owned(),
+        format!("/sessions?agent={agent}"),
+        "/sessions?title=nothing".to_owned(),
+        format!("/sessions/{session}"),
+    ]
+}
+
+fn of_what_is_managed(known: &Known) -> Vec<String> {
+    let agent = &known.agent;
+    vec![
         "/agents".to_owned(),
         format!("/agents/{agent}"),
         format!("/agents/{agent}/webhook"),
         "/sources".to_owned(),
         "/sources/bench".to_owned(),
-        "/deliveries".to_owned(),
-        older.clone(),
-        "/deliveries?source=bench&status=accepted".to_owned(),
-        "/deliveries?status=held".to_owned(),
-        "/deliveries?outcome=failed".to_owned(),
-        "/deliveries?event_type=nothing.like.it".to_owned(),
-        format!("/deliveries/{}", id("id")),
-        "/sessions".to_owned(),
-        format!("/sessions?agent={agent}"),
-        format!("/sessions/{}", id("session_id")),
         "/usage".to_owned(),
         "/audit".to_owned(),
         "/settings".to_owned(),
         "/find?q=bench".to_owned(),
-    ];
-    let page = older.split("page=").nth(1).unwrap_or_default().to_owned();
-    let hidden = [page, id("session_id"), id("id"), agent];
-    let seen = time(&paths, &hidden, async |path| visitor.load(path).await).await?;
-    Ok(seen.iter().map(Seen::times_and_size).collect())
+    ]
 }
 
 /// How one path was answered.
@@ -119,8 +168,7 @@ async fn time(
 ) -> anyhow::Result<Vec<Seen>> {
     let mut all = Vec::new();
     for path in paths {
-        let shown = hidden.iter().filter(|it| !it.is_empty());
-        let shown = shown.fold(path.clone(), |shown, id| shown.replace(id.as_str(), "…"));
+        let shown = hidden.iter().fold(path.clone(), |shown, id| shown.replace(id.as_str(), "…"));
         let mut seen = Seen { path: shown, latencies: Vec::new(), bytes: 0 };
         let began = Instant::now();
         while seen.latencies.len() < LOOKS && began.elapsed() < LONGEST {

@@ -5,6 +5,8 @@ mod looks;
 
 use std::time::Duration;
 
+use anyhow::ensure;
+
 use crate::{
     Plan,
     cases::accept::CONNECTIONS,
@@ -19,11 +21,7 @@ pub async fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let server = Server::start(full_dir.path(), &[]).await?;
     let target = server.source().await?;
     server.pause_agents(false).await?;
-    load::Connection::open(&target).await?.ring().await?;
-    let database = Database::sqlite(full_dir.path());
-    while database.count("select count(*) from turns where status = 'done'").await? == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    ring(&target, &Database::sqlite(full_dir.path())).await?;
     server.stop()?;
     fill::fill(full_dir.path(), plan.rows)?;
 
@@ -58,4 +56,20 @@ pub async fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 
 fn target_of(server: &Server, target: load::Target) -> load::Target {
     load::Target { address: server.address, ..target }
+}
+
+/// One delivery that goes the whole way, and one request that the gate refuses.
+async fn ring(target: &load::Target, database: &Database) -> anyhow::Result<()> {
+    load::Connection::open(target).await?.ring().await?;
+    let stranger = load::Target { token: "a-wrong-token".to_owned(), ..target.clone() };
+    let refused = load::Connection::open(&stranger).await?.ring().await;
+    ensure!(refused.is_err(), "a wrong token was let in");
+    for there in
+        ["select count(*) from turns where status = 'done'", "select count(*) from refusals"]
+    {
+        while database.count(there).await? == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    Ok(())
 }
