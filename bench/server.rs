@@ -114,6 +114,17 @@ impl Server {
         answer(request.bearer_auth(self.admin_key()?)).await
     }
 
+    /// Stores a file.
+    pub async fn upload(&self, name: &str, content: &str) -> anyhow::Result<Value> {
+        let body = format!(
+            "--x\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+             content-type: text/plain\r\n\r\n{content}\r\n--x--\r\n"
+        );
+        let request = self.http.post(format!("http://{}/v1/files", self.address));
+        let request = request.header("content-type", "multipart/form-data; boundary=x").body(body);
+        answer(request.bearer_auth(self.admin_key()?)).await
+    }
+
     /// An answer whose body is left open.
     pub async fn open(&self, path: &str) -> anyhow::Result<reqwest::Response> {
         let request = self.http.get(format!("http://{}{path}", self.address));

@@ -3,16 +3,23 @@
 use std::path::Path;
 
 use anyhow::Context;
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
+use super::managed::Managed;
 use crate::database::Database;
 
 /// As many as are kept.
 const REFUSALS: u64 = 10_000;
 
+/// Of the one deployment that is looked at.
+const RUNS: u32 = 10_000;
+
+/// Entries of the audit log for each change that was made.
+const AUDITED: u64 = 50;
+
 /// Copies the one delivery that went the whole way, with its session, turn and log; and what else there
 /// is much of beside so many.
-pub fn fill(data_dir: &Path, rows: u64) -> anyhow::Result<()> {
+pub fn fill(data_dir: &Path, rows: u64, managed: &Managed) -> anyhow::Result<()> {
     let Database::Sqlite(path) = Database::sqlite(data_dir) else { unreachable!("SQLite") };
     let connection = Connection::open(&path)?;
     connection.execute_batch("pragma synchronous = off; pragma cache_size = -200000; begin")?;
@@ -22,10 +29,12 @@ pub fn fill(data_dir: &Path, rows: u64) -> anyhow::Result<()> {
         ("turns", &["id", "session_id"][..], rows),
         ("events", &["id", "session_id", "turn_id"][..], rows),
         ("refusals", &["id"][..], REFUSALS - 1),
+        ("audit", &["id"][..], AUDITED - 1),
     ] {
         copy(&connection, table, ids, rows).with_context(|| format!("fill {table}"))?;
     }
     hold(&connection).context("hold deliveries")?;
+    run_often(&connection, &managed.deployment).context("fill deployment_runs")?;
     connection.execute_batch("commit; pragma wal_checkpoint(truncate)")?;
     // The first accepts shall not wait until the system has written all this.
     Ok(std::fs::File::open(path)?.sync_all()?)
@@ -77,4 +86,16 @@ fn hold(connection: &Connection) -> anyhow::Result<()> {
         values.join(", ")
     );
     Ok(connection.execute_batch(&sql)?)
+}
+
+/// Runs by hand, which all made the same session: a run is shown by what it says itself.
+fn run_often(connection: &Connection, deployment: &str) -> anyhow::Result<()> {
+    let sql = "with recursive numbers(n) as (select 1 union all select n + 1 from numbers where n < ?1) \
+               insert into deployment_runs \
+               (id, deployment_id, agent_id, agent_version, session_id, created_at) \
+               select printf('drun_%026d', n), d.id, d.agent_id, d.agent_version, s.id, d.created_at \
+               from numbers cross join (select * from deployments where id = ?2) d \
+               cross join (select id from sessions limit 1) s";
+    connection.execute(sql, params![RUNS, deployment])?;
+    Ok(())
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::managed::Managed;
 use crate::{
     load::{micros, percentile},
     server::Server,
@@ -38,19 +39,21 @@ impl Known {
     }
 
     /// All that says nothing to a reader of the tables.
-    fn hidden(&self, page: String) -> Vec<String> {
+    fn hidden(&self, managed: &Managed, page: String) -> Vec<String> {
         let Known { agent, source, delivery, session } = self;
-        let ids = [agent, source, delivery, session];
+        let Managed { environment, vault, deployment, file } = managed;
+        let ids = [agent, source, delivery, session, environment, vault, deployment, file];
         let hidden = ids.into_iter().cloned().chain([page]);
         hidden.filter(|it| !it.is_empty()).collect()
     }
 }
 
-pub async fn lists(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
+pub async fn lists(server: &Server, managed: &Managed) -> anyhow::Result<Vec<Vec<String>>> {
     let first = server.get("/v1/deliveries?limit=20").await?;
     let next = first["next_page"].as_str().unwrap_or_default().to_owned();
     let known = Known::of(server).await?;
     let Known { session, delivery, .. } = &known;
+    let Managed { environment, vault, deployment, file } = managed;
     let paths = [
         "/v1/deliveries?limit=20".to_owned(),
         "/v1/deliveries?limit=100".to_owned(),
@@ -70,15 +73,31 @@ pub async fn lists(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
         "/v1/sources".to_owned(),
         "/v1/sources/bench/refusals?limit=20".to_owned(),
         "/v1/agents".to_owned(),
+        "/v1/environments?limit=20".to_owned(),
+        format!("/v1/environments/{environment}"),
+        "/v1/vaults?limit=20".to_owned(),
+        format!("/v1/vaults/{vault}"),
+        format!("/v1/vaults/{vault}/credentials?limit=20"),
+        "/v1/deployments?limit=20".to_owned(),
+        format!("/v1/deployments/{deployment}"),
+        "/v1/deployment_runs?limit=20".to_owned(),
+        format!("/v1/deployment_runs?limit=20&deployment_id={deployment}"),
+        "/v1/files?limit=20".to_owned(),
+        format!("/v1/files/{file}"),
+        "/v1/api_keys".to_owned(),
+        "/v1/secrets".to_owned(),
+        "/v1/audit?limit=20".to_owned(),
+        "/v1/presets".to_owned(),
+        "/openapi.json".to_owned(),
     ];
-    let hidden = known.hidden(next);
+    let hidden = known.hidden(managed, next);
     // Its size is not told: the API sends what it has as it is.
     let look = async |path: &str| server.get(path).await.map(|_| 0);
     Ok(time(&paths, &hidden, look).await?.iter().map(Seen::times).collect())
 }
 
 /// What people look at, whole pages as a browser gets them first.
-pub async fn pages(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
+pub async fn pages(server: &Server, managed: &Managed) -> anyhow::Result<Vec<Vec<String>>> {
     let visitor = Visitor::sign_in(server).await?;
     let older = visitor.look("/deliveries").await?;
     let older = older.split_once("\" rel=\"next\"").and_then(|(it, _)| it.rsplit('"').next());
@@ -86,8 +105,8 @@ pub async fn pages(server: &Server) -> anyhow::Result<Vec<Vec<String>>> {
     let page = older.split("page=").nth(1).unwrap_or_default().to_owned();
     let known = Known::of(server).await?;
     let mut paths = of_what_came(&known, older);
-    paths.extend(of_what_is_managed(&known));
-    let hidden = known.hidden(page);
+    paths.extend(of_what_is_managed(&known, managed));
+    let hidden = known.hidden(managed, page);
     let seen = time(&paths, &hidden, async |path| visitor.load(path).await).await?;
     Ok(seen.iter().map(Seen::times_and_size).collect())
 }
@@ -118,17 +137,31 @@ fn of_what_came(known: &Known, older: String) -> Vec<String> {
     ]
 }
 
-fn of_what_is_managed(known: &Known) -> Vec<String> {
+fn of_what_is_managed(known: &Known, managed: &Managed) -> Vec<String> {
     let agent = &known.agent;
+    let Managed { environment, vault, deployment, .. } = managed;
     vec![
         "/agents".to_owned(),
+        "/new-agent".to_owned(),
         format!("/agents/{agent}"),
         format!("/agents/{agent}/webhook"),
         "/sources".to_owned(),
+        "/new-source".to_owned(),
         "/sources/bench".to_owned(),
+        "/deployments".to_owned(),
+        format!("/deployments/{deployment}"),
+        format!("/deployments/{deployment}/edit"),
+        "/environments".to_owned(),
+        format!("/environments/{environment}"),
+        "/vaults".to_owned(),
+        format!("/vaults/{vault}"),
+        "/files".to_owned(),
+        "/keys".to_owned(),
         "/usage".to_owned(),
         "/audit".to_owned(),
+        "/audit?action=vault.create".to_owned(),
         "/settings".to_owned(),
+        "/reference".to_owned(),
         "/find?q=bench".to_owned(),
     ]
 }

@@ -2,6 +2,7 @@
 
 mod fill;
 mod looks;
+mod managed;
 
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ pub async fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let target = server.source().await?;
     server.pause_agents(false).await?;
     ring(&target, &Database::sqlite(full_dir.path())).await?;
+    let managed = managed::make(&server).await?;
     server.stop()?;
-    fill::fill(full_dir.path(), plan.rows)?;
+    fill::fill(full_dir.path(), plan.rows, &managed)?;
 
     let full = Server::start(full_dir.path(), &[]).await?;
     let empty = Server::start(empty_dir.path(), &[]).await?;
@@ -31,8 +33,8 @@ pub async fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     for server in [&full, &empty] {
         server.pause_agents(true).await?;
     }
-    let lists = looks::lists(&full).await?;
-    let pages = looks::pages(&full).await?;
+    let lists = looks::lists(&full, &managed).await?;
+    let pages = looks::pages(&full, &managed).await?;
     let (mut on_full, mut on_empty) = (vec![], vec![]);
     for _ in 0..plan.rounds {
         on_empty.push(load::run(&to_empty, CONNECTIONS, plan.window).await?.per_second());
