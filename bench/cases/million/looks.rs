@@ -123,7 +123,7 @@ fn of_what_came(known: &Known, older: String) -> Vec<String> {
         "/deliveries?status=held".to_owned(),
         "/deliveries?outcome=failed".to_owned(),
         "/deliveries?event_type=nothing.like.it".to_owned(),
-        format!("/deliveries?session={session}"),
+        format!("/deliveries?q={session}"),
         // A part of one id, of all event types and of all bodies, and what nothing has.
         "/deliveries?q=0000999500".to_owned(),
         "/deliveries?q=payment_succeeded".to_owned(),
