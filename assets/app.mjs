@@ -108,7 +108,7 @@ addEventListener('htmx:config:request', (event) => {
 addEventListener('bellpull:notice', (event) => notify(event.detail.text));
 
 // A form in steps: one after the other here, one below the other without scripts. What is wrong on one
-// step keeps it there; what the server found wrong is shown where it is.
+// step keeps it there. A form that the server refused is shown whole: a secret has to be given again.
 const steps = document.querySelector('form[data-steps]');
 function step(name) {
   for (const part of steps.querySelectorAll('fieldset')) part.hidden = part.id !== `${name}-step`;
@@ -118,10 +118,9 @@ function step(name) {
   }
   steps.querySelector(`#${name}-step`).querySelector('input, select')?.focus();
 }
-if (steps) {
+if (steps && !document.querySelector('.problem')) {
   for (const it of steps.querySelectorAll('[data-to], .acts[hidden]')) it.hidden = false;
-  const wrong = steps.querySelector('[aria-invalid="true"]')?.closest('fieldset');
-  step(wrong ? wrong.id.replace('-step', '') : 'secret');
+  step('secret');
   steps.addEventListener('click', (event) => {
     const to = event.target.closest('[data-to]')?.dataset.to;
     if (!to) return;

@@ -26,7 +26,7 @@ pub struct DeliveryFilter {
     pub session_id: Option<SessionId>,
     pub event_type: Option<String>,
     /// A text that its id, its session's, the sender's id, its type, its reason or its body has. Bodies
-    /// have it in just these letters, and those that are kept in pieces are not looked through.
+    /// have it in just these letters, and large ones are not looked through.
     pub has: Option<String>,
     /// The first and the last moment of their arrival.
     pub received: (Option<Timestamp>, Option<Timestamp>),
@@ -80,6 +80,9 @@ impl DeliveryFilter {
 /// Deliveries that are looked at for one page, and those whose bodies are.
 const LOOK_MAX: usize = 5_000;
 const READ_MAX: usize = 1_000;
+
+/// Larger bodies are not looked through for a text.
+const SEARCHED_BYTES_MAX: usize = 64 * 1024;
 
 /// A raw body with what is needed to serve or render it.
 #[derive(Clone, Debug)]
@@ -440,7 +443,9 @@ fn and_has<'a>(select: &mut Select<'a>, text: &'a str) {
     let columns = ["d.id", "d.session_id", "d.dedupe_key", "d.event_type", "d.reason"];
     let in_columns = select.has(&columns, text);
     let bytes = select.mark(text.as_bytes().to_vec());
-    select.and_text(&format!("({in_columns} or {{within}}(d.body, {bytes}) > 0)"));
+    select.and_text(&format!(
+        "({in_columns} or (d.body_bytes <= {SEARCHED_BYTES_MAX} and {{within}}(d.body, {bytes}) > 0))"
+    ));
 }
 
 /// What the ids are between, and from which source; tells the order.

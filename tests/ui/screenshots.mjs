@@ -34,7 +34,8 @@ await test('deploys', { project: 'shop', state: 'failed', commit: '4f2a91c' });
 
 // An agent that asks before it writes.
 const write = ['write', { file_path: 'notes/gift-cards.md', content: 'Gift cards are refunded first.' }];
-const script = [{ say: 'I note that for the shop.', calls: [write] }, { say: 'It is noted.' }];
+const think = 'Two tickets of this week are about gift cards. Whoever comes next should not have to find that out again.';
+const script = [{ think, say: 'I note that for the shop.', calls: [write] }, { say: 'It is noted.' }];
 const porter = await world.api('/v1/agents', {
   name: 'night porter',
   model: 'rehearsal',
@@ -61,7 +62,9 @@ const pages = [
   ['delivery', `/deliveries/${first.id}`, 'light', 1280],
   ['session', `/sessions/${asks.session_id}`, 'dark', 1280],
   ['new-source', '/new-source?preset=github', 'light', 1280],
+  ['agents', '/agents', 'light', 1280],
   ['agent', `/agents/${porter.id}`, 'light', 1280],
+  ['webhook', `/agents/${porter.id}/webhook`, 'light', 1280],
 ];
 const page = await world.page();
 await world.signIn(page, '/');

@@ -145,6 +145,33 @@ await story('a sender whose every request is refused needs somebody', async () =
   quiet(page);
 });
 
+await story('a search goes further back by itself until it finds something', async () => {
+  await world.api(`/api/agents/${agent.id}/pause`, {});
+  const needle = await (await ring('door', { type: 'needle', words: 'a thimble in the hay' })).json();
+  const hay = Array.from({ length: 2_100 }, (_, n) => n);
+  await Promise.all(Array.from({ length: 32 }, async () => {
+    for (let n = hay.pop(); n !== undefined; n = hay.pop()) {
+      assert.equal((await ring('door', { type: 'hay', n })).status, 202);
+    }
+  }));
+  const still = await world.page({ javaScriptEnabled: false });
+  await world.signIn(still, '/deliveries?q=thimble');
+  await still.getByText('Nothing yet').waitFor();
+  await inspect(still, 'deliveries-further', { looks: 2 });
+  const further = still.getByRole('link', { name: 'Look further back' });
+  for (let n = 0; n < 2; n += 1) await further.click();
+  await still.getByRole('row', { name: /needle/ }).waitFor();
+  await still.context().close();
+  await go('/deliveries?q=thimble');
+  await page.locator(`[id="${needle.delivery_id}"]`).waitFor();
+  await go('/deliveries?q=nothing+of+the+sort');
+  await page.getByText('Nothing fits.').waitFor();
+  // What is known by its whole id needs no looking for.
+  await go(`/deliveries?q=${needle.delivery_id}`);
+  assert.equal(await page.getByRole('table').getByRole('row').count(), 2);
+  quiet(page);
+});
+
 await story('whoever guesses keys keeps nobody out who has been here', async () => {
   const guess = async (who, n) => {
     for (let at = 0; at < n; at += 1) {

@@ -13,7 +13,7 @@ use super::{
     super::{App, managed::replays},
     deliveries::{badge, decision, session_of},
     fault::Fault,
-    form::{actor, body, outcome, refused},
+    form::{actor, body, outcome, refused, searched},
     guard::{Fields, Posted, Visitor},
     overview::source_name,
     page as rendered,
@@ -205,7 +205,7 @@ fn form(snapshot: &Snapshot, visitor: &Visitor, query: &Fields) -> Form {
     let statuses = STATUSES.map(|it| Choice::new(it.as_str(), it.as_str(), &status));
     let outcomes =
         Outcome::ALL.map(|it| Choice::new(it.as_str(), it.as_str().replace('_', " "), &outcome));
-    let searched = text("q").chars().filter(|it| !it.is_control()).collect::<String>();
+    let searched = searched(&text("q"));
     let mut agents: Vec<_> =
         snapshot.agents.values().filter(|it| it.archived_at.is_none()).collect();
     agents.sort_by_key(|it| it.spec.name.to_lowercase());
@@ -220,8 +220,8 @@ fn form(snapshot: &Snapshot, visitor: &Visitor, query: &Fields) -> Form {
         statuses: statuses.into(),
         outcomes: outcomes.into(),
         is_used: FILTERS.iter().any(|name| query.text(name).is_some()),
-        may_replay: visitor.may_change && !source.is_empty() && searched.trim().is_empty(),
-        text: searched.trim().to_owned(),
+        may_replay: visitor.may_change && !source.is_empty() && searched.is_empty(),
+        text: searched,
         source,
         status,
         outcome,

@@ -166,6 +166,14 @@ pub(super) async fn mark(mut response: Response, path: &str) -> Response {
     Response::from_parts(parts, marked.map_or_else(|| Body::from(bytes), Body::from))
 }
 
+/// What somebody searches for: no signs that cannot be seen, and not more than a field takes.
+pub(super) fn searched(text: &str) -> String {
+    let seen = text.chars().filter(|it| !it.is_control()).take(SEARCHED_CHARS_MAX);
+    seen.collect::<String>().trim().to_owned()
+}
+
+const SEARCHED_CHARS_MAX: usize = 256;
+
 /// Templates escape quotes and angles, so nothing that was filled in looks like a tag of ours.
 fn beside(html: &str, path: &str, wrong: &Wrong) -> Option<String> {
     let actions = [format!(" action=\"{path}\""), format!(" action=\"{path}#")];

@@ -12,6 +12,7 @@ use super::{
     delivery_list::Choice,
     entry::{self, Context},
     fault::Fault,
+    form::searched,
     guard::{Fields, Posted, Visitor, is_fragment},
     live::DraftFragment,
     overview::source_name,
@@ -169,7 +170,7 @@ pub(super) async fn list(
         agent_id: query.text("agent").and_then(|it| it.parse().ok()),
         source_id: query.text("source").and_then(|it| it.parse().ok()),
         statuses: status.and_then(Status::parse).into_iter().collect(),
-        title_has: query.text("title").map(str::to_owned),
+        title_has: query.text("title").map(searched),
         include_archived: status != Some("terminated"),
         cursor: query.text("page").and_then(|it| it.parse().ok()),
         limit: LIST_MAX,
@@ -199,9 +200,12 @@ pub(super) async fn list(
         }
         out.finish()
     };
+    let rows: Vec<Row> = rows.collect();
+    // An empty page that is not the last one goes on to the next instead.
+    let is_new = query.text("page").is_none() && (!rows.is_empty() || page.next.is_none());
     let list = List {
-        rows: rows.collect(),
-        again: query.text("page").is_none().then(|| with("part", "live")),
+        rows,
+        again: is_new.then(|| with("part", "live")),
         next: page.next.map(|next| with("page", &next)),
         is_filtered: form.is_used,
     };
