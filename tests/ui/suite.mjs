@@ -1,10 +1,10 @@
 // What all suites have in common: a server with a browser, stories one after the other, and looking at a
-// page in both lights and widths. Every look is a picture, and all pictures of a suite are on one sheet.
+// page in both lights and widths. Every look is a picture, and all pictures of a suite are on its sheets.
 
 import assert from 'node:assert/strict';
-import fs from 'node:fs';
 import path from 'node:path';
 import { AxeBuilder } from '@axe-core/playwright';
+import { contactSheets } from './sheet.mjs';
 import { World } from './world.mjs';
 
 const LOOKS = [['light', 1280], ['dark', 390], ['light', 390], ['dark', 1280]];
@@ -40,10 +40,13 @@ export class Suite {
     for (const [colorScheme, width] of LOOKS.slice(0, looks)) {
       await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
       await page.setViewportSize({ width, height: 844 });
+      // What stays in sight while a page is scrolled would be in the middle of its picture.
+      await page.evaluate(() => scrollTo({ top: 0, behavior: 'instant' }));
       // A caret that is hidden for the picture would need a style that the policy forbids.
       const file = path.join(this.world.shots, `${this.name}-${name}-${colorScheme}-${width}.png`);
       await page.screenshot({ path: file, fullPage: whole, caret: 'initial' });
-      this.pictures.push(file);
+      assert.ok(!this.pictures.some((it) => it.file === file), `two pages are called ${name}`);
+      this.pictures.push({ name, colorScheme, width, file });
       const over = await page.evaluate(() => {
         const it = document.scrollingElement;
         return it.scrollWidth - it.clientWidth;
@@ -67,22 +70,12 @@ export class Suite {
     assert.deepEqual(unexpected, []);
   };
 
-  // All pictures on one sheet, to be looked at by somebody.
-  async sheet() {
-    const images = this.pictures.map((file) => {
-      const data = fs.readFileSync(file).toString('base64');
-      return `<figure><img src="data:image/png;base64,${data}"><figcaption>${path.basename(file, '.png')}</figcaption></figure>`;
-    });
-    const style = 'body{display:flex;flex-wrap:wrap;gap:8px;font:12px sans-serif;margin:8px}figure{margin:0}'
-      + 'img{height:300px;max-width:480px;object-fit:cover;object-position:top;border:1px solid #999;display:block}';
-    const page = await this.world.browser.newPage({ viewport: { width: 1600, height: 1000 } });
-    await page.setContent(`<style>${style}</style>${images.join('')}`);
-    await page.screenshot({ path: path.join(this.world.shots, `sheet-${this.name}.png`), fullPage: true });
-    await page.close();
-  }
-
   async close() {
-    if (process.env.BELLPULL_TEST_ARTIFACTS && this.pictures.length > 0) await this.sheet();
+    if (this.pictures.length > 0) {
+      await this.story(`${this.pictures.length} pictures are on contact sheets`, () => (
+        contactSheets(this.world.browser, this.world.shots, this.name, this.pictures)
+      ));
+    }
     await this.world.close({ failed: this.failed });
     process.exit(this.failed ? 1 : 0);
   }
