@@ -54,7 +54,7 @@ await story('a key is made, shown once, used and revoked', async () => {
   await page.getByRole('button', { name: 'Make the key' }).click();
   await page.getByRole('alert').getByText('looker exists').waitFor();
   assert.equal(await page.getByLabel('Name').inputValue(), 'looker', 'what was filled in stays');
-  quiet(page, /422/);
+  quiet(page, /status of 422/);
 
   looker = await world.page();
   await looker.goto(`${world.base}/usage`);
@@ -147,7 +147,7 @@ await story('vaults: credentials are sealed, rotated and put away', async () => 
   await go(`${place}/delete`);
   await page.getByRole('button', { name: 'Delete it for ever' }).click();
   await says('It is deleted.');
-  quiet(page, /422/);
+  quiet(page, /status of 422/);
 });
 
 await story('secrets of the server: made up and shown once, stored and not shown', async () => {
@@ -213,7 +213,7 @@ await story('environments: made, changed, archived', async () => {
   await page.getByRole('button', { name: 'Archive the environment' }).click();
   await says('It is archived.');
   assert.equal(await page.getByRole('row', { name: /workshop/ }).count(), 0);
-  quiet(page, /422/);
+  quiet(page, /status of 422/);
 });
 
 let deployment;
@@ -270,7 +270,7 @@ await story('deployments: a schedule in words, run now, paused and going on', as
   await go('/deployments');
   await page.getByRole('row', { name: /evening round/ }).getByText('18:30').waitFor();
   await inspect(page, 'deployments');
-  quiet(page, /422/);
+  quiet(page, /status of 422/);
 });
 
 await story('usage: what the run cost, and a budget that shows what is left', async () => {
@@ -317,7 +317,7 @@ await story('usage: what the run cost, and a budget that shows what is left', as
   const all = await world.api('/v1/budgets/all');
   assert.equal(all.day.cost_usd, '20.000000');
   await inspect(page, 'usage');
-  quiet(page, /422/);
+  quiet(page, /status of 422/);
 });
 
 await story('a budget of everything stops work', async () => {
@@ -449,6 +449,7 @@ await story('without scripts and with the keyboard alone', async () => {
   await still.getByLabel('Name').fill('by keyboard');
   await still.keyboard.press('Enter');
   await still.getByText('the only time you see the key by keyboard').waitFor();
+  quiet(still);
   await still.context().close();
 });
 

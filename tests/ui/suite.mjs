@@ -71,6 +71,9 @@ export class Suite {
   };
 
   async close() {
+    await this.story('no page complained of what no story expects', () => {
+      for (const page of this.world.pages) this.quiet(page);
+    });
     if (this.pictures.length > 0) {
       await this.story(`${this.pictures.length} pictures are on contact sheets`, () => (
         contactSheets(this.world.browser, this.world.shots, this.name, this.pictures)

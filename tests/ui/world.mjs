@@ -18,6 +18,7 @@ export class World {
   static async open(env = {}) {
     const world = new World();
     world.env = env;
+    world.pages = [];
     world.place = fs.mkdtempSync(path.join(os.tmpdir(), 'bellpull-ui-'));
     world.shots = process.env.BELLPULL_TEST_ARTIFACTS ?? path.join(world.place, 'shots');
     fs.mkdirSync(world.shots, { recursive: true });
@@ -103,12 +104,27 @@ export class World {
     return response.json();
   }
 
-  // A page of its own context. What goes wrong in it is collected in `page.complaints`.
+  // A page of its own context.
   async page(options = {}) {
     const context = await this.browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
     context.setDefaultTimeout(SOON);
     await context.grantPermissions(['clipboard-read', 'clipboard-write'], { origin: this.base });
-    const page = await context.newPage();
+    await context.addInitScript(() => {
+      addEventListener('securitypolicyviolation', (event) => {
+        console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`);
+      });
+    });
+    return this.watch(await context.newPage());
+  }
+
+  // Another page of the same visitor.
+  async beside(page) {
+    return this.watch(await page.context().newPage());
+  }
+
+  // What goes wrong in a page is collected in `page.complaints`.
+  watch(page) {
+    this.pages.push(page);
     page.complaints = [];
     // A page that is left while it asks for what is new: the browser gives the request up, and then the
     // page says so.
@@ -123,14 +139,10 @@ export class World {
         givenUp -= 1;
         return;
       }
-      if (message.type() === 'error' || message.type() === 'warning') page.complaints.push(message.text());
+      if (message.type() !== 'error' && message.type() !== 'warning') return;
+      page.complaints.push(`${message.text()} ${message.location().url}`);
     });
     page.on('pageerror', (error) => page.complaints.push(`uncaught: ${error.message}`));
-    await context.addInitScript(() => {
-      addEventListener('securitypolicyviolation', (event) => {
-        console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`);
-      });
-    });
     return page;
   }
 
