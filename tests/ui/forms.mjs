@@ -36,8 +36,7 @@ function look() {
   const path = (it) => new URL(it, location.href).pathname;
   for (const form of document.forms) {
     const method = form.getAttribute('method');
-    // What has nothing to press or to fill in is sent by nobody.
-    if (method === 'dialog' || form.elements.length === 0) continue;
+    if (method === 'dialog') continue;
     // One that has no button is sent with the enter key.
     const buttons = [...form.elements].filter((it) => it.type === 'submit');
     for (const button of buttons.length > 0 ? buttons : [null]) {

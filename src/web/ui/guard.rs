@@ -235,7 +235,8 @@ fn to_sign_in(app: &App, parts: &Parts) -> Response {
     if arrived && Cookie::Visitor.read(&app.options(), &parts.headers).is_none() {
         // A link on another site: the browser held the cookie back. Asked again by a page of our
         // own, it sends it if there is one.
-        let page = "<!doctype html><title>Bellpull</title>\
+        // Without an icon of its own it would ask for one.
+        let page = "<!doctype html><title>Bellpull</title><link rel=\"icon\" href=\"data:,\">\
             <meta http-equiv=\"refresh\" content=\"0\">";
         return Html(page).into_response();
     }
