@@ -407,9 +407,11 @@ fn list_sql<'a>(
     select.and_some("d.replay_of =", filter.replay_of.as_ref());
     if let Some(called) = &filter.called {
         let called = select.mark(called);
+        // One look at an index for each source: SQLite keeps the order of a cross join, and would else
+        // read all deliveries.
         select.and_text(&format!(
             "d.id in (select {called} union all select k.id from sources c \
-             join deliveries k on k.source_id = c.id and k.dedupe_key = {called})"
+             cross join deliveries k where k.source_id = c.id and k.dedupe_key = {called})"
         ));
     }
     if let Some(text) = &filter.has {

@@ -44,7 +44,7 @@ pub(super) enum Purpose {
 /// What came of asking a model.
 pub(super) enum Asked {
     /// The request of this id was answered.
-    Answered(EventId, Completion),
+    Answered(EventId, Box<Completion>),
     /// It was not, and the turn goes on or breaks off.
     Otherwise(ControlFlow<()>),
 }
@@ -90,11 +90,11 @@ impl Turn<'_> {
         let ids = AnswerIds { thinking: EventId::new(now), message: EventId::new(now) };
         match self.ask_model(session, &request, Vec::new(), &ids, purpose).await? {
             Asked::Answered(start_id, completion) if purpose == Purpose::Summary => {
-                self.journal_summary(start_id, completion).await?;
+                self.journal_summary(start_id, *completion).await?;
             }
             Asked::Answered(start_id, completion) => {
                 let model = &session.agent.model.id;
-                self.journal(start_id, ids, model, completion, setting).await?;
+                self.journal(start_id, ids, model, *completion, setting).await?;
             }
             Asked::Otherwise(flow) => return Ok(flow),
         }
@@ -154,7 +154,7 @@ impl Turn<'_> {
             "a model was asked"
         );
         let flow = match result? {
-            Ok(Ok(completion)) => return Ok(Asked::Answered(start_id, completion)),
+            Ok(Ok(completion)) => return Ok(Asked::Answered(start_id, Box::new(completion))),
             Ok(Err(error)) => self.journal_failure(start_id, error, took).await?,
             Err(urgency) => {
                 self.urgency = urgency;

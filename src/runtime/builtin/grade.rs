@@ -59,7 +59,7 @@ impl Turn<'_> {
         let ids = AnswerIds { thinking: EventId::new(now), message: EventId::new(now) };
         match self.ask_model(session, &request, events, &ids, Purpose::Verdict).await? {
             Asked::Answered(start_id, completion) => {
-                self.journal_verdict(start_id, &begun, completion).await?;
+                self.journal_verdict(start_id, &begun, *completion).await?;
                 Ok(ControlFlow::Continue(()))
             }
             Asked::Otherwise(flow) => Ok(flow),

@@ -393,7 +393,7 @@ async fn newest(app: &App, id: &SessionId, end: i64) -> Result<Vec<Event>, Fault
             ..EventFilter::default()
         };
         let page = app.store.events(id, filter).await?;
-        n_chars += page.data.iter().map(|it| entry::chars(it)).sum::<usize>();
+        n_chars += page.data.iter().map(entry::chars).sum::<usize>();
         events.extend(page.data);
         cursor = page.next.filter(|_| events.len() < EVENTS_MAX && n_chars < CHARS_MAX);
     }
