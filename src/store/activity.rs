@@ -23,6 +23,8 @@ pub struct LastSession {
     pub agent_id: AgentId,
     pub id: SessionId,
     pub status: session::Status,
+    /// Whether a turn is open: an idle session that has one waits for somebody.
+    pub has_turn: bool,
     pub updated_at: Timestamp,
 }
 
@@ -103,7 +105,8 @@ impl Store {
             .read(move |tx| {
                 let values: Vec<Value> = agents.iter().map(Value::from).collect();
                 let sql = format!(
-                    "select a.id, s.id, s.status, s.updated_at from agents a join sessions s \
+                    "select a.id, s.id, s.status, s.updated_at, \
+                     case when s.turn_id is null then 0 else 1 end from agents a join sessions s \
                      on s.id = (select max(x.id) from sessions x where x.agent_id = a.id) \
                      where a.id in ({})",
                     marks(values.len())
@@ -116,6 +119,7 @@ impl Store {
                         status: session::Status::parse(&status)
                             .ok_or(Error::Bug("an unknown session status"))?,
                         updated_at: row.time(3)?,
+                        has_turn: row.flag(4)?,
                     })
                 });
                 rows.collect()

@@ -61,6 +61,10 @@ await story('twelve calls ask; two are answered on the page', async () => {
   });
   assert.equal(await page.getByText('night porter asks to run write').count(), 3);
   await inspect(page, 'overview', { looks: 2 });
+  // Where its agent is listed, its last session waits and is not idle.
+  await go('/agents');
+  await page.getByRole('row', { name: /night porter/ }).getByText('waiting').waitFor();
+  await go('/');
   await page.getByText('Approvals: all 12').click();
   await page.waitForURL('**/needs?kind=approvals');
   const asks = section('Approvals').getByRole('listitem');

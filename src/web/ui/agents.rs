@@ -149,8 +149,9 @@ fn row(
         is_archived: agent.archived_at.is_some(),
         cost,
         from_file: agent.managed_by == ManagedBy::File,
-        session: session
-            .map(|it| (it.id.to_string(), Badge::of(it.status), Moment::new(it.updated_at, now))),
+        session: session.map(|it| {
+            (it.id.to_string(), Badge::of(it.status, it.has_turn), Moment::new(it.updated_at, now))
+        }),
         delivery: delivery.map(|at| Moment::new(at, now)),
         token_set: entry.is_some_and(|entry| entry.secrets.is_set()),
     }

@@ -95,8 +95,10 @@ pub(super) struct Badge {
 }
 
 impl Badge {
-    pub(super) fn of(status: Status) -> Badge {
+    /// Idle, as the API has it, is also who waits for somebody to allow a call, and that is not at rest.
+    pub(super) fn of(status: Status, has_turn: bool) -> Badge {
         let (class, word) = match status {
+            Status::Idle if has_turn => ("waiting", "waiting"),
             Status::Idle => ("idle", "idle"),
             Status::Running => ("running", "running"),
             Status::Rescheduling => ("waiting", "rescheduling"),
@@ -108,11 +110,7 @@ impl Badge {
     fn of_session(session: &Session) -> Badge {
         match session.archived_at {
             Some(_) => Badge { class: "over", word: "archived" },
-            // Idle, as the API has it, and yet not at rest: somebody has to allow a call.
-            None if session.status == Status::Idle && session.turn_id.is_some() => {
-                Badge { class: "waiting", word: "waiting" }
-            }
-            None => Badge::of(session.status),
+            None => Badge::of(session.status, session.turn_id.is_some()),
         }
     }
 }
