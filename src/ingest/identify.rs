@@ -4,6 +4,8 @@
 //! a signature, which senders renew. A header that names the subscription is never used: every
 //! event after the first would be a duplicate.
 
+use std::collections::BTreeSet;
+
 use http::{HeaderMap, HeaderName, header::AsHeaderName};
 use json_escape_simd::escape_into;
 
@@ -69,11 +71,7 @@ pub(super) fn identify(
         sender.identity.iter().find_map(found)
     };
     if let Some((field, value)) = found {
-        let key = if value.len() > KEY_BYTES_MAX {
-            format!("{field}:sha256:{}", hex(&hash(value.as_bytes())))
-        } else {
-            [&field, ":", &value].concat()
-        };
+        let key = key_of(&field, &value);
         let weak = field == IDENTITY_WEAK;
         return Identified { identity: Identity { key, field, weak }, before: None };
     }
@@ -92,6 +90,21 @@ pub(super) fn identify(
             }
         }
     }
+}
+
+fn key_of(field: &str, value: &str) -> String {
+    match value.len() > KEY_BYTES_MAX {
+        true => format!("{field}:sha256:{}", hex(&hash(value.as_bytes()))),
+        false => [field, ":", value].concat(),
+    }
+}
+
+/// The keys that deliveries with this id have, whichever field of these senders it came in.
+pub(super) fn keys<'a>(senders: impl Iterator<Item = &'a Sender>, value: &str) -> Vec<String> {
+    let named = senders.flat_map(|it| &it.identity).map(ToString::to_string);
+    let fields: BTreeSet<String> =
+        IDENTITY_HEADERS.iter().map(ToString::to_string).chain(named).collect();
+    fields.iter().map(|field| key_of(field, value)).collect()
 }
 
 /// What happened, in the sender's words for it: those of a field of several places stand with a dot

@@ -262,6 +262,12 @@ impl Snapshot {
         entries
     }
 
+    /// The identities that an event with this id of its sender's has, at any of the sources.
+    pub fn identities(&self, id: &str) -> Vec<String> {
+        let senders = self.sources().into_iter().filter_map(|it| it.sender.as_ref().ok());
+        super::identify::keys(senders, id)
+    }
+
     /// Whose token this is. Looked up by its hash, so that time tells nothing about the token.
     pub fn caller(&self, token: &str) -> Option<Caller> {
         self.holder(&hash(token.as_bytes()))

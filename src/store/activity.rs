@@ -48,30 +48,40 @@ pub struct LastRefusals {
 }
 
 impl Store {
-    /// Sources that refused something since a moment and let nothing in after it, of the newest
-    /// refusals, so many at most.
+    /// Sources that refused so many requests since a moment and let none in after them, of the newest
+    /// refusals, up to a limit. Replays are let in by nobody.
     pub async fn refused_since(
         &self,
         since: Timestamp,
-        last: &[LastDelivery],
+        n_min: usize,
         limit: usize,
     ) -> Result<Vec<LastRefusals>> {
-        let let_in: HashMap<SourceId, Timestamp> =
-            last.iter().map(|it| (it.source_id.clone(), it.received_at)).collect();
         let since = RefusalId::floor(since);
         self.driver
             .read(move |tx| {
                 let sql = "select source_id, at, reason from refusals \
                            where id >= $1 and source_id is not null order by id desc limit $2";
-                let mut found: Vec<LastRefusals> = Vec::new();
+                let mut refused: HashMap<SourceId, Vec<(Timestamp, String)>> = HashMap::new();
                 for mut row in tx.query(sql, &params![&since, limit as i64])? {
-                    let (source_id, at) = (row.id::<SourceId>(0)?, row.time(1)?);
-                    if let_in.get(&source_id).is_some_and(|let_in| *let_in >= at) {
-                        continue;
+                    refused.entry(row.id(0)?).or_default().push((row.time(1)?, row.text(2)?));
+                }
+                let newest = ids_of_source(
+                    EITHER,
+                    " and d.source_id = $1 and d.replay_of is null",
+                    "order by d.id desc limit 1",
+                );
+                let sql = format!(
+                    "select received_at from deliveries where id = (select max(id) from ({newest}) n)"
+                );
+                let mut found = Vec::new();
+                for (source_id, mut all) in refused.into_iter().filter(|(_, all)| all.len() >= n_min) {
+                    if let Some(mut row) = tx.first(&sql, &params![&source_id])? {
+                        let let_in = row.time(0)?;
+                        all.retain(|(at, _)| *at > let_in);
                     }
-                    match found.iter_mut().find(|it| it.source_id == source_id) {
-                        Some(refusals) => refusals.n += 1,
-                        None => found.push(LastRefusals { source_id, n: 1, reason: row.text(2)? }),
+                    let n = all.len();
+                    if let Some((_, reason)) = all.into_iter().next().filter(|_| n >= n_min) {
+                        found.push(LastRefusals { source_id, n, reason });
                     }
                 }
                 Ok(found)

@@ -30,8 +30,10 @@ pub struct DeliveryFilter {
     pub has: Option<String>,
     /// The first and the last moment of their arrival.
     pub received: (Option<Timestamp>, Option<Timestamp>),
-    /// Those whose whole id this is, their own or the sender's.
-    pub called: Option<String>,
+    /// Those whose id or identity is one of these.
+    pub called: Vec<String>,
+    /// Those that this turn of a session took, or one after it.
+    pub turns_from: Option<TurnId>,
     /// Replays of this one.
     pub replay_of: Option<DeliveryId>,
     /// None that is a replay.
@@ -57,7 +59,7 @@ impl DeliveryFilter {
             _ => false,
         };
         self.session_id.is_some()
-            || self.called.is_some()
+            || !self.called.is_empty()
             || self.replay_of.is_some()
             || (is_plain && has_own)
     }
@@ -132,6 +134,26 @@ impl Store {
                     Page::from_rows(deliveries, filter.limit, |delivery| delivery.id.to_string());
                 page.next = page.next.or(end.map(|id| id.to_string()));
                 Ok(page)
+            })
+            .await
+    }
+
+    /// The newest that wait in a session, the last to be taken first.
+    pub async fn waiting_deliveries(
+        &self,
+        session: &SessionId,
+        limit: usize,
+    ) -> Result<Vec<Delivery>> {
+        let session = session.clone();
+        self.driver
+            .read(move |tx| {
+                let sql = format!(
+                    "select {COLUMNS} where d.id in (select i.delivery_id from inbox i \
+                     where i.session_id = $1 and i.delivery_id is not null \
+                     order by i.position desc limit $2) and d.outcome = 'pending' order by d.id desc"
+                );
+                let rows = tx.query(&sql, &params![&session, limit as i64])?;
+                rows.into_iter().map(from_row).collect()
             })
             .await
     }
@@ -405,13 +427,15 @@ fn list_sql<'a>(
     let order = range(filter, &mut select);
     select.and_some("d.event_type =", filter.event_type.as_ref());
     select.and_some("d.replay_of =", filter.replay_of.as_ref());
-    if let Some(called) = &filter.called {
-        let called = select.mark(called);
+    select.and_some("d.turn_id >=", filter.turns_from.as_ref());
+    if !filter.called.is_empty() {
+        let marks = filter.called.iter().map(|it| select.mark(it)).collect::<Vec<_>>().join(", ");
         // One look at an index for each source: SQLite keeps the order of a cross join, and would else
         // read all deliveries.
         select.and_text(&format!(
-            "d.id in (select {called} union all select k.id from sources c \
-             cross join deliveries k where k.source_id = c.id and k.dedupe_key = {called})"
+            "d.id in (select x.id from deliveries x where x.id in ({marks}) \
+             union all select k.id from sources c cross join deliveries k \
+             where k.source_id = c.id and k.dedupe_key in ({marks}))"
         ));
     }
     if let Some(text) = &filter.has {
@@ -424,13 +448,13 @@ fn list_sql<'a>(
     let (conditions, values) = select.into_parts();
     let ids = match (session, &filter.source_id) {
         // What was taken is found by its index, what waits by the inbox; a page of each has the page of
-        // both.
+        // both. A cross join, as SQLite would else begin with all that waits of a source.
         (Some(session), _) => format!(
             "select id from (select d.id from deliveries d \
              where d.session_id = {session} and d.outcome <> 'pending'{conditions} {limit}) taken \
              union all select id from (select d.id \
-             from inbox i join deliveries d on d.id = i.delivery_id \
-             where i.session_id = {session} and d.outcome = 'pending'{conditions} {limit}) waiting"
+             from inbox i cross join deliveries d where d.id = i.delivery_id \
+             and i.session_id = {session} and d.outcome = 'pending'{conditions} {limit}) waiting"
         ),
         (None, Some(_)) => ids_of_source(filter.parts(), &conditions, &limit),
         (None, None) => {

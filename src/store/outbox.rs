@@ -96,6 +96,10 @@ pub struct OutgoingFilter {
     pub status: Option<OutgoingStatus>,
     pub session_id: Option<SessionId>,
     pub owner: Option<String>,
+    /// Made at the first moment or later, and before the second.
+    pub created: (Option<Timestamp>, Option<Timestamp>),
+    /// Their bodies are left out, and are null.
+    pub without_body: bool,
     pub cursor: Option<OutgoingId>,
     pub limit: usize,
 }
@@ -373,7 +377,15 @@ fn read(tx: &mut Tx<'_>, id: &OutgoingId) -> Result<Outgoing> {
 }
 
 fn list_sql(filter: &OutgoingFilter) -> (String, Vec<Value<'_>>) {
-    let mut select = Select::new(format!("select {COLUMNS} where 1 = 1"), []);
+    let columns = match filter.without_body {
+        true => COLUMNS.replace("body from", "'null' from"),
+        false => COLUMNS.to_owned(),
+    };
+    let mut select = Select::new(format!("select {columns} where 1 = 1"), []);
+    // Ids sort by the time.
+    let (first, end) = filter.created;
+    select.and_some("id >=", first.map(|at| OutgoingId::floor(at).to_string()));
+    select.and_some("id <", end.map(|at| OutgoingId::floor(at).to_string()));
     if let Some(status) = filter.status {
         // A constant of a closed list, in the text: only so it leads to the index that is its.
         select.and_text(&format!("status = '{}'", status.as_str()));

@@ -38,6 +38,7 @@ async fn list(State(app): State<App>, query: Query) -> Result<Json<Value>> {
         owner: query.text("owner").map(str::to_owned),
         cursor: query.page("outbox")?,
         limit: query.limit(LIMIT.0, LIMIT.1)?,
+        ..OutgoingFilter::default()
     };
     Ok(page("outbox", app.store.outgoing(filter).await?, show))
 }

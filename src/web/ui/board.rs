@@ -64,14 +64,13 @@ const REFUSED_MIN: usize = 3;
 const REFUSED_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Refusals that are looked at.
-const REFUSALS_MAX: usize = 500;
+const REFUSALS_MAX: usize = 2_000;
 
 pub(super) async fn last(app: &App, snapshot: &Snapshot) -> Result<Last, Fault> {
     let sources = snapshot.sources().iter().map(|it| it.source.id.clone()).collect();
     let came = app.store.last_deliveries(sources).await?;
     let since = app.store.clock().now().minus(REFUSED_WITHIN);
-    let refused = app.store.refused_since(since, &came, REFUSALS_MAX).await?;
-    let refused = refused.into_iter().filter(|it| it.n >= REFUSED_MIN);
+    let refused = app.store.refused_since(since, REFUSED_MIN, REFUSALS_MAX).await?.into_iter();
     Ok(Last {
         came: came.into_iter().map(|it| (it.source_id.clone(), it)).collect(),
         refused: refused.map(|it| (it.source_id.clone(), it)).collect(),

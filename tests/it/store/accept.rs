@@ -8,7 +8,9 @@ use bellpull::{
         session,
     },
     id::{DeliveryId, Id, SourceId},
-    store::{Accepted, Attempt, Body, DeliveryFilter, Error, Refusal, Route, Verdict},
+    store::{
+        Accepted, Attempt, Body, Change, DeliveryFilter, Error, Refusal, ReplayOf, Route, Verdict,
+    },
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -318,7 +320,7 @@ async fn deliveries_are_found_by_ids_and_by_what_is_in_them(bench: Bench) {
     };
     let has = |text: &str| DeliveryFilter { has: Some(text.to_owned()), ..Default::default() };
     let called =
-        |text: &str| DeliveryFilter { called: Some(text.to_owned()), ..Default::default() };
+        |text: &str| DeliveryFilter { called: vec![text.to_owned()], ..Default::default() };
     let end = |id: &DeliveryId| id.as_str()[20..].to_owned();
     check(has(&end(&paid.delivery_id)), &[&paid]).await;
     check(has(paid.session_id.as_ref().unwrap().as_str()), &[&paid]).await;
@@ -352,22 +354,33 @@ async fn refusals_count_until_somebody_is_let_in(bench: Bench) {
         bench.store.note_refusals(vec![refusal], 100).await.unwrap();
     };
     let id = &bench.source.id;
-    let counted = async |since| {
-        let last = bench.store.last_deliveries(vec![id.clone()]).await.unwrap();
-        let found = bench.store.refused_since(since, &last, 100).await.unwrap();
+    let counted = async |since, n_min| {
+        let found = bench.store.refused_since(since, n_min, 100).await.unwrap();
         found.into_iter().map(|it| (it.source_id, it.n, it.reason)).collect::<Vec<_>>()
     };
     let begin = bench.clock.now();
     refuse("first", Some(id)).await;
     refuse("nobody's", None).await;
     refuse("last", Some(id)).await;
-    assert_eq!(counted(begin).await, [(id.clone(), 2, "last".to_owned())]);
-    assert_eq!(counted(bench.clock.now()).await, [(id.clone(), 1, "last".to_owned())]);
+    assert_eq!(counted(begin, 1).await, [(id.clone(), 2, "last".to_owned())]);
+    assert_eq!(counted(begin, 3).await, []);
+    assert_eq!(counted(bench.clock.now(), 1).await, [(id.clone(), 1, "last".to_owned())]);
     bench.clock.advance(Duration::from_millis(5));
-    bench.accept(bench.draft("one")).await;
-    assert_eq!(counted(begin).await, []);
+    let first = bench.accept(bench.draft("one")).await.delivery_id;
+    assert_eq!(counted(begin, 1).await, []);
     refuse("after it", Some(id)).await;
-    assert_eq!(counted(begin).await, [(id.clone(), 1, "after it".to_owned())]);
+    // Nobody let a replay in.
+    bench.clock.advance(Duration::from_millis(5));
+    let change = Change {
+        actor: "somebody".to_owned(),
+        action: "delivery.replay",
+        target: first.to_string(),
+        details: json!({}),
+    };
+    let mut replay = bench.draft("again");
+    replay.0.replay_of = Some(Box::new(ReplayOf { first: first.clone(), of: first, change }));
+    bench.accept(replay).await;
+    assert_eq!(counted(begin, 1).await, [(id.clone(), 1, "after it".to_owned())]);
 }
 
 async fn waiting_sessions_are_counted_by_source(bench: Bench) {
