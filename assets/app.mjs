@@ -96,10 +96,11 @@ addEventListener('htmx:after:swap', (event) => {
   tellTimes();
 });
 
-// A page in the background asks for nothing, and what somebody is writing in is left alone.
+// A page in the background asks for nothing new, and what somebody is writing in is left alone. A search
+// that goes on to the next page does so there too.
 addEventListener('htmx:config:request', (event) => {
   const { request, sourceElement } = event.detail.ctx;
-  const polls = request.action.includes('part=');
+  const polls = request.action.includes('part=') && !request.action.includes('page=');
   const fields = sourceElement?.querySelectorAll('input:not([type="hidden"]), textarea') ?? [];
   const isTyped = [...fields].some((it) => it.value !== it.defaultValue);
   if (polls && (document.hidden || isTyped)) event.preventDefault();

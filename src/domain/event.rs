@@ -2,7 +2,8 @@
 //!
 //! An event has an id, a type, the time it was processed and the fields of its type. The enum is
 //! closed: whoever folds over a log decides about every type. What the server must remember beside
-//! an event but never shows (the fence's nonce, a provider's raw answer) travels as `private`.
+//! an event and the API does not have (the fence's nonce, a provider's raw answer, what a model thought)
+//! travels as `private`.
 
 use json_escape_simd::escape_into;
 use serde::{Deserialize, Serialize};

@@ -22,9 +22,9 @@ const page = await world.page();
 const go = (place) => page.goto(world.base + place);
 const secret = 'a-secret-that-is-long';
 
-const ring = (source, body, token = secret) => fetch(`${world.direct}/api/webhook/${source}`, {
+const ring = (source, body, token = secret, more = {}) => fetch(`${world.direct}/api/webhook/${source}`, {
   method: 'POST',
-  headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+  headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', ...more },
   body: JSON.stringify(body),
 });
 
@@ -147,7 +147,8 @@ await story('a sender whose every request is refused needs somebody', async () =
 
 await story('a search goes further back by itself until it finds something', async () => {
   await world.api(`/api/agents/${agent.id}/pause`, {});
-  const needle = await (await ring('door', { type: 'needle', words: 'a thimble in the hay' })).json();
+  const its = { 'webhook-id': 'msg_Needle7' };
+  const needle = await (await ring('door', { type: 'needle', words: 'a thimble in the hay' }, secret, its)).json();
   const hay = Array.from({ length: 2_100 }, (_, n) => n);
   await Promise.all(Array.from({ length: 32 }, async () => {
     for (let n = hay.pop(); n !== undefined; n = hay.pop()) {
@@ -160,8 +161,6 @@ await story('a search goes further back by itself until it finds something', asy
   const further = still.getByRole('link', { name: 'Look further back' });
   for (let n = 0; n < 2; n += 1) await further.click();
   await still.getByRole('row', { name: /needle/ }).waitFor();
-  quiet(still);
-  await still.context().close();
   // What it says meanwhile.
   const isFurther = (url) => url.searchParams.has('part') && url.searchParams.has('page');
   await page.route(isFurther, () => {});
@@ -173,9 +172,20 @@ await story('a search goes further back by itself until it finds something', asy
   await page.locator(`[id="${needle.delivery_id}"]`).waitFor();
   await go('/deliveries?q=nothing+of+the+sort');
   await page.getByText('Nothing fits.').waitFor();
-  // What is known by its whole id needs no looking for.
-  await go(`/deliveries?q=${needle.delivery_id}`);
-  assert.equal(await page.getByRole('table').getByRole('row').count(), 2);
+  // What is known by its whole id, ours or the sender's, needs no looking for.
+  for (const id of [needle.delivery_id, 'msg_Needle7', 'webhook-id:msg_Needle7']) {
+    await still.goto(`${world.base}/deliveries?q=${id}`);
+    assert.equal(await still.getByRole('table').getByRole('row').count(), 2, id);
+  }
+  quiet(still);
+  await still.context().close();
+  // A session with many that wait shows some of them and says how many more there are.
+  await world.api('/v1/sources', { name: 'crowd', preset: 'bearer', secret, agent: agent.id, target: { key: 'one' } });
+  let crowd;
+  for (let n = 0; n < 14; n += 1) crowd = (await (await ring('crowd', { type: 'crowd', n })).json()).session_id;
+  await go(`/sessions/${crowd}`);
+  await page.getByText('and 4 more', { exact: true }).waitFor();
+  await inspect(page, 'session-crowd', { looks: 2 });
   quiet(page);
 });
 

@@ -5,6 +5,8 @@
 //! it says so, and one that is open goes on to the next by itself until it finds something. A whole id
 //! is found at once, however old its delivery is.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::{extract::State, response::Response};
 use serde_json::{Map, Value, json};
@@ -35,6 +37,9 @@ use crate::{
 
 /// Deliveries on one page.
 const LIST_MAX: usize = 50;
+
+/// How long what shall be replayed is looked for.
+const LOOK_FOR: Duration = Duration::from_secs(10);
 
 const STATUSES: [Status; 3] = [Status::Accepted, Status::Filtered, Status::Held];
 
@@ -92,11 +97,14 @@ impl Choice {
 
 struct List {
     rows: Vec<Row>,
-    /// Of this list, for looking it up again; none on later pages, which do not change.
+    /// Of this list, for looking it up again; none on later pages, and where nothing was found yet.
     again: Option<String>,
     /// The query of the next page.
     next: Option<String>,
     is_filtered: bool,
+    /// Whether an empty list goes on to the next page by itself: not where it was looked up again, or it
+    /// would be done again and again.
+    goes_on: bool,
     /// How far back an empty page looked, where there is more.
     until: Option<Moment>,
 }
@@ -145,13 +153,13 @@ async fn look(app: &App, visitor: &Visitor, query: &Fields) -> Result<(Form, Lis
         source_id: source.or_else(|| wanted.and_then(|it| it.parse().ok())),
         status: query.text("status").and_then(Status::parse),
         outcome: query.text("outcome").and_then(Outcome::parse),
-        event_type: query.text("event_type").map(str::to_owned),
+        event_type: query.text("event_type").map(searched).filter(|it| !it.is_empty()),
         received: (time(query.text("since")), time(query.text("until"))),
         cursor: query.text("page").and_then(|it| it.parse::<DeliveryId>().ok()),
         limit: LIST_MAX,
         ..DeliveryFilter::default()
     };
-    let found = search(app, &form.text, filter).await?;
+    let found = search(app, &snapshot, &form.text, filter).await?;
     let filters = filters(query);
     let looked = found.next.as_deref().filter(|_| found.data.is_empty());
     let until = match looked.and_then(|it| it.parse::<DeliveryId>().ok()) {
@@ -165,6 +173,7 @@ async fn look(app: &App, visitor: &Visitor, query: &Fields) -> Result<(Form, Lis
         again: is_new.then(|| format!("part=live{filters}")),
         next: found.next.map(|next| format!("page={next}{filters}")),
         is_filtered: form.is_used,
+        goes_on: query.text("part").is_none() || query.text("page").is_some(),
         until,
     };
     Ok((form, list))
@@ -174,6 +183,7 @@ async fn look(app: &App, visitor: &Visitor, query: &Fields) -> Result<(Form, Lis
 /// else all that have it in them.
 async fn search(
     app: &App,
+    snapshot: &Snapshot,
     text: &str,
     filter: DeliveryFilter,
 ) -> Result<Found<Delivery>, store::Error> {
@@ -184,7 +194,9 @@ async fn search(
         let filter = DeliveryFilter { session_id: Some(session), ..filter };
         return app.store.deliveries(filter).await;
     }
-    let called = DeliveryFilter { called: Some(text.to_owned()), ..filter.clone() };
+    let mut called = snapshot.identities(text);
+    called.push(text.to_owned());
+    let called = DeliveryFilter { called, ..filter.clone() };
     let found = app.store.deliveries(called).await?;
     if !found.data.is_empty() {
         return Ok(found);
@@ -219,7 +231,9 @@ fn form(snapshot: &Snapshot, visitor: &Visitor, query: &Fields) -> Form {
         sources: sources.collect(),
         statuses: statuses.into(),
         outcomes: outcomes.into(),
-        is_used: FILTERS.iter().any(|name| query.text(name).is_some()),
+        is_used: FILTERS
+            .iter()
+            .any(|name| query.text(name).is_some_and(|it| !it.trim().is_empty())),
         may_replay: visitor.may_change && !source.is_empty() && searched.is_empty(),
         text: searched,
         source,
@@ -310,8 +324,20 @@ pub(super) async fn replay(State(app): State<App>, posted: Posted) -> Result<Res
     if fields.text("dry_run").is_some() {
         order.insert("dry_run".to_owned(), json!(true));
     }
-    let order = body(Value::Object(order))?;
-    match outcome(replays::many_of(&app, &actor(&visitor), &source, order).await)? {
+    let began = app.store.clock().monotonic();
+    let done = loop {
+        let fields = body(Value::Object(order.clone()))?;
+        let done = outcome(replays::many_of(&app, &actor(&visitor), &source, fields).await)?;
+        // A call looks at some thousands: where none of them is wanted, the next one goes on behind them.
+        let next = done.as_ref().ok().filter(|answer| answer["data"] == json!([]));
+        match next.and_then(|answer| answer["next_page"].as_str()) {
+            Some(next) if app.store.clock().monotonic() - began < LOOK_FOR => {
+                order.insert("page".to_owned(), json!(next));
+            }
+            _ => break done,
+        }
+    };
+    match done {
         Ok(answer) => {
             // Back to what was filtered, with what was done to it.
             let mut query = filters(fields);

@@ -23,7 +23,7 @@ use super::{
     theme::Theme,
     visitors::{Hash, same},
 };
-use crate::{id::RequestId, ingest::Caller, store::Change};
+use crate::{domain::text::clean, id::RequestId, ingest::Caller, store::Change};
 
 /// Nothing is loaded but our own files, nothing runs inline, and nobody frames us.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -310,7 +310,11 @@ impl FromRequestParts<App> for Fields {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Fields, Self::Rejection> {
-        Ok(Fields::parse(parts.uri.query().unwrap_or_default().as_bytes()))
+        // As the API's queries: what is looked for goes to the database. Forms are judged as they are.
+        let Fields(fields) = Fields::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        Ok(Fields(
+            fields.into_iter().map(|(name, value)| (name, clean(&value).into_owned())).collect(),
+        ))
     }
 }
 

@@ -58,11 +58,13 @@ struct ListFragment {
 
 struct List {
     rows: Vec<Row>,
-    /// Of this list, for looking it up again; none on later pages.
+    /// Of this list, for looking it up again; none on later pages, and where nothing was found yet.
     again: Option<String>,
     /// The query of the next page.
     next: Option<String>,
     is_filtered: bool,
+    /// Whether an empty list goes on to the next page by itself; not where it was looked up again.
+    goes_on: bool,
 }
 
 /// What the list is filtered by, as it was written.
@@ -168,7 +170,7 @@ pub(super) async fn list(
         agent_id: query.text("agent").and_then(|it| it.parse().ok()),
         source_id: query.text("source").and_then(|it| it.parse().ok()),
         statuses: status.and_then(Status::parse).into_iter().collect(),
-        title_has: query.text("title").map(searched),
+        title_has: query.text("title").map(searched).filter(|it| !it.is_empty()),
         include_archived: status != Some("terminated"),
         cursor: query.text("page").and_then(|it| it.parse().ok()),
         limit: LIST_MAX,
@@ -206,6 +208,7 @@ pub(super) async fn list(
         again: is_new.then(|| with("part", "live")),
         next: page.next.map(|next| with("page", &next)),
         is_filtered: form.is_used,
+        goes_on: query.text("part").is_none() || query.text("page").is_some(),
     };
     if query.text("part") == Some("live") {
         return rendered(&ListFragment { list });
@@ -233,7 +236,9 @@ fn filters(snapshot: &Snapshot, query: &Fields) -> Filters {
         sources: sources.collect(),
         statuses: Status::ALL.map(|it| Choice::new(it.as_str(), it.as_str(), &status)).into(),
         title: printable(&text("title")),
-        is_used: FILTERS.iter().any(|name| query.text(name).is_some()),
+        is_used: FILTERS
+            .iter()
+            .any(|name| query.text(name).is_some_and(|it| !it.trim().is_empty())),
     }
 }
 

@@ -108,7 +108,7 @@ async fn read(
     Ok(Side {
         id: id.to_string(),
         doubts: doubts.collect(),
-        way: way(app, id, query.text("way") == Some("all"), now).await?,
+        way: way(app, session, query.text("way") == Some("all"), now).await?,
         csrf: visitor.may_change.then(|| visitor.csrf.clone()),
         is_archived: session.archived_at.is_some(),
         is_at_rest: matches!(session.status, Status::Idle | Status::Terminated)

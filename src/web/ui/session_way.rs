@@ -4,7 +4,7 @@
 //! Invariant: within a turn everything is in the order in which it happened. Left out: what was said
 //! in between, which is the transcript.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{
     super::App,
@@ -18,26 +18,44 @@ use crate::{
     clock::Timestamp,
     domain::{
         delivery::Delivery,
+        session::Session,
         text::printable,
         turn::{Turn, TurnEnd},
     },
-    id::{Id, SessionId, TurnId},
+    id::{Id, SessionId},
     ingest::Snapshot,
     store::{self, DeliveryFilter, Outgoing, OutgoingFilter, OutgoingStatus},
 };
 
-/// Things of one kind on the way, and when all of them are asked for.
-const SOME: usize = 20;
-const MANY: usize = 500;
+/// Turns on the way, and when more of them are asked for.
+const TURNS: usize = 20;
+const TURNS_MORE: usize = 200;
+
+/// Deliveries of one turn, and of those that wait.
+const SHOWN_MAX: usize = 10;
+
+/// Deliveries and callbacks of all these turns that are read.
+const READ_MAX: usize = 500;
+
+/// A callback is written with the end of its turn, or during it.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Way {
-    /// Turn by turn, each in its order.
-    pub(super) turns: Vec<Vec<Step>>,
-    /// Whether there is more than is shown.
+    /// What waits for a turn, then turn by turn.
+    pub(super) parts: Vec<Part>,
+    /// Whether there are older turns than are shown.
     pub(super) is_cut: bool,
     /// Whether as much as possible is shown.
     pub(super) is_all: bool,
+}
+
+/// What belongs to one turn, or to none yet, in its order.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) steps: Vec<Step>,
+    /// Deliveries that are not among them.
+    pub(super) n_more: i64,
 }
 
 /// Something that happened on the way.
@@ -59,42 +77,66 @@ pub(super) enum What {
 
 pub(super) async fn way(
     app: &App,
-    id: &SessionId,
+    session: &Session,
     is_all: bool,
     now: Timestamp,
 ) -> Result<Way, Fault> {
-    let limit = if is_all { MANY } else { SOME };
-    let session_id = Some(id.clone());
-    let filter =
-        DeliveryFilter { session_id: session_id.clone(), limit, ..DeliveryFilter::default() };
-    let deliveries = app.store.deliveries(filter).await?;
-    let filter = OutgoingFilter { session_id, limit, ..OutgoingFilter::default() };
-    let callbacks = app.store.outgoing(filter).await?;
-    let turns = app.store.turns(id, limit + 1).await?;
+    let limit = if is_all { TURNS_MORE } else { TURNS };
     let snapshot = app.ingest.registry.snapshot();
-    let is_cut = deliveries.next.is_some() || callbacks.next.is_some() || turns.len() > limit;
-
-    // Ids sort by time. What no turn has is what waits for one, so it is newer than all others.
-    let mut by_turn: BTreeMap<(bool, Option<TurnId>), Vec<Step>> = BTreeMap::new();
-    let mut put = |turn: Option<TurnId>, step| {
-        by_turn.entry((turn.is_none(), turn)).or_default().push(step);
+    let mut turns = app.store.turns(&session.id, limit + 1).await?;
+    let is_cut = turns.len() > limit;
+    turns.truncate(limit);
+    let mut parts = Vec::new();
+    if session.n_waiting > 0 {
+        let waiting = app.store.waiting_deliveries(&session.id, SHOWN_MAX).await?;
+        let n_more = session.n_waiting - waiting.len() as i64;
+        let steps = waiting.iter().map(|it| came(it, &snapshot, now)).collect();
+        parts.push(Part::new(steps, n_more));
+    }
+    let Some(oldest) = turns.last() else { return Ok(Way { parts, is_cut, is_all }) };
+    let filter = DeliveryFilter {
+        session_id: Some(session.id.clone()),
+        turns_from: Some(oldest.id.clone()),
+        limit: READ_MAX,
+        ..DeliveryFilter::default()
     };
-    for it in &deliveries.data {
-        put(it.turn_id.clone(), came(it, &snapshot, now));
+    let taken = app.store.deliveries(filter).await?.data;
+    let callbacks = callbacks(app, &session.id, (Some(oldest.started_at), None)).await?;
+    for turn in &turns {
+        let is_its = |it: &&Delivery| it.turn_id.as_ref() == Some(&turn.id);
+        let n_taken = taken.iter().filter(is_its).count();
+        let shown = taken.iter().filter(is_its).take(SHOWN_MAX);
+        let mut all: Vec<Step> = shown.map(|it| came(it, &snapshot, now)).collect();
+        let n_more = n_taken.saturating_sub(SHOWN_MAX);
+        all.extend(steps(turn, now));
+        let told_of = callbacks.iter().filter(|it| it.turn_id.as_ref() == Some(&turn.id));
+        all.extend(told_of.map(|it| told(it, now)));
+        parts.push(Part::new(all, i64::try_from(n_more).unwrap_or(i64::MAX)));
     }
-    for turn in turns.iter().take(limit) {
-        for step in steps(turn, now) {
-            put(Some(turn.id.clone()), step);
-        }
-    }
-    for it in &callbacks.data {
-        put(it.turn_id.clone(), told(it, now));
-    }
-    let turns = by_turn.into_values().rev().map(|mut steps| {
+    Ok(Way { parts, is_cut, is_all })
+}
+
+impl Part {
+    fn new(mut steps: Vec<Step>, n_more: i64) -> Part {
         steps.sort_by_key(|step| (step.at, step.what.place()));
-        steps
-    });
-    Ok(Way { turns: turns.collect(), is_cut, is_all })
+        Part { steps, n_more }
+    }
+}
+
+/// The newest messages of a session that were made in a time.
+async fn callbacks(
+    app: &App,
+    session: &SessionId,
+    created: (Option<Timestamp>, Option<Timestamp>),
+) -> Result<Vec<Outgoing>, Fault> {
+    let filter = OutgoingFilter {
+        session_id: Some(session.clone()),
+        created,
+        without_body: true,
+        limit: READ_MAX,
+        ..OutgoingFilter::default()
+    };
+    Ok(app.store.outgoing(filter).await?.data)
 }
 
 /// What came of one delivery: its turn, and the callbacks that tell of that.
@@ -108,21 +150,17 @@ pub(super) async fn of_delivery(
     let (Some(turn), Some(session)) = (&delivery.turn_id, &delivery.session_id) else {
         return Ok(all);
     };
-    match app.store.turn(turn).await {
-        Ok(turn) => all.extend(steps(&turn, now)),
+    let turn = match app.store.turn(turn).await {
+        Ok(turn) => turn,
         Err(store::Error::NotFound) => return Ok(all),
         Err(error) => return Err(error.into()),
-    }
-    let filter = OutgoingFilter {
-        session_id: Some(session.clone()),
-        limit: MANY,
-        ..OutgoingFilter::default()
     };
-    let callbacks = app.store.outgoing(filter).await?.data;
-    let callbacks = callbacks.iter().filter(|it| it.turn_id.as_ref() == Some(turn));
+    all.extend(steps(&turn, now));
+    let end = turn.end.map(|(_, at)| at.plus(TOLD_WITHIN));
+    let callbacks = callbacks(app, session, (Some(turn.started_at), end)).await?;
+    let callbacks = callbacks.iter().filter(|it| it.turn_id.as_ref() == Some(&turn.id));
     all.extend(callbacks.map(|it| told(it, now)));
-    all.sort_by_key(|step| (step.at, step.what.place()));
-    Ok(all)
+    Ok(Part::new(all, 0).steps)
 }
 
 impl What {

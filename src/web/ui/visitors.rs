@@ -31,7 +31,7 @@ const VISITORS_MAX: usize = 1_000;
 
 /// Wrong keys in [`WRONG_WINDOW`] after which no further ones are looked at for a while: of each browser
 /// that signed in before, and of all others together. So whoever guesses keys keeps nobody out who has
-/// been here.
+/// been here since this process began.
 const WRONG_MAX: usize = 10;
 const WRONG_WINDOW: Duration = Duration::from_secs(60);
 

@@ -14,7 +14,10 @@ use bellpull::{
 };
 use serde_json::{Value, json};
 
-use super::server::{BOX, Server};
+use super::{
+    server::{BOX, MASTER, Server},
+    ui::browser::Browser,
+};
 use crate::support::raw;
 
 #[tokio::test]
@@ -371,4 +374,45 @@ async fn hardly_ever(server: Server) {
         many = server.post("/v1/sources/s/replay").json(on).ok().await;
     }
     assert_eq!(many["data"][0]["event_type"], "rare");
+    searched_on_its_page(&server).await;
+}
+
+/// The same by the pages, where a text is looked for in a thousand at a time.
+async fn searched_on_its_page(server: &Server) {
+    let browser = Browser::signed_in(server, MASTER).await;
+    // The sender's id leads there at once.
+    let page = browser.get("/deliveries?q=rare").await;
+    assert!(page.text.contains("<strong>rare</strong>"), "{}", page.text);
+    let (mut place, mut n_pages) = ("/deliveries?q=RARE".to_owned(), 1);
+    let found = loop {
+        let page = browser.get(&place).await;
+        assert_eq!(page.status, 200);
+        if !page.text.contains("Nothing yet") {
+            break page;
+        }
+        n_pages += 1;
+        place = page.between("<a href=\"", "\">Look further back").replace("&#38;", "&");
+        place = place.rsplit("<a href=\"").next().expect("a place").to_owned();
+        // What is looked up again by itself does not go on, or it would do so without an end.
+        let again = browser.get("/deliveries?part=live&q=RARE").await;
+        assert!(again.text.contains("Nothing yet") && !again.text.contains("hx-trigger"));
+    };
+    assert!(found.text.contains("<strong>rare</strong>"), "{}", found.text);
+    assert_eq!(n_pages, 26, "each of them looks at a thousand");
+    // A replay of many looks on as well, behind thousands of which none is wanted.
+    let fields = [("source", "s"), ("event_type", "rare"), ("dry_run", "1")];
+    let page = browser.carry_out("/deliveries/replay", &fields).await;
+    assert!(page.text.contains("1 delivery would be replayed"), "{}", page.text);
+    // And no sign of a text is one that a database cannot take.
+    let long = format!("/deliveries?q={}", "%C3%BC".repeat(9_000));
+    for place in [
+        "/deliveries?event_type=%00",
+        "/deliveries?q=a%00b",
+        "/sessions?title=%00+%01",
+        "/audit?actor=%00&action=%00",
+        "/find?q=%00",
+        &long,
+    ] {
+        assert_eq!(browser.get(place).await.status, 200, "{place}");
+    }
 }
