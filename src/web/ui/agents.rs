@@ -7,7 +7,7 @@ use axum::{extract::State, response::Response};
 
 use super::{
     super::App,
-    board::{self, Last},
+    board::{self, Came},
     fault::Fault,
     guard::{Fields, Visitor},
     page as rendered,
@@ -86,13 +86,13 @@ pub(super) async fn page(
     let sessions: HashMap<AgentId, LastSession> =
         sessions.into_iter().map(|it| (it.agent_id.clone(), it)).collect();
     let snapshot = app.ingest.registry.snapshot();
-    let last = board::last(&app, &snapshot).await?;
+    let came = board::came(&app, &snapshot).await?;
     let now = app.store.clock().now();
     let ids = agents.data.iter().map(|agent| agent.id.to_string()).collect();
     let costs = app.store.cost_today(ids).await?;
     let shown = |agent: &Agent| {
         let cost = costs.get(agent.id.as_str()).map(|cost| dollars(*cost));
-        row(agent, &snapshot, sessions.get(&agent.id), &last, cost, now)
+        row(agent, &snapshot, sessions.get(&agent.id), &came, cost, now)
     };
     let archived = if with_archived { "&archived=1" } else { "" };
     let place = archived.to_owned() + &cursor.map_or_else(String::new, |it| format!("&page={it}"));
@@ -126,7 +126,7 @@ fn row(
     agent: &Agent,
     snapshot: &Snapshot,
     session: Option<&LastSession>,
-    last: &Last,
+    came: &Came,
     cost: Option<String>,
     now: Timestamp,
 ) -> Row {
@@ -135,8 +135,8 @@ fn row(
     let sources = snapshot.sources().into_iter();
     let sources = sources
         .filter(|it| it.addresses().any(|it| it.agent.as_ref().is_ok_and(|it| it.id == agent.id)));
-    let deliveries = sources.filter_map(|it| last.rang(&it.source.id));
-    let delivery = deliveries.max();
+    let deliveries = sources.filter_map(|it| came.get(&it.source.id));
+    let delivery = deliveries.map(|it| it.received_at).max();
     Row {
         id: agent.id.to_string(),
         name: printable(&agent.spec.name),

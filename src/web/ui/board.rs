@@ -45,17 +45,14 @@ pub(super) struct Board {
     pub(super) n_more: usize,
 }
 
+/// The newest delivery of each source that has one.
+pub(super) type Came = HashMap<SourceId, LastDelivery>;
+
 /// What happened last at each source: its newest delivery, and what was refused after that.
 #[derive(Debug, Default)]
 pub(super) struct Last {
-    came: HashMap<SourceId, LastDelivery>,
+    came: Came,
     refused: HashMap<SourceId, LastRefusals>,
-}
-
-impl Last {
-    pub(super) fn rang(&self, source: &SourceId) -> Option<Timestamp> {
-        self.came.get(source).map(|it| it.received_at)
-    }
 }
 
 /// Refusals of the last day are a matter for a person when there are so many and nothing was let in
@@ -66,15 +63,18 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(24 * 3600);
 /// Refusals that are looked at.
 const REFUSALS_MAX: usize = 2_000;
 
-pub(super) async fn last(app: &App, snapshot: &Snapshot) -> Result<Last, Fault> {
+pub(super) async fn came(app: &App, snapshot: &Snapshot) -> Result<Came, Fault> {
     let sources = snapshot.sources().iter().map(|it| it.source.id.clone()).collect();
     let came = app.store.last_deliveries(sources).await?;
+    Ok(came.into_iter().map(|it| (it.source_id.clone(), it)).collect())
+}
+
+pub(super) async fn last(app: &App, snapshot: &Snapshot) -> Result<Last, Fault> {
+    let came = came(app, snapshot).await?;
     let since = app.store.clock().now().minus(REFUSED_WITHIN);
-    let refused = app.store.refused_since(since, REFUSED_MIN, REFUSALS_MAX).await?.into_iter();
-    Ok(Last {
-        came: came.into_iter().map(|it| (it.source_id.clone(), it)).collect(),
-        refused: refused.map(|it| (it.source_id.clone(), it)).collect(),
-    })
+    let refused = app.store.refused_since(since, REFUSED_MIN, REFUSALS_MAX).await?;
+    let refused = refused.into_iter().map(|it| (it.source_id.clone(), it)).collect();
+    Ok(Last { came, refused })
 }
 
 pub(super) fn board(snapshot: &Snapshot, last: &Last, now: Timestamp) -> Board {
