@@ -10,14 +10,15 @@ use serde_json::{Map, Value, json};
 use super::{
     Error, OnText,
     surrogate::Joiner,
-    wire::{Fold, append, as_text, call_input, count, cut, parse, take, tell, text_block, url_of},
+    wire::{
+        Fold, append, as_text, call_input, count, cut, parse, take, tell, text_block, think, url_of,
+    },
 };
 use crate::domain::{
     conversation::{Answer as Given, Completion, Message, Request, Stop, ToolUse, UserPart},
     cost::Spent,
     event::{Block, Usage},
     model::ModelConfig,
-    text::clean,
 };
 
 /// Where servers put what a model thinks.
@@ -247,8 +248,10 @@ impl Fold for Answer {
             .flatten()
             .collect();
         // Servers that know both names repeat the one under the other.
-        let thought = REASONING.iter().map(|key| text(key)).find(|it| !it.is_empty());
-        let thought = thought.map(|it| clean(it).into_owned());
+        let mut thought = None;
+        if let Some(said) = REASONING.iter().map(|key| text(key)).find(|it| !it.is_empty()) {
+            think(&mut thought, said);
+        }
         let mut calls = Vec::new();
         let mut raw_calls = Vec::new();
         for call in std::mem::take(&mut self.calls) {

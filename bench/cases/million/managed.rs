@@ -51,7 +51,7 @@ async fn make_one_of_each(server: &Server, agent: &str, n: usize) -> anyhow::Res
         "description": "Where the agents of one project work.",
         "config": {
             "type": "cloud",
-            "networking": {"type": "limited", "allowed_hosts": ["crates.io", "static.crates.io"]},
+            "networking": {"type": "limited", "allowed_hosts": ["api.example.com", "files.example.com"]},
             "setup": ["git clone https://git.example/project .", "cargo fetch"],
             "variables": {"CARGO_TERM_COLOR": "never"},
         },
