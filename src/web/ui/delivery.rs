@@ -41,8 +41,6 @@ use crate::{
 struct Page {
     shell: Shell,
     facts: Facts,
-    /// Of a visitor who may change something.
-    csrf: Option<String>,
     it: Shown,
     agents: Vec<Choice>,
     version: String,
@@ -54,7 +52,6 @@ struct Page {
 #[template(path = "delivery.html", block = "live")]
 struct Live {
     facts: Facts,
-    csrf: Option<String>,
 }
 
 /// What it is, and what became of it until now.
@@ -78,6 +75,8 @@ struct Facts {
     n_replays: i64,
     /// From here to what came of it.
     way: Vec<Step>,
+    /// Of a visitor who may change something.
+    csrf: Option<String>,
 }
 
 /// The rest of it, which stays as it is.
@@ -122,9 +121,7 @@ pub(super) async fn page(
     if query.text("part") == Some("live") {
         let delivery = app.store.delivery(&id).await?;
         let now = app.store.clock().now();
-        let facts = facts(&app, &delivery, now).await?;
-        let csrf = visitor.may_change.then_some(visitor.csrf);
-        return rendered(&Live { facts, csrf });
+        return rendered(&Live { facts: facts(&app, &visitor, &delivery, now).await? });
     }
     let notice = shown::take(&app, &visitor, &query).notice;
     show(&app, visitor, &id, &query, (notice, None)).await
@@ -145,26 +142,24 @@ async fn show(
     let now = app.store.clock().now();
     let snapshot = app.ingest.registry.snapshot();
     let chosen = fields.text("agent").unwrap_or_default();
-    let mut agents: Vec<_> =
-        snapshot.agents.values().filter(|agent| agent.archived_at.is_none()).collect();
-    agents.sort_by_key(|agent| agent.spec.name.to_lowercase());
-    let agents = agents
-        .iter()
-        .map(|agent| Choice::new(agent.id.as_str(), printable(&agent.spec.name), chosen))
-        .collect();
+    let agents = Choice::of_agents(&snapshot, chosen);
     let it = shown(app, &snapshot, &delivery, now).await?;
     let version = fields.text("version").unwrap_or_default().to_owned();
-    let csrf = visitor.may_change.then(|| visitor.csrf.clone());
+    let facts = facts(app, &visitor, &delivery, now).await?;
     let shell = Shell::new(visitor, "deliveries", now);
-    let facts = facts(app, &delivery, now).await?;
-    let page = Page { shell, facts, csrf, it, agents, version, notice, problem };
+    let page = Page { shell, facts, it, agents, version, notice, problem };
     match &page.problem {
         Some(wrong) => refused(&page, wrong),
         None => rendered(&page),
     }
 }
 
-async fn facts(app: &App, delivery: &Delivery, now: Timestamp) -> Result<Facts, Fault> {
+async fn facts(
+    app: &App,
+    visitor: &Visitor,
+    delivery: &Delivery,
+    now: Timestamp,
+) -> Result<Facts, Fault> {
     let snapshot = app.ingest.registry.snapshot();
     let id = delivery.id.to_string();
     let pair = |id: &DeliveryId| (id.to_string(), short(id.as_str()));
@@ -186,6 +181,7 @@ async fn facts(app: &App, delivery: &Delivery, now: Timestamp) -> Result<Facts, 
         possible_replay_of: delivery.possible_replay_of.as_ref().map(pair),
         n_replays: delivery.n_replays,
         way: of_delivery(app, delivery, now).await?,
+        csrf: visitor.may_change.then(|| visitor.csrf.clone()),
     })
 }
 

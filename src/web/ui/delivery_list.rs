@@ -93,6 +93,15 @@ impl Choice {
         let value = value.into();
         Choice { is_chosen: value == chosen, word: word.into(), value }
     }
+
+    /// The agents that can be given something, by their names.
+    pub(super) fn of_agents(snapshot: &Snapshot, chosen: &str) -> Vec<Choice> {
+        let mut agents: Vec<_> =
+            snapshot.agents.values().filter(|it| it.archived_at.is_none()).collect();
+        agents.sort_by_key(|it| it.spec.name.to_lowercase());
+        let agents = agents.into_iter();
+        agents.map(|it| Choice::new(it.id.as_str(), printable(&it.spec.name), chosen)).collect()
+    }
 }
 
 struct List {
@@ -173,7 +182,7 @@ async fn look(app: &App, visitor: &Visitor, query: &Fields) -> Result<(Form, Lis
         again: is_new.then(|| format!("part=live{filters}")),
         next: found.next.map(|next| format!("page={next}{filters}")),
         is_filtered: form.is_used,
-        goes_on: query.text("part").is_none() || query.text("page").is_some(),
+        goes_on: !query.is_again(),
         until,
     };
     Ok((form, list))
@@ -218,22 +227,14 @@ fn form(snapshot: &Snapshot, visitor: &Visitor, query: &Fields) -> Form {
     let outcomes =
         Outcome::ALL.map(|it| Choice::new(it.as_str(), it.as_str().replace('_', " "), &outcome));
     let searched = searched(&text("q"));
-    let mut agents: Vec<_> =
-        snapshot.agents.values().filter(|it| it.archived_at.is_none()).collect();
-    agents.sort_by_key(|it| it.spec.name.to_lowercase());
-    let agent = text("agent");
-    let agents =
-        agents.iter().map(|it| Choice::new(it.id.as_str(), printable(&it.spec.name), &agent));
     Form {
-        agents: agents.collect(),
+        agents: Choice::of_agents(snapshot, &text("agent")),
         version: printable(&text("version")),
-        is_tried: ["agent", "version"].iter().any(|name| query.text(name).is_some()),
+        is_tried: query.has_any(&["agent", "version"]),
         sources: sources.collect(),
         statuses: statuses.into(),
         outcomes: outcomes.into(),
-        is_used: FILTERS
-            .iter()
-            .any(|name| query.text(name).is_some_and(|it| !it.trim().is_empty())),
+        is_used: query.has_any(&FILTERS),
         may_replay: visitor.may_change && !source.is_empty() && searched.is_empty(),
         text: searched,
         source,

@@ -299,6 +299,16 @@ impl Fields {
         self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| &**value)
     }
 
+    /// Whether any of these says something.
+    pub(super) fn has_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.text(name).is_some_and(|it| !it.trim().is_empty()))
+    }
+
+    /// Whether a list that is open looks its first page up again.
+    pub(super) fn is_again(&self) -> bool {
+        self.text("part").is_some() && self.text("page").is_none()
+    }
+
     /// A field that is there and not empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         let value = self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());

@@ -208,7 +208,7 @@ pub(super) async fn list(
         again: is_new.then(|| with("part", "live")),
         next: page.next.map(|next| with("page", &next)),
         is_filtered: form.is_used,
-        goes_on: query.text("part").is_none() || query.text("page").is_some(),
+        goes_on: !query.is_again(),
     };
     if query.text("part") == Some("live") {
         return rendered(&ListFragment { list });
@@ -236,9 +236,7 @@ fn filters(snapshot: &Snapshot, query: &Fields) -> Filters {
         sources: sources.collect(),
         statuses: Status::ALL.map(|it| Choice::new(it.as_str(), it.as_str(), &status)).into(),
         title: printable(&text("title")),
-        is_used: FILTERS
-            .iter()
-            .any(|name| query.text(name).is_some_and(|it| !it.trim().is_empty())),
+        is_used: query.has_any(&FILTERS),
     }
 }
 

@@ -33,19 +33,8 @@ use crate::{
 const DOUBTS_MAX: usize = 20;
 
 #[derive(Template)]
-#[template(path = "session_side.html")]
+#[template(path = "session_side.html", blocks = ["live"])]
 struct Side {
-    id: String,
-    doubts: Vec<Doubt>,
-    way: Way,
-    csrf: Option<String>,
-    is_archived: bool,
-    is_at_rest: bool,
-}
-
-#[derive(Template)]
-#[template(path = "session_side.html", block = "live")]
-struct SideFragment {
     id: String,
     doubts: Vec<Doubt>,
     way: Way,
@@ -80,9 +69,7 @@ pub(super) async fn fragment(
     query: &Fields,
     now: Timestamp,
 ) -> Result<Response, Fault> {
-    let Side { id, doubts, way, csrf, is_archived, is_at_rest } =
-        read(app, visitor, session, query, now).await?;
-    rendered(&SideFragment { id, doubts, way, csrf, is_archived, is_at_rest })
+    rendered(&read(app, visitor, session, query, now).await?.as_live())
 }
 
 async fn read(

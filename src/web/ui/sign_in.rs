@@ -32,7 +32,7 @@ struct Page<'a> {
 /// How long a form may lie open.
 const FORM_LIFE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
-/// How long a browser is told from those that never signed in.
+/// How long a browser is told from those that never signed in, as long as this process lives.
 const KNOWN_FOR: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
 
 pub(super) async fn page(

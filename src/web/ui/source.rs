@@ -32,6 +32,7 @@ use crate::{
 struct Page {
     shell: Shell,
     panel: Panel,
+    refused: Refusals,
 }
 
 #[derive(Debug)]
@@ -47,7 +48,6 @@ struct Panel {
     may_change: bool,
     may_edit: bool,
     settings: Settings,
-    refused: Refused,
     said: Shown,
     /// What was typed and did not go through, to be typed on.
     is_typed: bool,
@@ -66,18 +66,12 @@ struct Panel {
 }
 
 /// Requests that the gate refused: why, and when.
-#[derive(Debug)]
-struct Refused(Vec<(String, Moment)>);
+type Refusals = Vec<(String, Moment)>;
 
 #[derive(Template)]
 #[template(path = "source.html", block = "refused")]
 struct RefusedFragment {
-    panel: RefusedPanel,
-}
-
-/// As much of the panel as its block for refused requests needs.
-struct RefusedPanel {
-    refused: Refused,
+    refused: Refusals,
 }
 
 /// A backtest, in numbers and some differences.
@@ -116,8 +110,8 @@ pub(super) async fn page(
         return last.fragment(&app, &visitor).await;
     }
     if query.text("part") == Some("refused") {
-        let refused = refused_of(&app, &entry.source.name).await?;
-        return rendered(&RefusedFragment { panel: RefusedPanel { refused } });
+        let refused = refusals(&app, &entry.source.name).await?;
+        return rendered(&RefusedFragment { refused });
     }
     let mut said = shown::take(&app, &visitor, &query);
     said.notice = said.notice.or_else(|| place::notice(&query).map(str::to_owned));
@@ -126,7 +120,9 @@ pub(super) async fn page(
     let section = last.section(&app, &visitor).await?;
     let mut panel = panel(&app, &visitor, entry, section, said, typed.as_ref()).await?;
     panel.is_new = query.text("new").is_some();
-    rendered(&Page { shell: Shell::new(visitor, "sources", app.store.clock().now()), panel })
+    let refused = refusals(&app, &entry.source.name).await?;
+    let shell = Shell::new(visitor, "sources", app.store.clock().now());
+    rendered(&Page { shell, panel, refused })
 }
 
 /// The page again, with a form that did not go through.
@@ -142,8 +138,9 @@ pub(super) async fn again(
     let section = last(entry).section(app, &visitor).await?;
     let said = Shown::problem(wrong.to_string());
     let panel = panel(app, &visitor, entry, section, said, typed).await?;
+    let refusals = refusals(app, &entry.source.name).await?;
     let shell = Shell::new(visitor, "sources", app.store.clock().now());
-    refused(&Page { shell, panel }, wrong)
+    refused(&Page { shell, panel, refused: refusals }, wrong)
 }
 
 pub(super) async fn replay(
@@ -169,11 +166,11 @@ fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Entry, Fault> {
 /// Refused requests that the page shows.
 const REFUSALS_MAX: usize = 10;
 
-async fn refused_of(app: &App, source: &str) -> Result<Refused, Fault> {
+async fn refusals(app: &App, source: &str) -> Result<Refusals, Fault> {
     let now = app.store.clock().now();
     let found = app.store.refusals(Some(source.to_owned()), REFUSALS_MAX).await?;
     let rows = found.iter().map(|it| (printable(&it.reason), Moment::new(it.at, now)));
-    Ok(Refused(rows.collect()))
+    Ok(rows.collect())
 }
 
 async fn panel(
@@ -201,7 +198,6 @@ async fn panel(
         may_change: visitor.may_change,
         may_edit: visitor.may_change && source.managed_by == ManagedBy::Api,
         settings,
-        refused: refused_of(app, &source.name).await?,
         is_typed: typed.is_some(),
         said,
         id: source.id.to_string(),

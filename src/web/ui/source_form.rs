@@ -69,13 +69,6 @@ impl Settings {
         let shown = json!(definition);
         let wanted = definition.agent.as_deref().unwrap_or(agent::DEFAULT_NAME);
         let wanted = snapshot.agent(wanted).map(|it| it.id.to_string()).unwrap_or_default();
-        let mut agents: Vec<_> =
-            snapshot.agents.values().filter(|it| it.archived_at.is_none()).collect();
-        agents.sort_by_key(|it| it.spec.name.to_lowercase());
-        let agents = agents
-            .iter()
-            .map(|it| Choice::new(it.id.as_str(), printable(&it.spec.name), &wanted))
-            .collect();
         let place = definition.environment_id.as_ref().map(ToString::to_string);
         let place = place.unwrap_or_default();
         let mut environments: Vec<_> =
@@ -104,7 +97,7 @@ impl Settings {
         let busy = shown["when_busy"].as_str().unwrap_or("queue");
         let redelivery = shown["on_redelivery"].as_str().unwrap_or("duplicate");
         Settings {
-            agents,
+            agents: Choice::of_agents(snapshot, &wanted),
             places,
             project: definition.project.clone().unwrap_or_default(),
             targets: TARGETS.iter().map(|(it, word)| Choice::new(*it, *word, target)).collect(),
