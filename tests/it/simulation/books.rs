@@ -6,9 +6,10 @@ use bellpull::domain::source::EVERYBODY;
 use serde_json::Value;
 
 use super::{
-    model::marks_in,
+    model::{MARK, marks_in},
     referee::{Entry, Referee},
     senders::Said,
+    setup,
     world::World,
 };
 
@@ -23,6 +24,8 @@ pub fn balance(world: &World) {
         books.session(&session, &turns);
     }
     books.outcomes(&turns);
+    books.answers(world);
+    books.effects(world);
     books.spending();
     let problems = books.problems;
     watch.referee.violations.extend(problems);
@@ -196,7 +199,9 @@ impl Books<'_> {
             };
             self.must(ended.insert(turn), || format!("{id}: {turn} comes twice"));
             self.must(turns[turn].session == id, || format!("{turn} is not of {id}"));
-            self.turn(id, part, &turns[turn].end);
+            // Whoever archives a session ends a turn that waits for somebody, and nothing else of it.
+            let put_away = row.archived && part.last() == log.last() && walk(part) == Some("waits");
+            self.turn(id, part, &turns[turn].end, put_away);
         }
         let own = turns.values().filter(|turn| turn.session == id).count();
         self.must(own == ended.len(), || format!("{id}: {own} turns, {} in the log", ended.len()));
@@ -204,7 +209,7 @@ impl Books<'_> {
 
     /// One turn: begins with what was said, ends once, and everything that was begun in between was
     /// ended.
-    fn turn(&mut self, id: &str, part: &[Entry], end: &str) {
+    fn turn(&mut self, id: &str, part: &[Entry], end: &str, put_away: bool) {
         let kinds: Vec<&str> = part.iter().map(|entry| entry.kind.as_str()).collect();
         let what = || format!("{id}: {end} {kinds:?}");
         let n = |kind: &str| kinds.iter().filter(|it| **it == kind).count();
@@ -212,36 +217,29 @@ impl Books<'_> {
         self.must(kinds[0] == "session.status_running" && takes > 0, what);
         for (at, _) in kinds.iter().enumerate().filter(|(_, kind)| **kind == "user.message") {
             // What is taken up later waits until nothing is open.
-            let n = |kind: &str| kinds[..at].iter().filter(|it| **it == kind).count();
-            self.must(n("span.model_request_start") == n("span.model_request_end"), what);
-            self.must(n("agent.tool_use") == n("agent.tool_result"), what);
+            let n = |wanted: &[&str]| kinds[..at].iter().filter(|it| wanted.contains(it)).count();
+            let (begun, ended) = (["span.model_request_start"], ["span.model_request_end"]);
+            self.must(n(&begun) == n(&ended), what);
+            self.must(n(&CALLS) == n(&RESULTS), what);
         }
-        self.must(kinds.last() == Some(&"session.status_idle"), what);
-        self.must(n("session.status_idle") == 1, what);
         self.must(n("span.model_request_start") == n("span.model_request_end"), what);
-        self.must(n("session.status_rescheduled") + 1 == n("session.status_running"), what);
+        self.must(put_away || walk(part) == Some("rests"), what);
         let failed = n("session.error") > n("session.status_rescheduled");
         self.must(failed == ["retries_exhausted", "failed"].contains(&end), what);
-        let field = |entry: &Entry, field: &str| {
-            let body: Value = serde_json::from_str(&entry.body).expect("JSON");
-            body[field].as_str().map(str::to_owned)
-        };
         let of = |kind: &'static str| part.iter().filter(move |entry| entry.kind == kind);
-        let called: Vec<String> = of("agent.tool_use").map(|entry| entry.id.clone()).collect();
-        let results: Vec<String> =
-            of("agent.tool_result").filter_map(|entry| field(entry, "tool_use_id")).collect();
-        self.must(called == results, || format!("{id}: called {called:?}, answered {results:?}"));
         let begun: Vec<String> = of("span.model_request_start").map(|it| it.id.clone()).collect();
         let over: Vec<String> = of("span.model_request_end")
             .filter_map(|entry| field(entry, "model_request_start_id"))
             .collect();
         self.must(begun == over, || format!("{id}: begun {begun:?}, ended {over:?}"));
+        self.calls_of_turn(id, part, put_away);
         for after in part.split(|entry| entry.kind == "span.model_request_start").skip(1) {
             let Some(end) = after.iter().find(|entry| entry.kind == "span.model_request_end")
             else {
                 continue;
             };
-            let n_calls = after.iter().filter(|entry| entry.kind == "agent.tool_use").count();
+            let is_call = |entry: &&Entry| CALLS.contains(&entry.kind.as_str());
+            let n_calls = after.iter().filter(is_call).count();
             let body: Value = serde_json::from_str(&end.body).expect("JSON");
             let start = body["model_request_start_id"].as_str().unwrap_or_default();
             // The rehearsal answers without being asked.
@@ -253,11 +251,95 @@ impl Books<'_> {
         }
     }
 
+    /// Each call has one result, after it.
+    fn calls_of_turn(&mut self, id: &str, part: &[Entry], put_away: bool) {
+        let mut open: BTreeSet<String> = BTreeSet::new();
+        for entry in part {
+            if CALLS.contains(&entry.kind.as_str()) {
+                open.insert(entry.id.clone());
+            } else if RESULTS.contains(&entry.kind.as_str()) {
+                let call = called_by(entry).unwrap_or_default();
+                self.must(open.remove(&call), || format!("{id}: no call for {entry:?}"));
+            }
+        }
+        self.must(put_away || open.is_empty(), || format!("{id}: no results for {open:?}"));
+    }
+
+    /// What was answered for a call is in the log once, unless the turn ended before it got there.
+    fn answers(&mut self, world: &World) {
+        let referee = self.referee;
+        let mut logged: BTreeMap<&str, usize> = BTreeMap::new();
+        for entry in referee.logs.values().flatten() {
+            *logged.entry(&entry.id).or_default() += 1;
+        }
+        let sql = "select id, event_id from approvals where journaled = 1";
+        let noted: BTreeMap<_, _> =
+            referee.rows(sql).into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+        let mut taken = BTreeSet::new();
+        for given in &world.ledger.answers {
+            let n = logged.get(given.event.as_str()).copied().unwrap_or_default();
+            let is_noted = noted.get(&Some(given.call.clone())) == Some(&Some(given.event.clone()));
+            let fits = match given.said {
+                Said::Yes => n == 1 || n == 0 && is_noted,
+                Said::No => n == 0 && !is_noted,
+                Said::Perhaps => n <= 1,
+            };
+            self.must(fits, || format!("{given:?} is there {n} times; noted: {is_noted}"));
+            let is_first = n == 0 || taken.insert(&given.call);
+            self.must(is_first, || format!("{} was answered twice", given.call));
+        }
+        let left = referee.rows("select id from approvals where journaled = 0");
+        self.must(left.is_empty(), || format!("calls still wait: {left:?}"));
+    }
+
+    /// What was carried out was so once; what is said not to be was not.
+    fn effects(&mut self, world: &World) {
+        let referee = self.referee;
+        let sql = "select id, status, settled_by from effects";
+        let ledger: BTreeMap<String, (String, bool)> = referee
+            .rows(sql)
+            .into_iter()
+            .map(|row| {
+                (
+                    row[0].clone().expect("an id"),
+                    (row[1].clone().expect("a status"), row[2].is_some()),
+                )
+            })
+            .collect();
+        for (session, log) in &referee.logs {
+            let is_shared = referee.sessions[session].environment == world.names.project;
+            let root = world.directory.path();
+            let place = match is_shared {
+                true => root.join(setup::PROJECT),
+                false => root.join("workspaces").join(session).join("work"),
+            };
+            let edits = log.iter().filter(|entry| field(entry, "name").as_deref() == Some("edit"));
+            for edit in edits {
+                let body: Value = serde_json::from_str(&edit.body).expect("JSON");
+                let path = body["input"]["file_path"].as_str().expect("a path");
+                let text = std::fs::read_to_string(place.join(path)).unwrap_or_default();
+                let n = text.matches(MARK).count();
+                let status = ledger.get(&edit.id);
+                let fits = match status.map(|(status, settled)| (status.as_str(), *settled)) {
+                    None | Some(("failed", false)) => n == 0,
+                    Some(("done", false)) => n == 1,
+                    Some(("in_doubt", false)) | Some(("done" | "failed", true)) => n <= 1,
+                    Some(_) => false,
+                };
+                self.must(fits, || format!("{session}: {edit:?} ran {n} times: {status:?}"));
+            }
+        }
+    }
+
     /// What came of a delivery is how its turn ended.
     fn outcomes(&mut self, turns: &BTreeMap<String, Turn>) {
+        let sql = "select distinct turn_id from effects where status = 'in_doubt'";
+        let doubted: BTreeSet<Option<String>> =
+            self.referee.rows(sql).into_iter().map(|row| row[0].clone()).collect();
         for (id, row) in &self.referee.deliveries {
             let turn = row.turn.as_ref().and_then(|turn| turns.get(turn));
             let expected = turn.map(|turn| match turn.end.as_str() {
+                _ if doubted.contains(&row.turn) => "in_doubt",
                 "end_turn" => "succeeded",
                 "interrupted" => "cancelled",
                 _ => "failed",
@@ -271,7 +353,41 @@ impl Books<'_> {
     }
 }
 
-/// Where each mark was said.
+/// What the model asks for, and what that led to.
+const CALLS: [&str; 2] = ["agent.tool_use", "agent.custom_tool_use"];
+const RESULTS: [&str; 3] = ["agent.tool_result", "user.custom_tool_result", "user.tool_result"];
+
+/// A text that an entry has.
+fn field(entry: &Entry, field: &str) -> Option<String> {
+    let body: Value = serde_json::from_str(&entry.body).expect("JSON");
+    body[field].as_str().map(str::to_owned)
+}
+
+/// The call that a result is of.
+fn called_by(entry: &Entry) -> Option<String> {
+    field(entry, "tool_use_id").or_else(|| field(entry, "custom_tool_use_id"))
+}
+
+/// A turn runs, waits for another try or for somebody, runs again, and rests once. Where it came to in
+/// the end, if it went no other way.
+fn walk(part: &[Entry]) -> Option<&'static str> {
+    let mut state = "";
+    for entry in part {
+        let waits = || entry.body.contains("\"requires_action\"");
+        state = match (state, entry.kind.as_str()) {
+            ("" | "rescheduled" | "waits", "session.status_running") => "runs",
+            ("runs", "session.status_rescheduled") => "rescheduled",
+            ("runs" | "waits", "session.status_idle") if waits() => "waits",
+            ("runs" | "waits" | "rescheduled", "session.status_idle") => "rests",
+            ("rests", _) | (_, "session.status_running" | "session.status_rescheduled") => {
+                return None;
+            }
+            (state, _) => state,
+        };
+    }
+    Some(state)
+}
+
 /// A message of a log: where it stands, and which attempt of its delivery brought it if not the first.
 #[derive(Debug)]
 struct Spoken {
@@ -279,6 +395,7 @@ struct Spoken {
     rerun: Option<i64>,
 }
 
+/// Where each mark was said.
 fn said(referee: &Referee) -> BTreeMap<String, Vec<Spoken>> {
     let mut said: BTreeMap<String, Vec<Spoken>> = BTreeMap::new();
     for (session, log) in &referee.logs {

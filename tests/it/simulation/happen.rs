@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use bellpull::{
-    domain::{ManagedBy, Metadata, event::Event as Message, turn::TurnLimitsChange},
-    store::{self, NewSession, Store},
+    domain::{
+        ManagedBy, Metadata,
+        event::{Block, Confirmed, Event as Message},
+        turn::TurnLimitsChange,
+    },
+    id::EventId,
+    store::{self, NewSession, Store, Wanted},
 };
 
 use super::{
-    plan::{Happening, Shop},
-    senders::{About, Answer, Heard, Said},
+    plan::{Ask, Happening, Shop},
+    senders::{About, Answer, Given, Heard, Said},
     world::{Blow, World},
 };
 use crate::store::bench::change;
@@ -61,6 +66,8 @@ impl World {
                     )
                 });
             }
+            Happening::Answer { ask } => self.answer(&ask),
+            Happening::Interrupt => self.interrupt(),
             Happening::Start { node } => self.start(node),
             Happening::Bell { node } => {
                 if let Some(process) = &mut self.nodes[node].process {
@@ -131,6 +138,64 @@ impl World {
         self.ledger.speeches.push((marks, said));
     }
 
+    /// Somebody answers for a call, whether or not somebody else just did.
+    fn answer(&mut self, ask: &Ask) {
+        let entry =
+            self.watch.lock().unwrap().referee.logs[&ask.session][ask.seq as usize - 1].clone();
+        let (event_id, call) = (self.names.id::<EventId>(), entry.id.parse().expect("an id"));
+        let session = ask.session.parse().expect("an id");
+        let mut given = Given { call: entry.id, event: event_id.to_string(), said: Said::No };
+        let result = |wanted| store::Said::Result {
+            event_id: event_id.clone(),
+            call: EventId::clone(&call),
+            wanted,
+            content: vec![Block::text("A field.")],
+            is_error: false,
+        };
+        let said = match ask.wanted.as_str() {
+            "confirmation" if self.random.chance(70) => {
+                store::Said::Answer { event_id, call, result: Confirmed::Allow, deny_message: None }
+            }
+            "confirmation" => store::Said::Answer {
+                event_id,
+                call,
+                result: Confirmed::Deny,
+                deny_message: Some("not now".to_owned()),
+            },
+            "custom_result" => result(Wanted::CustomResult),
+            _ => result(Wanted::ToolResult),
+        };
+        let about = About::Answer(self.ledger.answers.len());
+        let waiting_max = self.shape.waiting_max;
+        let asked = self.ask(about, move |store| async move {
+            let said = store.say(&session, vec![said], waiting_max, "somebody".to_owned()).await;
+            Answer::Done(said.map(drop))
+        });
+        if asked {
+            given.said = Said::Perhaps;
+        } else {
+            self.after(Duration::from_secs(1), Happening::Answer { ask: ask.clone() });
+        }
+        self.ledger.answers.push(given);
+    }
+
+    /// Somebody stops what goes on in one of the sessions, if anything does.
+    fn interrupt(&mut self) {
+        let at_work: Vec<String> = {
+            let sessions = &self.watch.lock().unwrap().referee.sessions;
+            let at_work = sessions.iter().filter(|(_, row)| row.turn.is_some());
+            at_work.map(|(id, _)| id.clone()).collect()
+        };
+        if at_work.is_empty() {
+            return;
+        }
+        let session = at_work[self.random.index(at_work.len())].parse().expect("an id");
+        let said = vec![store::Said::Interrupt { event_id: self.names.id() }];
+        self.ask(About::Change, move |store| async move {
+            Answer::Done(store.say(&session, said, 1, "somebody".to_owned()).await.map(drop))
+        });
+    }
+
     fn pause(&mut self, agent: usize, paused: bool) {
         let id = self.names.agents[agent].id.clone();
         let asked = self.ask(About::Change, move |store| async move {
@@ -169,7 +234,7 @@ impl World {
     pub fn hear(&mut self) {
         while let Ok(Heard { question, answer }) = self.heard.1.try_recv() {
             let (node, about) = self.in_flight.remove(&question).expect("it was asked");
-            self.note(|| format!("{about:?}: {answer:?}"));
+            self.note(|| format!("{about:?}: {}", answer.told()));
             match (about, answer) {
                 (About::Event(event), Answer::Delivery(Ok(Ok(accepted)))) => {
                     self.ledger.deliveries.entry(event).or_default().push(accepted);
@@ -181,8 +246,15 @@ impl World {
                     self.ledger.speeches[number].1 = said;
                     self.wake(node, true);
                 }
+                (About::Answer(number), Answer::Done(result)) => {
+                    let said = if result.is_ok() { Said::Yes } else { Said::No };
+                    self.ledger.answers[number].said = said;
+                    self.wake(node, true);
+                }
                 (About::Change, _) => self.wake(node, true),
-                (About::Speech(_), Answer::Delivery(_)) => unreachable!("people get no verdict"),
+                (About::Speech(_) | About::Answer(_), Answer::Delivery(_)) => {
+                    unreachable!("people get no verdict")
+                }
             }
         }
     }
@@ -269,6 +341,10 @@ impl World {
             self.nodes[node].hangs_until = Duration::ZERO;
             self.nodes[node].process.iter_mut().for_each(super::node::Process::touch);
             self.start(node);
+        }
+        let asks = self.watch.lock().unwrap().referee.asks.clone();
+        for ask in asks {
+            self.after(Duration::from_secs(1), Happening::Answer { ask });
         }
         for agent in 0..self.names.agents.len() {
             // What was asked before comes first.

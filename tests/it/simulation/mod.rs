@@ -57,10 +57,12 @@ fn events_come_by_the_hundred() {
 fn the_same_seed_makes_the_same_world() {
     for weather in [&CALM, &CRASHES, &STANDSTILLS, &MODELS, &STORMS] {
         for seed in 0..2 {
-            let (once, again) = (live(seed, weather), live(seed, weather));
-            assert_eq!(once, again, "{} {seed}", weather.name);
+            let (once, again) = (live_and_tell(seed, weather), live_and_tell(seed, weather));
+            let differs = once.lines().zip(again.lines()).find(|(one, other)| one != other);
+            assert_eq!(differs, None, "{} {seed}", weather.name);
+            assert_eq!(once.len(), again.len(), "{} {seed}", weather.name);
         }
-        assert_ne!(live(1, weather).trace, live(2, weather).trace);
+        assert_ne!(live_and_tell(1, weather), live_and_tell(2, weather));
     }
 }
 
@@ -72,13 +74,18 @@ fn n_worlds() -> u64 {
 /// Lives through many worlds of one weather.
 fn live_through(weather: &Weather, n_worlds: u64) {
     let seeds = seeds().unwrap_or(0..n_worlds);
-    let (mut n_steps, mut n_asked) = (0, 0);
+    let mut all = Life::default();
     for seed in seeds.clone() {
         let life = live(seed, weather);
-        n_steps += life.n_steps;
-        n_asked += life.n_asked;
+        all.n_steps += life.n_steps;
+        all.n_asked += life.n_asked;
+        all.n_answered += life.n_answered;
+        all.n_expired += life.n_expired;
+        all.n_interrupted += life.n_interrupted;
+        all.n_effects += life.n_effects;
+        all.n_in_doubt += life.n_in_doubt;
     }
-    println!("{} {seeds:?}: {n_steps} steps, {n_asked} questions to models", weather.name);
+    println!("{} {seeds:?}: {all:?}", weather.name);
 }
 
 fn live(seed: u64, weather: &Weather) -> Life {
@@ -90,18 +97,45 @@ fn live(seed: u64, weather: &Weather) -> Life {
     Life::of(&told.world)
 }
 
-/// What there is to say about a world that came to its end.
-#[derive(Debug, PartialEq)]
+/// All that happens in a world.
+fn live_and_tell(seed: u64, weather: &Weather) -> String {
+    let mut told = Told { seed, weather: weather.name, world: World::new(seed, weather) };
+    told.world.remember_all();
+    told.world.live();
+    told.world.last_lines()
+}
+
+/// What there is to say about worlds that came to their end.
+#[derive(Debug, Default)]
 struct Life {
-    trace: u64,
     n_steps: u64,
+    /// Questions to models.
     n_asked: u64,
+    /// Calls that somebody answered for, and that nobody did.
+    n_answered: u64,
+    n_expired: u64,
+    /// Turns that somebody stopped, or that made way.
+    n_interrupted: u64,
+    n_effects: u64,
+    n_in_doubt: u64,
 }
 
 impl Life {
     fn of(world: &World) -> Life {
-        let n_asked = world.watch.lock().unwrap().n_asked;
-        Life { trace: world.trace_hash(), n_steps: world.n_steps, n_asked }
+        let watch = world.watch.lock().unwrap();
+        let count = |of: &str| {
+            let rows = watch.referee.rows(&format!("select cast(count(*) as text) from {of}"));
+            rows[0][0].as_ref().expect("a count").parse().expect("a number")
+        };
+        Life {
+            n_steps: world.n_steps,
+            n_asked: watch.n_asked,
+            n_answered: count("approvals where status in ('allow', 'deny', 'done')"),
+            n_expired: count("approvals where status = 'expired'"),
+            n_interrupted: count("turns where stop_reason = 'interrupted'"),
+            n_effects: count("effects"),
+            n_in_doubt: count("effects where status = 'in_doubt'"),
+        }
     }
 }
 

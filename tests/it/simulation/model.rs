@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use bellpull::{clock::Clock, model::Carrier};
+use bellpull::{clock::Clock, model::Carrier, tool::settle_effect};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::{random::Random, referee::Referee};
+use super::{random::Random, referee::Referee, setup::LOOK};
 use crate::support::model_server::{Captured, End, Format, Reply, Tokens};
 
 /// What the world, its model and the referee know together.
@@ -112,17 +112,16 @@ impl Watch {
         if random.chance(failures) {
             return (thought, failure(random), 0);
         }
-        let may_call = !request.tools().is_empty() && random.chance(30);
+        let offered = request.tools();
+        let may_call = !offered.is_empty() && random.chance(30);
         let (n_input, n_output) = (random.range(1..500), random.range(1..500));
         let tokens = Tokens { input: n_input, cached: 0, output: n_output };
         let mut reply = Reply::text(&["I have read", " it."]).tokens(tokens);
         let mut n_calls = 0;
         if may_call {
-            let (pointer, delivery) = (json!({"pointer": ""}), json!({}));
-            let calls = [("delivery", pointer), ("delivery", delivery), ("shell", json!({}))];
-            let from = random.index(calls.len());
-            reply = reply.and_calls(&calls[from..]);
-            n_calls = calls.len() - from;
+            let calls = calls(&offered, self.n_asked, &request.said(), random);
+            reply = reply.and_calls(&calls);
+            n_calls = calls.len();
         }
         let pause = random.pick(&[0, 0, 5, 100]);
         let n_bytes = random.pick(&[usize::MAX, 400]);
@@ -135,6 +134,38 @@ impl Watch {
         self.asking.remove(&question);
     }
 }
+
+/// What the model asks for: all of what it may, or the last of it. A file is written for each edit, which
+/// leaves a mark in it.
+fn calls(
+    offered: &[&str],
+    number: u64,
+    said: &str,
+    random: &mut Random,
+) -> Vec<(&'static str, Value)> {
+    let (pointer, whole) = (json!({"pointer": ""}), json!({}));
+    let mut calls = vec![("delivery", pointer), ("delivery", whole), ("shell", json!({}))];
+    if let Some(effect) = said.rsplit("for the effect `").next().and_then(|it| it.split('`').next())
+        && offered.contains(&settle_effect::NAME)
+    {
+        let input = json!({"effect": effect, "outcome": "happened", "note": "It looks like it."});
+        calls.push((settle_effect::NAME, input));
+    }
+    if offered.contains(&LOOK) {
+        let path = format!("{number}.txt");
+        calls.push((LOOK, json!({"at": 2 * number})));
+        calls.push(("write", json!({"file_path": path, "content": "END"})));
+        let edit =
+            json!({"file_path": path, "old_string": "END", "new_string": format!("{MARK}END")});
+        calls.push(("edit", edit));
+        calls.push((LOOK, json!({"at": 2 * number + 1})));
+    }
+    let from = random.index(calls.len());
+    calls.split_off(from)
+}
+
+/// What each edit puts into its file.
+pub const MARK: &str = "+";
 
 /// One of the ways in which there is no answer.
 fn failure(random: &mut Random) -> Option<Reply> {

@@ -1,8 +1,13 @@
 //! What a world is like and what happens in it from outside, drawn from its seed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use bellpull::{agent, domain::turn::TurnLimits, model, runtime, store, worker};
+use arc_swap::ArcSwap;
+use bellpull::{
+    agent,
+    domain::{toolset::Policy, turn::TurnLimits},
+    model, runtime, store, worker,
+};
 
 use super::random::Random;
 
@@ -30,6 +35,8 @@ pub struct Weather {
     pub at_once: &'static [u32],
     /// Events from outside, from and below.
     pub events: (u64, u64),
+    /// Of a hundred agents, how many have tools: a file's, and one that their client has.
+    pub tools: u64,
 }
 
 /// Nothing fails, but for wakes: those are hints, and may.
@@ -45,6 +52,7 @@ pub const CALM: Weather = Weather {
     model_failures: &[0],
     at_once: &[1, 2, 3],
     events: (4, 24),
+    tools: 60,
 };
 
 pub const CRASHES: Weather = Weather { name: "processes_die", crashes: 8, drains: 2, ..CALM };
@@ -74,6 +82,7 @@ pub const FLOODS: Weather = Weather {
     events: (200, 400),
     at_once: &[4, 12],
     crashes: 12,
+    tools: 0,
     ..STORMS
 };
 
@@ -89,6 +98,8 @@ pub struct Shape {
     pub n_nodes: usize,
     /// Models of the agents, one for each.
     pub models: Vec<&'static str>,
+    /// What the agents have beside what every agent has: whether calls of `edit` wait to be allowed.
+    pub tools: Vec<Option<Policy>>,
     /// How many turns each of the agents may have.
     pub turns: Vec<TurnLimits>,
     pub worker: worker::Options,
@@ -97,6 +108,10 @@ pub struct Shape {
     pub sources: Vec<Shop>,
     /// Messages that may wait in one session.
     pub waiting_max: i64,
+    /// For how long a call waits for somebody.
+    pub approval_seconds: u64,
+    /// Of a hundred calls that wait, how many nobody answers for before the world is quiet.
+    pub silence: u64,
     /// Whether any message shows only a part of its payload: then turns write files.
     pub cuts: bool,
     pub wakes_lost: u64,
@@ -127,6 +142,7 @@ impl Shape {
         Shape {
             n_nodes: random.range(1..weather.nodes_max + 1) as usize,
             models: (0..n_agents).map(|_| model(random)).collect(),
+            tools: (0..n_agents).map(|_| tools(weather, random)).collect(),
             turns: (0..n_agents).map(|_| turns(weather, random)).collect(),
             worker: worker::Options {
                 turns_max: random.pick(&[1, 2, 3, 64]),
@@ -158,6 +174,8 @@ impl Shape {
                 })
                 .collect(),
             waiting_max: random.pick(&[2, 1000, 1000]),
+            approval_seconds: random.pick(&[2, 10, 30]),
+            silence: random.pick(&[0, 20, 60]),
             cuts: random.chance(25),
             wakes_lost: random.pick(weather.wakes_lost),
             wakes_doubled: random.pick(&[0, 20]),
@@ -173,23 +191,35 @@ impl Shape {
     }
 
     pub fn runtime(&self, directory: &std::path::Path) -> runtime::Options {
+        let roots = vec![directory.to_owned()];
+        let projects = runtime::Projects { roots, ..runtime::Projects::default() };
         runtime::Options {
             workspaces: directory.join("workspaces"),
             resumes_max: self.worker.resumes_max,
             limits: self.limits.clone(),
-            approval_seconds_max: 3600,
+            approval_seconds_max: self.approval_seconds,
             tools: bellpull::tool::Options::default(),
-            projects: Default::default(),
+            projects: Arc::new(ArcSwap::from_pointee(projects)),
             pages: Default::default(),
             budgets: Default::default(),
             outputs: Default::default(),
         }
     }
 
+    /// Whether turns write and read files.
+    pub fn files(&self) -> bool {
+        self.cuts || self.tools.iter().any(Option::is_some)
+    }
+
     /// One reader: what is read follows the order in which it was asked.
     pub fn store() -> store::Options {
         store::Options { readers: 1, ..store::Options::default() }
     }
+}
+
+fn tools(weather: &Weather, random: &mut Random) -> Option<Policy> {
+    let policy = random.pick(&[Policy::AlwaysAllow, Policy::AlwaysAsk]);
+    random.chance(weather.tools).then_some(policy)
 }
 
 /// How many turns an agent or a source may have: mostly any number.
@@ -243,6 +273,12 @@ pub enum Happening {
     Archive {
         session: usize,
     },
+    /// Somebody answers for a call that waits.
+    Answer {
+        ask: Ask,
+    },
+    /// Somebody stops whatever goes on in a session.
+    Interrupt,
     /// A process of this node begins to run.
     Start {
         node: usize,
@@ -258,6 +294,15 @@ pub enum Happening {
     /// The database does again what it refused to do.
     Mend,
     Quiet,
+}
+
+/// A call that somebody has to answer for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ask {
+    pub session: String,
+    /// Its place in the session's log.
+    pub seq: i64,
+    pub wanted: String,
 }
 
 /// What a sender wants to tell. It asks again until it is answered.
@@ -314,6 +359,9 @@ pub fn draw(
     }
     for _ in 0..random.below(3) {
         plan.push((random.ms(0..BUSY), Happening::Archive { session: random.index(n_fixed) }));
+    }
+    for _ in 0..random.below(4) {
+        plan.push((random.ms(0..BUSY), Happening::Interrupt));
     }
     for node in 0..shape.n_nodes {
         plan.push((random.ms(0..2000), Happening::Start { node }));

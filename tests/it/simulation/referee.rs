@@ -11,6 +11,8 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::plan::Ask;
+
 /// A session's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -69,6 +71,8 @@ pub struct Referee {
     /// Messages of each session, in the order in which they were committed.
     pub inbox: BTreeMap<String, Vec<String>>,
     pub deliveries: BTreeMap<String, Delivery>,
+    /// Calls that wait for somebody, and for what.
+    pub asks: BTreeSet<Ask>,
     limits: BTreeMap<String, Limits>,
     /// When turns of each agent and source began.
     begun: BTreeMap<String, Vec<i64>>,
@@ -91,6 +95,7 @@ impl Referee {
             logs: BTreeMap::new(),
             inbox: BTreeMap::new(),
             deliveries: BTreeMap::new(),
+            asks: BTreeSet::new(),
             limits: BTreeMap::new(),
             begun: BTreeMap::new(),
             known: HashSet::new(),
@@ -156,6 +161,7 @@ impl Referee {
         }
         self.look_at_inbox(&after);
         self.look_at_deliveries();
+        self.asks = self.read_asks();
         for (id, row) in &after {
             match before.get(id) {
                 Some(earlier) => self.compare(id, earlier, row, owner, now),
@@ -180,7 +186,10 @@ impl Referee {
     }
 
     fn append(&mut self, session: &str, entry: Entry) {
-        self.notes.push(format!("{session}.{} {}", entry.seq, entry.kind));
+        // Two answers of one millisecond are in the order of their ids, which are drawn anew each time.
+        let is_answer = ["user.tool_confirmation", "user.custom_tool_result", "user.tool_result"];
+        let kind = if is_answer.contains(&&*entry.kind) { "an answer" } else { &*entry.kind };
+        self.notes.push(format!("{session}.{} {kind}", entry.seq));
         let n = self.logs.get(session).map_or(0, Vec::len) as i64;
         self.must(entry.seq == n + 1, || format!("{session}: {} follows {n}", entry.seq));
         if entry.kind == "user.message" && self.known.insert(entry.id.clone()) {
@@ -392,6 +401,17 @@ impl Referee {
             Ok((row.get(0)?, session))
         });
         rows.expect("no parameters").collect::<Result<_, _>>().expect("sessions")
+    }
+
+    fn read_asks(&self) -> BTreeSet<Ask> {
+        let sql = "select a.session_id, a.wanted, cast(e.seq as text) from approvals a \
+                   join events e on e.session_id = a.session_id and e.id = a.id \
+                   where a.status = 'pending' and a.journaled = 0";
+        let ask = |row| {
+            let [session, wanted, seq] = texts(row);
+            Ask { session, seq: number(&seq), wanted }
+        };
+        self.rows(sql).into_iter().map(ask).collect()
     }
 
     fn read_limits(&self) -> BTreeMap<String, Limits> {

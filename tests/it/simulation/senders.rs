@@ -32,6 +32,8 @@ pub struct Names {
     pub sources: Vec<SourceId>,
     /// Sessions that exist from the start.
     pub fixed: Vec<SessionId>,
+    /// The environment in which one session works at a time.
+    pub project: String,
     n_ids: u64,
 }
 
@@ -163,11 +165,28 @@ pub enum Answer {
     Done(store::Result<()>),
 }
 
+impl Answer {
+    /// In words that are the same each time: ids of events, which errors name, are drawn anew.
+    pub fn told(&self) -> String {
+        match self {
+            Answer::Delivery(answer) => format!("{answer:?}"),
+            Answer::Done(Ok(())) => "done".to_owned(),
+            Answer::Done(Err(error)) => {
+                let text = error.to_string();
+                let words = text.split(' ').filter(|word| !word.contains('_'));
+                words.collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+}
+
 /// What nobody has answered yet: at which node, and what it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
     Event(usize),
     Speech(usize),
+    /// For a call that waited.
+    Answer(usize),
     Change,
 }
 
@@ -180,6 +199,14 @@ pub enum Said {
     No,
 }
 
+/// What somebody answered for a call.
+#[derive(Debug)]
+pub struct Given {
+    pub call: String,
+    pub event: String,
+    pub said: Said,
+}
+
 /// What was promised to whom.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -187,4 +214,5 @@ pub struct Ledger {
     pub deliveries: BTreeMap<usize, Vec<Accepted>>,
     /// By message, in the order in which they were said.
     pub speeches: Vec<(Vec<String>, Said)>,
+    pub answers: Vec<Given>,
 }

@@ -9,11 +9,13 @@ use bellpull::{
         agent::AgentSpec,
         environment::{EnvironmentConfig, Workspace},
         source::{Source, SourceKind},
+        toolset::{DefaultConfig, Policy, ToolConfig, Toolset},
         verifier::Verifier,
     },
     id::AgentId,
     store::{NewSession, Store},
 };
+use serde_json::{Map, json};
 use tempfile::TempDir;
 
 use super::{
@@ -30,28 +32,59 @@ pub fn directory() -> TempDir {
     made.expect("a temporary directory can be made")
 }
 
+/// Of the world's directory, the part in which an agent works.
+pub const PROJECT: &str = "project";
+
+/// The tool that a client has.
+pub const LOOK: &str = "look";
+
+/// Two tools that the server carries out, and one that it does not.
+fn tools(edit: Policy) -> Vec<Toolset> {
+    let config = |name: &str, permission_policy| ToolConfig {
+        name: name.to_owned(),
+        r#type: None,
+        enabled: true,
+        permission_policy,
+        settings: Map::new(),
+    };
+    let configs = vec![config("write", Policy::AlwaysAllow), config("edit", edit)];
+    let default_config = DefaultConfig { enabled: false, permission_policy: Policy::AlwaysAllow };
+    let custom = Toolset::Custom {
+        name: LOOK.to_owned(),
+        description: "Looks out of the window.".to_owned(),
+        input_schema: json!({"type": "object", "properties": {"at": {"type": "integer"}}}),
+    };
+    vec![Toolset::Agent { configs, default_config }, custom]
+}
+
 /// Puts into a new file what all nodes find there.
 pub fn furnish(file: &Path, clock: &Clock, shape: &Shape) -> Names {
     let mut process = Process::open(file, clock, "setup:1".to_owned());
     let (mut names, store) = (Names::default(), process.store.clone());
+    let directory = file.parent().expect("it lies in a directory");
     process.finish(async {
-        fill(&mut names, &store, shape).await;
+        fill(&mut names, &store, shape, directory).await;
     });
     names
 }
 
-async fn fill(names: &mut Names, store: &Store, shape: &Shape) {
+async fn fill(names: &mut Names, store: &Store, shape: &Shape, directory: &Path) {
     let clock = store.clock();
     let mut usual = environment(clock, "default");
     let mut project = environment(clock, "project");
     (usual.id, project.id) = (names.id(), names.id());
-    project.config = EnvironmentConfig::local("/srv/project", Workspace::Shared);
+    names.project = project.id.to_string();
+    let place = directory.join(PROJECT);
+    std::fs::create_dir(&place).expect("a new directory");
+    let place = place.to_str().expect("a plain path");
+    project.config = EnvironmentConfig::local(place, Workspace::Shared);
     for made in [&usual, &project] {
         store.create_environment(made.clone(), change("setup")).await.expect("a new name");
     }
     for (number, model) in shape.models.iter().enumerate() {
         let id: AgentId = names.id();
-        let spec = AgentSpec::new(&format!("agent{number}"), model);
+        let mut spec = AgentSpec::new(&format!("agent{number}"), model);
+        spec.tools = shape.tools[number].map(tools).unwrap_or_default();
         let own = Source::of_agent(&id, ManagedBy::Api, None, clock.now());
         let made = store.create_agent(id.clone(), spec, ManagedBy::Api, own, change("setup"));
         made.await.expect("a new name");

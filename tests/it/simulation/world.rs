@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    hash::{DefaultHasher, Hash, Hasher},
     path::PathBuf,
     sync::{Arc, Mutex, mpsc},
     time::Duration,
@@ -18,7 +17,7 @@ use tempfile::TempDir;
 use super::{
     model::{Caller, Watch},
     node::{Node, Process},
-    plan::{self, Event, Happening, Shape, Weather},
+    plan::{self, Ask, Event, Happening, Shape, Weather},
     random::Random,
     referee::Referee,
     senders::{About, Heard, Ledger, Names},
@@ -289,7 +288,7 @@ impl World {
             Act::Run => {
                 self.excuse(number);
                 let process = self.nodes[number].process.as_mut().expect("it was chosen");
-                process.run(self.shape.cuts);
+                process.run(self.shape.files());
                 let [runtime, worker] = process.wakes();
                 let has_ended = process.has_ended();
                 for _ in 0..runtime {
@@ -306,10 +305,33 @@ impl World {
             Act::Write => {
                 let n = 1 + self.random.index(self.shape.batch_max);
                 process.write(n);
-                self.watch.lock().unwrap().referee.look(&process.owner, now.0);
+                let owner = process.owner.clone();
+                self.look(&owner, now.0);
             }
         }
         self.note(|| format!("node{number} {act:?} {waiting:?}"));
+    }
+
+    /// The referee looks at what was committed, and people at what waits for them now.
+    fn look(&mut self, owner: &str, now: i64) {
+        let fresh: Vec<Ask> = {
+            let referee = &mut self.watch.lock().unwrap().referee;
+            let before = referee.asks.clone();
+            referee.look(owner, now);
+            referee.asks.difference(&before).cloned().collect()
+        };
+        for ask in fresh {
+            let is_heard = self.quiet || !self.random.chance(self.shape.silence);
+            let pause = self.random.ms(0..2500);
+            if is_heard {
+                self.after(pause, Happening::Answer { ask: ask.clone() });
+            }
+            // Two at once, of whom one comes too late.
+            if is_heard && self.random.chance(20) {
+                let pause = pause + self.random.ms(0..4);
+                self.after(pause, Happening::Answer { ask });
+            }
+        }
     }
 
     /// Processes that did not run since time went on for them cannot know that their lease is over.
@@ -379,11 +401,6 @@ impl World {
         self.trace.add(line);
     }
 
-    /// A number that is another one when anything happened in another way.
-    pub fn trace_hash(&self) -> u64 {
-        self.trace.hash.finish()
-    }
-
     /// From now on, instead of only the last of it.
     pub fn remember_all(&mut self) {
         self.trace.kept = usize::MAX;
@@ -394,23 +411,21 @@ impl World {
     }
 }
 
-/// All that happened, as a number, and the last of it in words.
+/// The last of what happened.
 #[derive(Debug)]
 struct Trace {
-    hash: DefaultHasher,
     last: VecDeque<String>,
     kept: usize,
 }
 
 impl Default for Trace {
     fn default() -> Trace {
-        Trace { hash: DefaultHasher::new(), last: VecDeque::new(), kept: 150 }
+        Trace { last: VecDeque::new(), kept: 150 }
     }
 }
 
 impl Trace {
     fn add(&mut self, line: String) {
-        line.hash(&mut self.hash);
         if self.last.len() == self.kept {
             self.last.pop_front();
         }
