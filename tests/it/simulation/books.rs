@@ -1,13 +1,16 @@
 //! The end of a world: what was promised is compared with what is in the database.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use bellpull::domain::source::EVERYBODY;
 use serde_json::Value;
 
 use super::{
     model::{MARK, marks_in},
-    referee::{Entry, Referee},
+    referee::{Entry, Referee, Session},
     senders::Said,
     setup,
     world::World,
@@ -272,13 +275,12 @@ impl Books<'_> {
         for entry in referee.logs.values().flatten() {
             *logged.entry(&entry.id).or_default() += 1;
         }
-        let sql = "select id, event_id from approvals where journaled = 1";
-        let noted: BTreeMap<_, _> =
-            referee.rows(sql).into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+        let sql = "select id, coalesce(event_id, '') from approvals where journaled = 1";
+        let noted: BTreeMap<_, _> = referee.rows(sql).into_iter().map(pair).collect();
         let mut taken = BTreeSet::new();
         for given in &world.ledger.answers {
             let n = logged.get(given.event.as_str()).copied().unwrap_or_default();
-            let is_noted = noted.get(&Some(given.call.clone())) == Some(&Some(given.event.clone()));
+            let is_noted = noted.get(&given.call) == Some(&given.event);
             let fits = match given.said {
                 Said::Yes => n == 1 || n == 0 && is_noted,
                 Said::No => n == 0 && !is_noted,
@@ -292,38 +294,28 @@ impl Books<'_> {
         self.must(left.is_empty(), || format!("calls still wait: {left:?}"));
     }
 
-    /// What was carried out was so once; what is said not to be was not.
+    /// What was carried out was so once, and with leave; what is said not to be was not.
     fn effects(&mut self, world: &World) {
         let referee = self.referee;
-        let sql = "select id, status, settled_by from effects";
-        let ledger: BTreeMap<String, (String, bool)> = referee
-            .rows(sql)
-            .into_iter()
-            .map(|row| {
-                (
-                    row[0].clone().expect("an id"),
-                    (row[1].clone().expect("a status"), row[2].is_some()),
-                )
-            })
-            .collect();
+        let sql =
+            "select id, case when settled_by is null then status else 'settled' end from effects";
+        let ledger: BTreeMap<_, _> = referee.rows(sql).into_iter().map(pair).collect();
         for (session, log) in &referee.logs {
-            let is_shared = referee.sessions[session].environment == world.names.project;
-            let root = world.directory.path();
-            let place = match is_shared {
-                true => root.join(setup::PROJECT),
-                false => root.join("workspaces").join(session).join("work"),
-            };
-            let edits = log.iter().filter(|entry| field(entry, "name").as_deref() == Some("edit"));
-            for edit in edits {
+            let place = workspace(world, (session, &referee.sessions[session]));
+            let is_yes = |entry: &&Entry| field(entry, "result").as_deref() == Some("allow");
+            let allowed: BTreeSet<_> = log.iter().filter(is_yes).filter_map(called_by).collect();
+            for edit in log.iter().filter(|it| field(it, "name").as_deref() == Some("edit")) {
                 let body: Value = serde_json::from_str(&edit.body).expect("JSON");
-                let path = body["input"]["file_path"].as_str().expect("a path");
-                let text = std::fs::read_to_string(place.join(path)).unwrap_or_default();
+                let may_run = body["evaluated_permission"] != "ask" || allowed.contains(&edit.id);
+                let path = place.join(body["input"]["file_path"].as_str().expect("a path"));
+                let text = std::fs::read_to_string(path).unwrap_or_default();
                 let n = text.matches(MARK).count();
-                let status = ledger.get(&edit.id);
-                let fits = match status.map(|(status, settled)| (status.as_str(), *settled)) {
-                    None | Some(("failed", false)) => n == 0,
-                    Some(("done", false)) => n == 1,
-                    Some(("in_doubt", false)) | Some(("done" | "failed", true)) => n <= 1,
+                let status = ledger.get(&edit.id).map(String::as_str);
+                let fits = match status {
+                    None | Some("failed") => n == 0,
+                    Some("done") => n == 1 && may_run,
+                    // Nobody knows, or an agent said what it made of it.
+                    Some("in_doubt" | "settled") => n <= 1 && may_run,
                     Some(_) => false,
                 };
                 self.must(fits, || format!("{session}: {edit:?} ran {n} times: {status:?}"));
@@ -350,6 +342,22 @@ impl Books<'_> {
             let is_accepted = row.status == "accepted";
             self.must(is_accepted == row.outcome.is_some(), || format!("{id}: {row:?}"));
         }
+    }
+}
+
+/// Two texts of a row.
+fn pair(row: Vec<Option<String>>) -> (String, String) {
+    let [one, other] = <[_; 2]>::try_from(row).expect("two columns");
+    (one.expect("a text"), other.expect("a text"))
+}
+
+/// Where the agent of a session works.
+fn workspace(world: &World, session: (&str, &Session)) -> PathBuf {
+    let root = world.directory.path();
+    let (session, row) = session;
+    match row.environment == world.names.project {
+        true => root.join(setup::PROJECT),
+        false => root.join("workspaces").join(session).join("work"),
     }
 }
 
