@@ -96,8 +96,11 @@ async fn what_a_shell_did_is_told_though_another_took_its_place() {
     assert_eq!(results(&server, &other).await[0].get("egress"), None, "it is not the other's");
     let message = json!({"type": "user.message", "content": [{"type": "text", "text": "again"}]});
     server.say(&session, message).await;
-    until("it is answered", async || (results(&server, &session).await.len() == 2).then_some(()))
-        .await;
+    until("it is answered and rests", async || {
+        let is_at_rest = server.events(&session).await.pop()?["type"] == "session.status_idle";
+        (is_at_rest && results(&server, &session).await.len() == 2).then_some(())
+    })
+    .await;
     let results = results(&server, &session).await;
     assert_eq!(results[1]["egress"][0]["host"], "evil.example", "{}", results[1]);
     assert!(results[1]["content"].to_string().contains("new shell"), "{}", results[1]);
