@@ -287,10 +287,8 @@ impl Store {
                 let held = hold(tx, &lease)?;
                 let turn_id = held.turn_id.clone().ok_or(Error::Bug("a finish without a turn"))?;
                 let mut all = Vec::with_capacity(events.len() + 1);
-                // Whoever stopped it, also where it had ended by itself.
-                all.extend(
-                    held.interrupt.clone().map(|id| NewEvent::new(id, EventBody::UserInterrupt)),
-                );
+                // Also where it had ended by itself.
+                all.extend(held.stopped_by());
                 all.extend(events);
                 append_rows(tx, &held, &all, at, "idle")?;
                 count(tx, &lease, &Spent::default(), active)?;
@@ -355,6 +353,13 @@ pub(super) struct Held {
     pub(super) urgency: Urgency,
     /// Whoever stops the turn.
     interrupt: Option<EventId>,
+}
+
+impl Held {
+    /// Whoever stops the turn, for the log: it is said there before the turn ends, whoever ends it.
+    pub(super) fn stopped_by(&self) -> Option<NewEvent> {
+        self.interrupt.clone().map(|id| NewEvent::new(id, EventBody::UserInterrupt))
+    }
 }
 
 /// Locks the session's row and proves the lease. The first statement of every write to a log.

@@ -121,7 +121,8 @@ impl Store {
                 }
                 let held = hold_session(tx, &id)?;
                 if rest.status != Status::Terminated.as_str() {
-                    let mut events = Vec::from_iter(outcomes::given_up(tx, &id, at)?);
+                    let mut events = Vec::from_iter(held.stopped_by());
+                    events.extend(outcomes::given_up(tx, &id, at)?);
                     events.push(NewEvent::new(last_event(&id), EventBody::StatusTerminated));
                     append_rows(tx, &held, &events, at, Status::Terminated.as_str())?;
                 }

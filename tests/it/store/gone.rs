@@ -259,8 +259,13 @@ async fn a_change_of_a_session_is_told_in_its_log(bench: Bench) {
 async fn a_turn_that_waits_ends_with_its_session(bench: Bench) {
     let id = full(&bench).await;
     assert_eq!(bench.store.update_session(&id, with_tools()).await.unwrap().agent.tools.len(), 1);
+    let stop = Said::Interrupt { event_id: bench.id() };
+    let stop = bench.store.say(&id, vec![stop], 10, String::new()).await.unwrap().remove(0);
     let archived = bench.store.archive_session(&id, change("session.archive")).await.unwrap();
     assert_eq!((archived.status, archived.turn_id), (Status::Terminated, None));
+    let log = bench.log(&id).await;
+    assert_eq!(log[log.len() - 2].id, stop.id, "what was taken is told, whoever ends the turn");
+    assert_eq!(log[log.len() - 1].body.kind(), "session.status_terminated");
     let open = "select count(*) from turns where status <> 'done'";
     assert_eq!(bench.place.number(open).await, 0);
     bench.clock.advance(HOUR * 2);
