@@ -26,6 +26,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     domain::{
+        agent::Agent,
         delivery::{Delivery, Outcome, Status},
         source::SourceKind,
         text::printable,
@@ -94,14 +95,18 @@ impl Choice {
         Choice { is_chosen: value == chosen, word: word.into(), value }
     }
 
-    /// The agents that can be given something, by their names.
     pub(super) fn of_agents(snapshot: &Snapshot, chosen: &str) -> Vec<Choice> {
-        let mut agents: Vec<_> =
-            snapshot.agents.values().filter(|it| it.archived_at.is_none()).collect();
-        agents.sort_by_key(|it| it.spec.name.to_lowercase());
-        let agents = agents.into_iter();
+        let agents = living_agents(snapshot).into_iter();
         agents.map(|it| Choice::new(it.id.as_str(), printable(&it.spec.name), chosen)).collect()
     }
+}
+
+/// The agents that can be given something, by their names.
+pub(super) fn living_agents(snapshot: &Snapshot) -> Vec<&Agent> {
+    let mut agents: Vec<_> =
+        snapshot.agents.values().filter(|it| it.archived_at.is_none()).collect();
+    agents.sort_by_key(|it| it.spec.name.to_lowercase());
+    agents
 }
 
 struct List {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         super::{App, input::At, managed},
-        delivery_list::Choice,
+        delivery_list::{Choice, living_agents},
         guard::Changer,
         shown::Shown,
         view::Moment,
@@ -121,16 +121,13 @@ impl Form {
 
 /// Those that a new session can have; of one that is there, its version first.
 fn agents(snapshot: &Snapshot, stored: Option<&Deployment>, chosen: &str) -> Vec<Choice> {
-    let living = snapshot.agents.values().filter(|agent| agent.archived_at.is_none());
-    let mut living: Vec<_> = living.collect();
-    living.sort_by_key(|agent| agent.spec.name.to_lowercase());
     let kept = stored.map(|it| {
         let agent = snapshot.agents.get(&it.agent_id);
         let name =
             agent.map_or_else(|| it.agent_id.to_string(), |agent| printable(&agent.spec.name));
         Choice::new("", format!("{name}, version {}, as it is", it.agent_version), chosen)
     });
-    let others = living.iter().take(CHOICES_MAX).map(|agent| {
+    let others = living_agents(snapshot).into_iter().take(CHOICES_MAX).map(|agent| {
         let name = format!("{}, version {}", printable(&agent.spec.name), agent.version);
         Choice::new(agent.id.as_str(), name, chosen)
     });
