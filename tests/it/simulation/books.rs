@@ -1,7 +1,7 @@
 //! The end of a world: what was promised is compared with what is in the database.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
 };
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     model::{MARK, marks_in},
-    referee::{Entry, Referee, Session},
+    referee::{ENDS, Entry, Referee, Session},
     senders::Said,
     setup,
     world::World,
@@ -190,10 +190,11 @@ impl Books<'_> {
         self.must(row.tokens == tokens, || format!("{id}: {tokens:?} were used, {row:?}"));
 
         // What is said of the session itself is in no turn.
-        let log = match log {
-            [log @ .., end] if row.archived && end.kind == "session.status_terminated" => log,
-            log => log,
-        };
+        let n = log.iter().rposition(|entry| entry.turn.is_some()).map_or(0, |at| at + 1);
+        let (log, ends) = log.split_at(n);
+        let ends: Vec<&str> = ends.iter().map(|entry| entry.kind.as_str()).collect();
+        let fits = if row.archived { ends == ENDS || ends == ENDS[1..] } else { ends.is_empty() };
+        self.must(fits, || format!("{id} ends with {ends:?}: {row:?}"));
         let mut ended = BTreeSet::new();
         for part in log.chunk_by(|one, next| one.turn == next.turn) {
             let Some(turn) = part[0].turn.as_ref().filter(|turn| turns.contains_key(*turn)) else {
@@ -203,7 +204,7 @@ impl Books<'_> {
             self.must(ended.insert(turn), || format!("{id}: {turn} comes twice"));
             self.must(turns[turn].session == id, || format!("{turn} is not of {id}"));
             // Whoever archives a session ends a turn that waits for somebody, and nothing else of it.
-            let put_away = row.archived && part.last() == log.last() && walk(part) == Some("waits");
+            let put_away = row.archived && part.last() == log.last();
             self.turn(id, part, &turns[turn].end, put_away);
         }
         let own = turns.values().filter(|turn| turn.session == id).count();
@@ -213,6 +214,8 @@ impl Books<'_> {
     /// One turn: begins with what was said, ends once, and everything that was begun in between was
     /// ended.
     fn turn(&mut self, id: &str, part: &[Entry], end: &str, put_away: bool) {
+        let came_to = walk(part);
+        let put_away = put_away && came_to == Some("waits");
         let kinds: Vec<&str> = part.iter().map(|entry| entry.kind.as_str()).collect();
         let what = || format!("{id}: {end} {kinds:?}");
         let n = |kind: &str| kinds.iter().filter(|it| **it == kind).count();
@@ -226,7 +229,7 @@ impl Books<'_> {
             self.must(n(&CALLS) == n(&RESULTS), what);
         }
         self.must(n("span.model_request_start") == n("span.model_request_end"), what);
-        self.must(put_away || walk(part) == Some("rests"), what);
+        self.must(put_away || came_to == Some("rests"), what);
         let failed = n("session.error") > n("session.status_rescheduled");
         self.must(failed == ["retries_exhausted", "failed"].contains(&end), what);
         let of = |kind: &'static str| part.iter().filter(move |entry| entry.kind == kind);
@@ -254,21 +257,31 @@ impl Books<'_> {
         }
     }
 
-    /// Each call has one result, after it.
+    /// Each call has one result, after it; those that wait for nobody have theirs in their order.
     fn calls_of_turn(&mut self, id: &str, part: &[Entry], put_away: bool) {
-        let mut open: BTreeSet<String> = BTreeSet::new();
+        let (mut open, mut own) = (BTreeSet::new(), VecDeque::new());
         for entry in part {
             if CALLS.contains(&entry.kind.as_str()) {
                 open.insert(entry.id.clone());
+                if field(entry, "evaluated_permission").is_some_and(|it| it != "ask") {
+                    own.push_back(entry.id.clone());
+                }
             } else if RESULTS.contains(&entry.kind.as_str()) {
                 let call = called_by(entry).unwrap_or_default();
                 self.must(open.remove(&call), || format!("{id}: no call for {entry:?}"));
+                if own.contains(&call) {
+                    let next = own.pop_front();
+                    self.must(next == Some(call), || {
+                        format!("{id}: before {next:?} came {entry:?}")
+                    });
+                }
             }
         }
         self.must(put_away || open.is_empty(), || format!("{id}: no results for {open:?}"));
     }
 
-    /// What was answered for a call is in the log once, unless the turn ended before it got there.
+    /// What was answered for a call is in the log once, unless the turn ended before it got there. So is
+    /// who stopped a turn.
     fn answers(&mut self, world: &World) {
         let referee = self.referee;
         let mut logged: BTreeMap<&str, usize> = BTreeMap::new();
@@ -289,6 +302,10 @@ impl Books<'_> {
             self.must(fits, || format!("{given:?} is there {n} times; noted: {is_noted}"));
             let is_first = n == 0 || taken.insert(&given.call);
             self.must(is_first, || format!("{} was answered twice", given.call));
+        }
+        for stop in &world.ledger.stops {
+            let n = logged.get(stop.as_str()).copied().unwrap_or_default();
+            self.must(n == 1, || format!("the stop {stop} is there {n} times"));
         }
         let left = referee.rows("select id from approvals where journaled = 0");
         self.must(left.is_empty(), || format!("calls still wait: {left:?}"));

@@ -145,25 +145,16 @@ impl World {
         let (event_id, call) = (self.names.id::<EventId>(), entry.id.parse().expect("an id"));
         let session = ask.session.parse().expect("an id");
         let mut given = Given { call: entry.id, event: event_id.to_string(), said: Said::No };
-        let result = |wanted| store::Said::Result {
-            event_id: event_id.clone(),
-            call: EventId::clone(&call),
-            wanted,
-            content: vec![Block::text("A field.")],
-            is_error: false,
-        };
-        let said = match ask.wanted.as_str() {
-            "confirmation" if self.random.chance(70) => {
-                store::Said::Answer { event_id, call, result: Confirmed::Allow, deny_message: None }
-            }
-            "confirmation" => store::Said::Answer {
-                event_id,
-                call,
-                result: Confirmed::Deny,
-                deny_message: Some("not now".to_owned()),
-            },
-            "custom_result" => result(Wanted::CustomResult),
-            _ => result(Wanted::ToolResult),
+        let said = if ask.wanted == "confirmation" {
+            let (result, deny_message) = match self.random.chance(70) {
+                true => (Confirmed::Allow, None),
+                false => (Confirmed::Deny, Some("not now".to_owned())),
+            };
+            store::Said::Answer { event_id, call, result, deny_message }
+        } else {
+            let content = vec![Block::text("A field.")];
+            let wanted = Wanted::CustomResult;
+            store::Said::Result { event_id, call, wanted, content, is_error: false }
         };
         let about = About::Answer(self.ledger.answers.len());
         let waiting_max = self.shape.waiting_max;
@@ -191,8 +182,8 @@ impl World {
         }
         let session = at_work[self.random.index(at_work.len())].parse().expect("an id");
         let said = vec![store::Said::Interrupt { event_id: self.names.id() }];
-        self.ask(About::Change, move |store| async move {
-            Answer::Done(store.say(&session, said, 1, "somebody".to_owned()).await.map(drop))
+        self.ask(About::Stop, move |store| async move {
+            Answer::Stop(store.say(&session, said, 1, "somebody".to_owned()).await)
         });
     }
 
@@ -251,10 +242,14 @@ impl World {
                     self.ledger.answers[number].said = said;
                     self.wake(node, true);
                 }
-                (About::Change, _) => self.wake(node, true),
-                (About::Speech(_) | About::Answer(_), Answer::Delivery(_)) => {
-                    unreachable!("people get no verdict")
+                (About::Stop, Answer::Stop(Ok(events))) => {
+                    // Without a turn there was nothing to stop.
+                    let taken = events.iter().filter(|event| event.processed_at.is_none());
+                    self.ledger.stops.extend(taken.map(|event| event.id.to_string()));
+                    self.wake(node, true);
                 }
+                (About::Change | About::Stop, _) => self.wake(node, true),
+                (About::Speech(_) | About::Answer(_), _) => unreachable!("people get no verdict"),
             }
         }
     }

@@ -55,14 +55,15 @@ fn events_come_by_the_hundred() {
 
 #[test]
 fn the_same_seed_makes_the_same_world() {
+    let lines = |seed, weather| live(seed, weather, true).world.last_lines();
     for weather in [&CALM, &CRASHES, &STANDSTILLS, &MODELS, &STORMS] {
         for seed in 0..2 {
-            let (once, again) = (live_and_tell(seed, weather), live_and_tell(seed, weather));
+            let (once, again) = (lines(seed, weather), lines(seed, weather));
             let differs = once.lines().zip(again.lines()).find(|(one, other)| one != other);
             assert_eq!(differs, None, "{} {seed}", weather.name);
             assert_eq!(once.len(), again.len(), "{} {seed}", weather.name);
         }
-        assert_ne!(live_and_tell(1, weather), live_and_tell(2, weather));
+        assert_ne!(lines(1, weather), lines(2, weather));
     }
 }
 
@@ -76,7 +77,7 @@ fn live_through(weather: &Weather, n_worlds: u64) {
     let seeds = seeds().unwrap_or(0..n_worlds);
     let mut all = Life::default();
     for seed in seeds.clone() {
-        let life = live(seed, weather);
+        let life = Life::of(&live(seed, weather, seeds == (seed..seed + 1)).world);
         all.n_steps += life.n_steps;
         all.n_asked += life.n_asked;
         all.n_answered += life.n_answered;
@@ -88,21 +89,14 @@ fn live_through(weather: &Weather, n_worlds: u64) {
     println!("{} {seeds:?}: {all:?}", weather.name);
 }
 
-fn live(seed: u64, weather: &Weather) -> Life {
+/// A world that came to its end, and whether all that happened in it is remembered.
+fn live(seed: u64, weather: &Weather, is_remembered: bool) -> Told {
     let mut told = Told { seed, weather: weather.name, world: World::new(seed, weather) };
-    if seeds() == Some(seed..seed + 1) {
+    if is_remembered {
         told.world.remember_all();
     }
     told.world.live();
-    Life::of(&told.world)
-}
-
-/// All that happens in a world.
-fn live_and_tell(seed: u64, weather: &Weather) -> String {
-    let mut told = Told { seed, weather: weather.name, world: World::new(seed, weather) };
-    told.world.remember_all();
-    told.world.live();
-    told.world.last_lines()
+    told
 }
 
 /// What there is to say about worlds that came to their end.

@@ -145,7 +145,8 @@ fn calls(
 ) -> Vec<(&'static str, Value)> {
     let (pointer, whole) = (json!({"pointer": ""}), json!({}));
     let mut calls = vec![("delivery", pointer), ("delivery", whole), ("shell", json!({}))];
-    if let Some(effect) = said.rsplit("for the effect `").next().and_then(|it| it.split('`').next())
+    let in_doubt = said.rsplit_once("for the effect `").and_then(|(_, rest)| rest.split_once('`'));
+    if let Some((effect, _)) = in_doubt
         && offered.contains(&settle_effect::NAME)
     {
         let input = json!({"effect": effect, "outcome": "happened", "note": "It looks like it."});

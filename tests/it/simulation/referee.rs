@@ -39,6 +39,9 @@ impl Session {
     }
 }
 
+/// What is said of a session itself when it is archived, after who had stopped its turn.
+pub const ENDS: [&str; 2] = ["user.interrupt", "session.status_terminated"];
+
 /// Turns at once, and of those that begin within a minute.
 type Limits = (Option<i64>, Option<i64>);
 
@@ -150,7 +153,8 @@ impl Referee {
                 .get(session)
                 .is_some_and(|row| row.epoch > epoch && row.owner.as_deref() == Some(owner));
             // Whoever archives a session says so in its log, and nobody has it then.
-            let is_end = entry.kind == "session.status_terminated" && leased.is_none();
+            let is_archived = after.get(session).is_some_and(|row| row.archived);
+            let is_end = ENDS.contains(&&*entry.kind) && is_archived && leased.is_none();
             self.must(leased == Some(owner) || has_claimed || is_end, || {
                 format!(
                     "{owner} wrote {} to {session}, of which {leased:?} has the lease",

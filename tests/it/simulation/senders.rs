@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bellpull::{
     domain::{
         delivery::Identity,
-        event::{Block, EventBody, Origin},
+        event::{Block, Event as Message, EventBody, Origin},
         source::{Debounce, Pace, WhenBusy},
         trace::TraceContext,
     },
@@ -163,6 +163,8 @@ pub enum Answer {
     Delivery(store::Result<Result<Accepted, Refused>>),
     /// To a person, or to whoever changed the configuration.
     Done(store::Result<()>),
+    /// To whoever stops a turn.
+    Stop(store::Result<Vec<Message>>),
 }
 
 impl Answer {
@@ -170,8 +172,8 @@ impl Answer {
     pub fn told(&self) -> String {
         match self {
             Answer::Delivery(answer) => format!("{answer:?}"),
-            Answer::Done(Ok(())) => "done".to_owned(),
-            Answer::Done(Err(error)) => {
+            Answer::Done(Ok(())) | Answer::Stop(Ok(_)) => "done".to_owned(),
+            Answer::Done(Err(error)) | Answer::Stop(Err(error)) => {
                 let text = error.to_string();
                 let words = text.split(' ').filter(|word| !word.contains('_'));
                 words.collect::<Vec<_>>().join(" ")
@@ -187,6 +189,7 @@ pub enum About {
     Speech(usize),
     /// For a call that waited.
     Answer(usize),
+    Stop,
     Change,
 }
 
@@ -215,4 +218,6 @@ pub struct Ledger {
     /// By message, in the order in which they were said.
     pub speeches: Vec<(Vec<String>, Said)>,
     pub answers: Vec<Given>,
+    /// Events of those who stopped a turn.
+    pub stops: Vec<String>,
 }

@@ -74,7 +74,7 @@ fn suffer_at_steps(weather: &Weather, blow: Blow, is_one: impl Fn(u64) -> bool) 
         (acted && SEEN.iter().all(|kind| seen.contains(kind))).then_some((n, script))
     });
     let (n, script) = tried.min().expect("one of them has seen it all");
-    let rounds = if full() { 12 } else { 1 };
+    let rounds = if full() { 24 } else { 1 };
     let steps: Vec<u64> = (1..=n).filter(|step| is_one(*step)).collect();
     let n_steps = steps.len() as u64;
     let seeds = seeds().unwrap_or(0..n_steps * rounds);
@@ -84,7 +84,9 @@ fn suffer_at_steps(weather: &Weather, blow: Blow, is_one: impl Fn(u64) -> bool) 
         let mut told = Told { seed, weather: weather.name, world: small(script, weather) };
         told.world.blows.push((step, blow));
         if round >= 1 {
-            told.world.blows.push((step + round, Blow::Death));
+            // Other distances for each step, and all of them for all steps together.
+            let later = 1 + (step + 7 * round) % 38;
+            told.world.blows.push((step + later, Blow::Death));
         }
         told.world.live();
         let missed = told.world.blows.iter().any(|(at, _)| *at == step);
