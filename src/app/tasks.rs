@@ -21,9 +21,6 @@ const REVISION_INTERVAL: Duration = Duration::from_secs(1);
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
 /// A task rests so many times as long as it worked, up to a minute.
 const REST: u32 = 20;
-/// The same of one that counts all that waits: under load that is much, and each count of it takes time
-/// that accepts would have.
-const REST_OF_COUNTING: u32 = 100;
 const REST_MAX: Duration = Duration::from_secs(60);
 const DAY_INTERVAL: Duration = Duration::from_secs(60);
 const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
@@ -76,7 +73,7 @@ impl Tasks {
             }
             Ok(())
         });
-        self.count("count waiting sessions", |tasks| async move {
+        self.every(GAUGES_INTERVAL, "count waiting sessions", |tasks| async move {
             // All of them each time: what came before this process, or by another one, is known to
             // the database only.
             let counted = tasks.store.waiting_sessions().await?;
@@ -85,7 +82,7 @@ impl Tasks {
             }
             Ok(())
         });
-        self.count("count waiting messages", |tasks| async move {
+        self.every(GAUGES_INTERVAL, "count waiting messages", |tasks| async move {
             let (n_waiting, oldest) = tasks.store.outgoing_backlog().await?;
             let now = tasks.store.clock().now();
             let age = oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
@@ -178,25 +175,6 @@ impl Tasks {
     ) where
         F: Future<Output = anyhow::Result<()>> + Send,
     {
-        self.repeat((interval, REST), what, work);
-    }
-
-    /// Counts what waits every now and then.
-    fn count<F>(&self, what: &'static str, work: impl Fn(Tasks) -> F + Send + 'static)
-    where
-        F: Future<Output = anyhow::Result<()>> + Send,
-    {
-        self.repeat((GAUGES_INTERVAL, REST_OF_COUNTING), what, work);
-    }
-
-    fn repeat<F>(
-        &self,
-        (interval, rest): (Duration, u32),
-        what: &'static str,
-        work: impl Fn(Tasks) -> F + Send + 'static,
-    ) where
-        F: Future<Output = anyhow::Result<()>> + Send,
-    {
         let tasks = self.clone();
         self.tracker.spawn(async move {
             let clock = tasks.store.clock().clone();
@@ -206,7 +184,7 @@ impl Tasks {
                     tracing::warn!(error = format!("{error:#}"), "failed to {what}");
                 }
                 // What takes long, as with a million sessions to count, comes less often.
-                let rest = rest * (clock.monotonic() - started);
+                let rest = REST * (clock.monotonic() - started);
                 let pause = interval.max(rest.min(REST_MAX));
                 tokio::select! {
                     () = tasks.stop.cancelled() => return,
