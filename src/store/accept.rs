@@ -23,6 +23,7 @@ use self::{
 use super::{
     Error, Result, Store, Urgency,
     driver::{Tx, Value, params},
+    sessions::first,
 };
 use crate::{
     clock::Timestamp,
@@ -253,8 +254,9 @@ const INSERT_DELIVERY: &str = "insert into deliveries (id, source_id, dedupe_key
 const INSERTED_DELIVERY: &str = "select 1 from deliveries where id = $1";
 
 const INSERT_SESSION: &str = "insert into sessions (id, agent_id, agent_version, environment_id, \
-    source_id, title, metadata, status, created_at, updated_at, next_at, ripe_by, inbox_given) \
-    {rows:ttitttttiiiii}";
+    source_id, title, metadata, status, created_at, updated_at, next_at, ripe_by, inbox_given, \
+    first_event_id, first_body, first_source, first_indented, first_private, first_delivery_id) \
+    {rows:ttitttttiiiiitttitt}";
 
 const INSERT_INBOX: &str = "insert into inbox (session_id, position, event_id, body, n_chunks, \
     source, indented, private, delivery_id, received_at) {rows:tittititti}";
@@ -316,7 +318,7 @@ fn delivery_row<'a>(delivery: &'a NewDelivery, place: &'a Place) -> Vec<Value<'a
     .into()
 }
 
-/// The first request of a delivery: its message joins the session's inbox, or waits for nobody.
+/// The first request of a delivery: its message begins a session, joins one's inbox, or waits for nobody.
 fn dispatch<'a>(
     tx: &mut Tx<'_>,
     delivery: &'a NewDelivery,
@@ -360,6 +362,9 @@ fn dispatch<'a>(
                     sessions.made(id);
                 }
                 RouteTarget::New(_) | RouteTarget::Session(_) => made.push(row),
+            }
+            if is_first(dispatch) {
+                return Ok(Ok(accepted(Verdict::Accepted, agent_id, Some(id.clone()))));
             }
             (id.clone(), Some(1))
         }
@@ -453,6 +458,8 @@ fn session_row<'a>(
     now: Timestamp,
 ) -> Vec<Value<'a>> {
     let (next_at, ripe_by) = due(dispatch.pace, now);
+    let first = is_first(dispatch).then(|| Text::of(dispatch));
+    let first = first.as_ref();
     params![
         id,
         &dispatch.agent_id,
@@ -467,8 +474,40 @@ fn session_row<'a>(
         next_at,
         ripe_by,
         1,
+        first.map(|_| &dispatch.event_id),
+        first.map(|it| it.body),
+        first.and_then(|it| it.source),
+        first.is_some_and(|it| it.indented),
+        first.map(|_| &dispatch.private),
+        first.map(|_| &delivery.id),
     ]
     .into()
+}
+
+/// Whether a message goes into the row of the session that is made for it.
+fn is_first(dispatch: &Dispatch) -> bool {
+    let text = Text::of(dispatch);
+    text.n_chunks == 0 && first::is_kept(text.body.len() + dispatch.private.len(), dispatch.pace)
+}
+
+/// What is kept of a message while it waits.
+struct Text<'a> {
+    body: &'a str,
+    n_chunks: i64,
+    source: Option<&'a str>,
+    indented: bool,
+}
+
+impl Text<'_> {
+    fn of(dispatch: &Dispatch) -> Text<'_> {
+        let (body, n_chunks, framed) = match &dispatch.message {
+            MessageBody::Inline(body) => (body.as_str(), 0, None),
+            MessageBody::Framed(framed) => (framed.lead.as_str(), 0, Some(framed)),
+            MessageBody::Chunks(n) => ("", *n, None),
+        };
+        let indented = framed.is_some_and(|framed| framed.shows == Shows::Indented);
+        Text { body, n_chunks, source: framed.map(|framed| framed.source.as_str()), indented }
+    }
 }
 
 fn inbox_row<'a>(
@@ -478,19 +517,15 @@ fn inbox_row<'a>(
     dispatch: &'a Dispatch,
     delivery_id: &'a DeliveryId,
 ) -> Vec<Value<'a>> {
-    let (body, n_chunks, framed) = match &dispatch.message {
-        MessageBody::Inline(body) => (body.as_str(), 0, None),
-        MessageBody::Framed(framed) => (framed.lead.as_str(), 0, Some(framed)),
-        MessageBody::Chunks(n) => ("", *n, None),
-    };
+    let text = Text::of(dispatch);
     params![
         session.to_string(),
         position,
         &dispatch.event_id,
-        body,
-        n_chunks,
-        framed.map(|framed| &framed.source),
-        framed.is_some_and(|framed| framed.shows == Shows::Indented),
+        text.body,
+        text.n_chunks,
+        text.source,
+        text.indented,
         &dispatch.private,
         delivery_id,
         delivery.received_at,

@@ -114,11 +114,26 @@ impl Store {
         self.driver
             .read(move |tx| {
                 let values: Vec<Value> = agents.iter().map(Value::from).collect();
+                // By the indexes that have them: one look for each agent, and for each of its sources.
                 let sql = format!(
-                    "select a.id, s.id, s.status, s.updated_at, \
-                     case when s.turn_id is null then 0 else 1 end from agents a join sessions s \
-                     on s.id = (select max(x.id) from sessions x where x.agent_id = a.id) \
-                     where a.id in ({})",
+                    "with recursive wanted as (select a.id from agents a where a.id in ({})), \
+                     sourced (agent_id, source_id) as ( \
+                     select w.id, (select min(x.source_id) from sessions x \
+                     where x.agent_id = w.id and x.first_event_id is not null) from wanted w \
+                     union all \
+                     select l.agent_id, (select min(x.source_id) from sessions x \
+                     where x.agent_id = l.agent_id and x.source_id > l.source_id \
+                     and x.first_event_id is not null) from sourced l where l.source_id is not null), \
+                     newest (agent_id, id) as ( \
+                     select w.id, (select max(x.id) from sessions x \
+                     where x.agent_id = w.id and x.first_event_id is null) from wanted w \
+                     union all \
+                     select l.agent_id, (select max(x.id) from sessions x \
+                     where x.agent_id = l.agent_id and x.source_id = l.source_id \
+                     and x.first_event_id is not null) from sourced l where l.source_id is not null) \
+                     select w.id, s.id, s.status, s.updated_at, \
+                     case when s.turn_id is null then 0 else 1 end from wanted w join sessions s \
+                     on s.id = (select max(n.id) from newest n where n.agent_id = w.id)",
                     marks(values.len())
                 );
                 let rows = tx.query(&sql, &values)?.into_iter().map(|mut row| {

@@ -148,7 +148,7 @@ impl Store {
         self.driver
             .read(move |tx| {
                 let sql = format!(
-                    "select {COLUMNS} where d.id in (select i.delivery_id from inbox i \
+                    "select {COLUMNS} where d.id in (select i.delivery_id from waiting i \
                      where i.session_id = $1 and i.delivery_id is not null \
                      order by i.position desc limit $2) and d.outcome = 'pending' order by d.id desc"
                 );
@@ -343,8 +343,20 @@ impl Store {
     }
 }
 
+/// What is said in the place of a message whose delivery was erased before a turn took it.
+const ERASED: &str =
+    r#"{"type":"user.message","content":[{"type":"text","text":"[This delivery was erased.]"}]}"#;
+
 /// Takes the text of a delivery's message out of the inbox of its session, whose row is locked.
 fn erase_waiting(tx: &mut Tx<'_>, session: &SessionId, id: &DeliveryId) -> Result<()> {
+    let n = tx.execute(
+        "update sessions set first_body = $3, first_source = null \
+         where id = $1 and first_delivery_id = $2",
+        &params![session, id, ERASED],
+    )?;
+    if n > 0 {
+        return Ok(());
+    }
     let waiting = tx.first(
         "select position, event_id from inbox where session_id = $1 and delivery_id = $2",
         &params![session, id],
@@ -354,11 +366,7 @@ fn erase_waiting(tx: &mut Tx<'_>, session: &SessionId, id: &DeliveryId) -> Resul
     tx.execute(
         "update inbox set body = $3, n_chunks = 0, source = null \
          where session_id = $1 and position = $2",
-        &params![
-            session,
-            row.int(0)?,
-            r#"{"type":"user.message","content":[{"type":"text","text":"[This delivery was erased.]"}]}"#,
-        ],
+        &params![session, row.int(0)?, ERASED],
     )?;
     chunks::remove(tx, &row.text(1)?)
 }
@@ -447,13 +455,13 @@ fn list_sql<'a>(
     let session = filter.session_id.as_ref().map(|session| select.mark(session));
     let (conditions, values) = select.into_parts();
     let ids = match (session, &filter.source_id) {
-        // What was taken is found by its index, what waits by the inbox; a page of each has the page of
+        // What was taken is found by its index, what waits by its messages; a page of each has the page of
         // both. A cross join, as SQLite would else begin with all that waits of a source.
         (Some(session), _) => format!(
             "select id from (select d.id from deliveries d \
              where d.session_id = {session} and d.outcome <> 'pending'{conditions} {limit}) taken \
              union all select id from (select d.id \
-             from inbox i cross join deliveries d where d.id = i.delivery_id \
+             from waiting i cross join deliveries d where d.id = i.delivery_id \
              and i.session_id = {session} and d.outcome = 'pending'{conditions} {limit}) waiting"
         ),
         (None, Some(_)) => ids_of_source(filter.parts(), &conditions, &limit),

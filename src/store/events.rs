@@ -318,7 +318,7 @@ fn page_of_inbox(
     };
     let sql = format!(
         "select i.position, i.event_id, i.body, i.n_chunks, i.private, i.received_at, {FRAME} \
-         from inbox i \
+         from waiting i \
          left join deliveries d on d.id = i.delivery_id \
          where i.session_id = $1 and i.position {mark} $2 {of_kind} \
          order by i.position {order} limit $3"

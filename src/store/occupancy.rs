@@ -12,6 +12,7 @@ use super::{
     Error, Result,
     driver::{Tx, params},
     queue::Claimed,
+    sessions::first,
 };
 use crate::{
     clock::Timestamp,
@@ -68,6 +69,7 @@ fn enter(tx: &mut Tx<'_>, environment: &EnvironmentId, session: &SessionId) -> R
 }
 
 fn park(tx: &mut Tx<'_>, session: &SessionId, now: Timestamp) -> Result<()> {
+    first::into_inbox(tx, session)?;
     tx.execute(
         "update sessions set lease_owner = null, lease_until = null, next_at = $2, \
          parked_at = coalesce(parked_at, $3) where id = $1",

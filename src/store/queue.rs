@@ -22,6 +22,7 @@ use super::{
     events, occupancy,
     outbox::{self, Occasion},
     outcomes,
+    sessions::first,
     standing::{self, Standing},
 };
 use crate::{
@@ -475,7 +476,7 @@ fn take<'a>(
     let waiting = tx.query(
         &format!(
             "select i.position, i.event_id, i.body, i.n_chunks, i.private, i.received_at, d.id, \
-             d.request_id, d.traceparent, {FRAME} from inbox i \
+             d.request_id, d.traceparent, {FRAME} from waiting i \
              left join deliveries d on d.id = i.delivery_id \
              where i.session_id = $1 order by i.position limit $2"
         ),
@@ -510,8 +511,8 @@ fn take<'a>(
     }
     tx.execute(
         "update deliveries set outcome = 'running', turn_id = $3 where id in (select d.id \
-         from inbox i join deliveries d on d.id = i.delivery_id \
-         where i.session_id = $1 and i.position <= $2 and d.outcome = 'pending' \
+         from deliveries d where d.id in (select i.delivery_id from waiting i \
+         where i.session_id = $1 and i.position <= $2) and d.outcome = 'pending' \
          order by d.source_id, d.dedupe_key {wait})",
         &params![&held.session_id, last, turn],
     )?;
@@ -520,8 +521,12 @@ fn take<'a>(
         &params![&held.session_id, last],
     )?;
     tx.execute(
-        "update sessions set turn_id = $2, inbox_taken = inbox_taken + $3, ripe_by = null, \
-         urgency = case when interrupt_id is null then 0 else urgency end where id = $1",
+        concat!(
+            "update sessions set turn_id = $2, inbox_taken = inbox_taken + $3, ripe_by = null, \
+             urgency = case when interrupt_id is null then 0 else urgency end, ",
+            first::gone!(),
+            " where id = $1"
+        ),
         &params![&held.session_id, turn, n_taken],
     )?;
     Ok(messages)
@@ -618,7 +623,7 @@ fn whole_ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(0)
 }
 
-/// What of an inbox row `i` and of its delivery `d` makes a message whole that shows its payload.
+/// What of a row `i` that waits and of its delivery `d` makes a message whole that shows its payload.
 pub(super) const FRAME: &str = "i.source, i.indented, \
     case when i.source is not null then d.body end, d.id, d.source_id, d.event_type, d.content_type, \
     d.body_bytes";

@@ -1,6 +1,7 @@
 //! Sessions: made, looked at, listed, and given messages by people and programs.
 
 mod change;
+pub(super) mod first;
 mod gone;
 
 use std::{
@@ -210,7 +211,7 @@ impl Store {
                         "select id from (select id from (select id from deliveries \
                          where session_id = $1 and outcome <> 'pending' \
                          order by id desc limit 1) taken \
-                         union all select max(delivery_id) from inbox where session_id = $1) newest \
+                         union all select max(delivery_id) from waiting where session_id = $1) newest \
                          where id is not null order by id desc limit 1",
                         &params![&session],
                     )?,
@@ -223,11 +224,12 @@ impl Store {
     pub async fn sessions(&self, filter: SessionFilter) -> Result<SessionPage> {
         self.driver
             .read(move |tx| {
+                let parts = parts(tx, &filter)?;
                 let end = match filter.title_has.is_some() || filter.source_id.is_some() {
-                    true => end_of_look(tx, &filter)?,
+                    true => end_of_look(tx, &filter, &parts)?,
                     false => None,
                 };
-                let (sql, values) = list_sql(&filter, end.as_ref());
+                let (sql, values) = list_sql(&filter, &parts, end.as_ref());
                 let rows = tx.query(&sql, &values)?;
                 let found = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
                 let found = whole(tx, found)?;
@@ -242,9 +244,13 @@ impl Store {
     pub async fn waiting_sessions(&self) -> Result<HashMap<SourceId, u64>> {
         self.driver
             .read(move |tx| {
-                // By agent too, which is the order of the index.
-                let sql = "select source_id, count(*) from sessions where next_at is not null \
-                           and source_id <> '' group by agent_id, source_id";
+                // By agent too, which is the order of the indexes.
+                let sql = "select source_id, count(*) from sessions where first_event_id is not null \
+                           group by agent_id, source_id \
+                           union all \
+                           select source_id, count(*) from sessions where next_at is not null \
+                           and first_event_id is null and source_id <> '' \
+                           group by agent_id, source_id";
                 let mut waiting = HashMap::new();
                 for mut row in tx.query(sql, &[])? {
                     *waiting.entry(row.id(0)?).or_default() +=
@@ -286,18 +292,66 @@ fn page(filter: &SessionFilter, mut found: Vec<Session>) -> SessionPage {
 /// Sessions that are looked at for one page where no index leads to what is wanted.
 const LOOK_MAX: usize = 5_000;
 
+/// The sessions of an agent by the indexes that have them, of which there is one for all but those that
+/// still have their first message: the sources of those.
+type Parts = Option<Vec<String>>;
+
+fn parts(tx: &mut Tx<'_>, filter: &SessionFilter) -> Result<Parts> {
+    filter.agent_id.as_ref().map(|agent| first::sources(tx, agent)).transpose()
+}
+
+/// Ids of sessions that meet some conditions, in an order and no more than a limit. A page of each of the
+/// parts holds the page of all.
+fn ids_of<'a>(
+    parts: &'a Parts,
+    mut select: Select<'a>,
+    order_and_limit: &str,
+) -> (String, Vec<Value<'a>>) {
+    let mut of_parts = vec![" and s.first_event_id is null".to_owned()];
+    for source in parts.iter().flatten() {
+        let source = select.mark(source.as_str());
+        of_parts.push(format!(" and s.first_event_id is not null and s.source_id = {source}"));
+    }
+    let (conditions, values) = select.into_parts();
+    if parts.is_none() {
+        return (
+            format!("select s.id from sessions s where 1 = 1{conditions} {order_and_limit}"),
+            values,
+        );
+    }
+    let of_parts = of_parts.iter().map(|part| {
+        format!(
+            "select id from (select s.id from sessions s where 1 = 1{part}{conditions} \
+             {order_and_limit}) part"
+        )
+    });
+    (of_parts.collect::<Vec<_>>().join(" union all "), values)
+}
+
 /// The last session that is looked at, if there are more behind it. Such lists are newest first.
-fn end_of_look(tx: &mut Tx<'_>, filter: &SessionFilter) -> Result<Option<SessionId>> {
-    let mut select = Select::new("select s.id from sessions s where 1 = 1", []);
+fn end_of_look(
+    tx: &mut Tx<'_>,
+    filter: &SessionFilter,
+    parts: &Parts,
+) -> Result<Option<SessionId>> {
+    let mut select = Select::new("", []);
     select.and_some("s.agent_id =", filter.agent_id.as_ref());
     select.and_some("s.id <", filter.cursor.as_ref().map(|cursor| &cursor.id));
-    let (sql, values) = select.into_parts();
-    let sql = format!("{sql} order by s.id desc limit 1 offset {}", LOOK_MAX - 1);
+    let (looked_at, values) =
+        ids_of(parts, select, &format!("order by s.id desc limit {LOOK_MAX}"));
+    let sql = format!(
+        "select id from ({looked_at}) looked_at order by id desc limit 1 offset {}",
+        LOOK_MAX - 1
+    );
     tx.first(&sql, &values)?.map(|mut row| row.id(0)).transpose()
 }
 
-fn list_sql<'a>(filter: &'a SessionFilter, end: Option<&'a SessionId>) -> (String, Vec<Value<'a>>) {
-    let mut select = Select::new(format!("select {COLUMNS} where 1 = 1"), []);
+fn list_sql<'a>(
+    filter: &'a SessionFilter,
+    parts: &'a Parts,
+    end: Option<&'a SessionId>,
+) -> (String, Vec<Value<'a>>) {
+    let mut select = Select::new("", []);
     select.and_some("s.id >=", end);
     select.and_some("s.source_id =", filter.source_id.as_ref());
     if let Some(text) = &filter.title_has {
@@ -332,7 +386,11 @@ fn list_sql<'a>(filter: &'a SessionFilter, end: Option<&'a SessionId>) -> (Strin
             .collect();
         select.and_text(&format!("s.status in ({})", words.join(", ")));
     }
-    select.page(if is_ascending { "s.id asc" } else { "s.id desc" }, filter.limit)
+    let n_rows = select.mark(i64::try_from(filter.limit).unwrap_or(i64::MAX).saturating_add(1));
+    let limit =
+        format!("order by s.id {} limit {n_rows}", if is_ascending { "asc" } else { "desc" });
+    let (ids, values) = ids_of(parts, select, &limit);
+    (format!("select {COLUMNS} where s.id in ({ids}) {limit}"), values)
 }
 
 /// Makes a session; with messages it is running from the start, and due.

@@ -1,10 +1,11 @@
 //! The claim: which of the due sessions a worker gets.
 //!
-//! They stand in lines: for each agent the sessions that each source made, and one of those whose turn
-//! was begun and waits to go on. Claims go round the agents and then round an agent's lines, those
-//! first that have the fewest at work, so that nobody's backlog keeps the others waiting. A line whose
-//! agent or source is full is passed over, at the same price however long it is; what was begun takes
-//! no further room and is never full.
+//! They stand in lines: for each agent the sessions that each source made, of which those that still
+//! have their first message make one and all others another, and the sessions whose turn was begun and
+//! waits to go on. Claims go round the agents and then round an agent's lines, those first that have
+//! the fewest at work, so that nobody's backlog keeps the others waiting. A line whose agent or source
+//! is full is passed over, at the same price however long it is; what was begun takes no further room
+//! and is never full.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -76,7 +77,7 @@ impl Store {
                 let mut rooms = Rooms::look(tx, now)?;
                 let mut next: Option<Timestamp> = None;
                 for line in due_lines(tx, Timestamp(i64::MAX))? {
-                    let open = match line.is_begun {
+                    let open = match line.is_begun() {
                         true => Some(now),
                         false => rooms.open_from(tx, line.owners())?,
                     };
@@ -120,15 +121,28 @@ pub enum Left {
 /// Sessions of one agent that want work, oldest first.
 struct Line {
     agent: AgentId,
-    /// Whether these are the ones that were begun, by whatever source: nobody works on them, or not
-    /// any more when their time has come.
-    is_begun: bool,
+    which: Which,
     /// Who made them; empty where no source did.
     source: String,
     first_at: Timestamp,
 }
 
+/// By the index that has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    /// The ones that were begun, by whatever source: nobody works on them, or not any more when their
+    /// time has come.
+    Begun,
+    /// Those that still have their first message: due since they were made, in that order.
+    First,
+    Other,
+}
+
 impl Line {
+    fn is_begun(&self) -> bool {
+        self.which == Which::Begun
+    }
+
     fn owners(&self) -> [&str; 2] {
         [self.agent.as_str(), &self.source]
     }
@@ -138,38 +152,52 @@ impl Line {
 /// else, then those with the fewest at work, and then whose first has waited longest. One look into an
 /// index for each, however long it is.
 fn due_lines(tx: &mut Tx<'_>, by: Timestamp) -> Result<Vec<Line>> {
-    let sql = "with recursive sourced (agent_id, source_id) as ( \
-        select a.id, (select min(s.source_id) from sessions s \
-            where s.agent_id = a.id and s.next_at is not null) \
-        from agents a where a.paused = 0 \
-        union all \
-        select l.agent_id, (select min(s.source_id) from sessions s \
-            where s.agent_id = l.agent_id and s.source_id > l.source_id and s.next_at is not null) \
-        from sourced l where l.source_id is not null \
-        ), lines (agent_id, begun, source_id, n_at_work, first_at) as materialized ( \
-        select a.id, 1, '', 0, (select min(s.next_at) from sessions s \
-            where s.agent_id = a.id and (s.turn_id is not null or s.lease_owner is not null)) \
-        from agents a where a.paused = 0 \
-        union all \
-        select l.agent_id, 0, l.source_id, (select count(*) from sessions s \
-            where s.source_id = l.source_id and s.agent_id = l.agent_id \
-            and (s.turn_id is not null or s.lease_owner is not null)), \
-        (select min(s.next_at) from sessions s \
-            where s.agent_id = l.agent_id and s.source_id = l.source_id and s.next_at is not null) \
-        from sourced l where l.source_id is not null \
-        ) select agent_id, begun, source_id, first_at from lines where first_at <= $1 \
-        order by agent_id, begun desc, n_at_work, first_at, source_id";
-    let rows = tx.query(sql, &params![by])?;
+    let rows = tx.query(DUE_LINES, &params![by])?;
     let lines = rows.into_iter().map(|mut row| {
-        Ok(Line {
-            agent: row.id(0)?,
-            is_begun: row.flag(1)?,
-            source: row.text(2)?,
-            first_at: row.time(3)?,
-        })
+        let which = match row.int(1)? {
+            BEGUN => Which::Begun,
+            FIRST => Which::First,
+            _ => Which::Other,
+        };
+        Ok(Line { agent: row.id(0)?, which, source: row.text(2)?, first_at: row.time(3)? })
     });
     lines.collect()
 }
+
+const BEGUN: i64 = 0;
+const FIRST: i64 = 1;
+
+const DUE_LINES: &str = "with recursive sourced (agent_id, which, source_id) as ( \
+    select a.id, 1, (select min(s.source_id) from sessions s \
+        where s.agent_id = a.id and s.first_event_id is not null) \
+    from agents a where a.paused = 0 \
+    union all \
+    select a.id, 2, (select min(s.source_id) from sessions s \
+        where s.agent_id = a.id and s.next_at is not null and s.first_event_id is null) \
+    from agents a where a.paused = 0 \
+    union all \
+    select l.agent_id, l.which, case when l.which = 1 \
+        then (select min(s.source_id) from sessions s where s.agent_id = l.agent_id \
+            and s.source_id > l.source_id and s.first_event_id is not null) \
+        else (select min(s.source_id) from sessions s where s.agent_id = l.agent_id \
+            and s.source_id > l.source_id and s.next_at is not null and s.first_event_id is null) end \
+    from sourced l where l.source_id is not null \
+    ), lines (agent_id, which, source_id, n_at_work, first_at) as materialized ( \
+    select a.id, 0, '', 0, (select min(s.next_at) from sessions s \
+        where s.agent_id = a.id and (s.turn_id is not null or s.lease_owner is not null)) \
+    from agents a where a.paused = 0 \
+    union all \
+    select l.agent_id, l.which, l.source_id, (select count(*) from sessions s \
+        where s.source_id = l.source_id and s.agent_id = l.agent_id \
+        and (s.turn_id is not null or s.lease_owner is not null)), \
+    case when l.which = 1 then (select s.next_at from sessions s where s.agent_id = l.agent_id \
+        and s.source_id = l.source_id and s.first_event_id is not null and s.lease_owner is null \
+        order by s.id limit 1) \
+    else (select min(s.next_at) from sessions s where s.agent_id = l.agent_id \
+        and s.source_id = l.source_id and s.next_at is not null and s.first_event_id is null) end \
+    from sourced l where l.source_id is not null \
+    ) select agent_id, which, source_id, first_at from lines where first_at <= $1 \
+    order by agent_id, case when which = 0 then 0 else 1 end, n_at_work, first_at, source_id, which";
 
 /// The lines of each agent, beginning after the one that was served last.
 fn by_agent(lines: Vec<Line>, after: Option<&AgentId>) -> Vec<Vec<Line>> {
@@ -216,7 +244,7 @@ macro_rules! pick {
             "with picked as materialized (select id from sessions where agent_id = $1 \
              and next_at <= $2 and ",
             $which,
-            " order by next_at limit $3 {lock}) \
+            " limit $3 {lock}) \
              update sessions set lease_owner = $4, lease_until = $5, next_at = $5, \
              epoch = epoch + 1 from picked where sessions.id = picked.id \
              returning sessions.id, sessions.epoch, sessions.turn_id, sessions.parked_at, \
@@ -227,10 +255,17 @@ macro_rules! pick {
 }
 
 const PICK_BEGUN: &str = pick!(
-    "(turn_id is not null or lease_owner is not null) and (lease_until is null or lease_until <= $2)"
+    "(turn_id is not null or lease_owner is not null) and (lease_until is null or lease_until <= $2) \
+     order by next_at"
 );
 
-const PICK_FRESH: &str = pick!("source_id = $6 and turn_id is null and lease_owner is null");
+const PICK_FIRST: &str =
+    pick!("source_id = $6 and first_event_id is not null and lease_owner is null order by id");
+
+const PICK_OTHER: &str = pick!(
+    "source_id = $6 and first_event_id is null and turn_id is null and lease_owner is null \
+     order by next_at"
+);
 
 /// A claim that is being made.
 struct Claim<'a, 't> {
@@ -246,7 +281,7 @@ struct Claim<'a, 't> {
 
 impl Claim<'_, '_> {
     fn of_agent(&mut self, lines: &[Line], n: usize) -> Result<usize> {
-        let (begun, fresh): (Vec<&Line>, Vec<&Line>) = lines.iter().partition(|it| it.is_begun);
+        let (begun, fresh): (Vec<&Line>, Vec<&Line>) = lines.iter().partition(|it| it.is_begun());
         let mut found = 0;
         for line in begun {
             found += self.of_line(line, n)?;
@@ -258,7 +293,7 @@ impl Claim<'_, '_> {
     }
 
     fn of_line(&mut self, line: &Line, n: usize) -> Result<usize> {
-        if line.is_begun {
+        if line.is_begun() {
             return self.pick(line, n);
         }
         let n = n.min(self.rooms.left(self.tx, line.owners())?);
@@ -268,17 +303,21 @@ impl Claim<'_, '_> {
     }
 
     fn pick(&mut self, line: &Line, n: usize) -> Result<usize> {
-        let sql = if line.is_begun { PICK_BEGUN } else { PICK_FRESH };
+        let sql = match line.which {
+            Which::Begun => PICK_BEGUN,
+            Which::First => PICK_FIRST,
+            Which::Other => PICK_OTHER,
+        };
         let mut values: Vec<Value> =
             params![&line.agent, self.now, n as i64, self.owner, self.until].into();
-        if !line.is_begun {
+        if !line.is_begun() {
             values.push(line.source.as_str().into());
         }
         let rows = self.tx.query(sql, &values)?;
         let found = rows.len();
         for row in rows {
             let (claimed, wanted) = picked(row, &line.agent, self.owner)?;
-            if !line.is_begun {
+            if !line.is_begun() {
                 self.fresh.insert(claimed.lease.session_id.clone(), line.source.clone());
             }
             self.picked.push((claimed, wanted));

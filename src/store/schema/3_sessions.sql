@@ -28,6 +28,15 @@ create table sessions (
   -- Positions of the inbox: given so far, and taken into the log so far.
   inbox_given bigint not null default 0,
   inbox_taken bigint not null default 0,
+  -- The message that it was made for, in its first position, until a turn takes it: where that is small
+  -- and waits for nothing it is here and not in the inbox. It came when the session did. While it is here
+  -- the session is in one index of its own in the place of two others: an accept writes two trees less.
+  first_event_id text {c},
+  first_body text {c},
+  first_source text {c},
+  first_indented bigint not null default 0 check (first_indented = 0 or first_indented = 1),
+  first_private text {c},
+  first_delivery_id text {c},
   lease_owner text {c},
   lease_until bigint,
   -- Grows with every claim. A write that names an older one changes nothing.
@@ -58,12 +67,16 @@ create table sessions (
   constraint waiting_is_due check (inbox_taken = inbox_given or next_at is not null),
   constraint inbox_in_order check (inbox_taken <= inbox_given),
   constraint rescheduled_is_timed check (status <> 'rescheduling' or next_at is not null),
-  constraint terminated_rests check (status <> 'terminated' or lease_owner is null)
+  constraint terminated_rests check (status <> 'terminated' or lease_owner is null),
+  constraint first_waits_for_nothing check (first_event_id is null
+    or (next_at is not null and turn_id is null and parked_at is null and ripe_by is null))
 ) {keyed};
--- The claim: due sessions of one agent from one source, oldest first. Only sessions that want work are
--- in it, and a line that is full costs one look, however long it is. It also counts how many of each
--- source wait.
-create index sessions_due on sessions (agent_id, source_id, next_at) where next_at is not null;
+-- The claim, and the list of an agent's sessions: those that still have their first message, oldest first.
+-- A line that is full costs one look, however long it is. It also counts how many of each source wait.
+create index sessions_first on sessions (agent_id, source_id, id) where first_event_id is not null;
+-- The same of all others that want work.
+create index sessions_due on sessions (agent_id, source_id, next_at)
+  where next_at is not null and first_event_id is null;
 -- The claim of what was begun and nobody works on, and how many of an agent, a source or a line are at
 -- work.
 -- An accept writes neither.
@@ -75,8 +88,8 @@ create index sessions_at_work_by_source on sessions (source_id, agent_id)
 create index sessions_urgent on sessions (lease_owner) where urgency >= 2;
 -- Who is next in an environment.
 create index sessions_parked on sessions (environment_id, parked_at) where parked_at is not null;
--- The list of an agent's sessions, newest first.
-create index sessions_by_agent on sessions (agent_id, id);
+-- The list of an agent's sessions, newest first, but for those that still have their first message.
+create index sessions_by_agent on sessions (agent_id, id) where first_event_id is null;
 -- The list of a deployment's sessions, newest first. Deliveries start none of them.
 create index sessions_by_deployment on sessions (deployment_id, id) where deployment_id is not null;
 
@@ -88,8 +101,9 @@ create table session_keys (
   primary key (source_id, key)
 ) {keyed};
 
--- Messages that have arrived and are not taken yet, in commit order. Small as a rule, as the payload that
--- they show stays with its delivery: SQLite has them in the tree of their key, one tree less to write.
+-- Messages that have arrived and are not taken yet, in commit order, but for a first one that is in its
+-- session's row. Small as a rule, as the payload that they show stays with its delivery: SQLite has them
+-- in the tree of their key, one tree less to write.
 create table inbox (
   session_id text {c} not null,
   position bigint not null,
@@ -101,7 +115,7 @@ create table inbox (
   -- delivery; else null.
   source text {c},
   -- Whether the payload stands in it as indented JSON.
-  indented bigint not null default 0 check (indented in (0, 1)),
+  indented bigint not null default 0 check (indented = 0 or indented = 1),
   private text {c},
   delivery_id text {c},
   received_at bigint not null,
@@ -109,6 +123,15 @@ create table inbox (
 ) {keyed};
 -- The sweep of pieces: whether a message still has them.
 create index inbox_in_pieces on inbox (event_id) where n_chunks > 0;
+-- All that wait, wherever they are.
+create view waiting (session_id, position, event_id, body, n_chunks, source, indented, private,
+    delivery_id, received_at) as
+  select session_id, position, event_id, body, n_chunks, source, indented, private, delivery_id, received_at
+  from inbox
+  union all
+  select id, 1, first_event_id, first_body, 0, first_source, first_indented, first_private,
+    first_delivery_id, created_at
+  from sessions where first_event_id is not null;
 
 -- The log. Append-only, numbered without gaps per session.
 create table events (

@@ -205,7 +205,7 @@ impl Referee {
     }
 
     fn look_at_inbox(&mut self, sessions: &BTreeMap<String, Session>) {
-        let sql = "select session_id, cast(position as text), event_id from inbox \
+        let sql = "select session_id, cast(position as text), event_id from waiting \
                    order by session_id, position";
         let mut waiting: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         for row in self.rows(sql) {

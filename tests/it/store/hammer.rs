@@ -226,7 +226,7 @@ impl Ledger {
             in_order(&order, &times);
         }
         assert_eq!(taken, deliveries.into_keys().collect(), "every message is in a log");
-        assert_eq!(bench.place.number("select count(*) from inbox").await, 0);
+        assert_eq!(bench.place.number("select count(*) from waiting").await, 0);
         assert_eq!(bench.store.next_due().await.unwrap(), None);
     }
 }

@@ -111,15 +111,28 @@ async fn what_one_agent_leaves_is_for_the_others(bench: Bench) {
 }
 
 async fn oldest_sessions_come_first(bench: Bench) {
-    let sessions = waiting_sessions(&bench, &bench.agent, 3).await;
-    // The order is that of waiting, and not of being made.
-    for (session, at) in sessions.iter().zip([300, 100, 200]) {
-        let sql = format!("update sessions set next_at = {at} where id = '{session}'");
-        bench.place.sql(&sql).await;
-    }
-    for wanted in [1, 2, 0] {
+    let next = async || {
         let claimed = bench.store.claim("node:1".to_owned(), HOUR, 1, None).await.unwrap().0;
-        assert_eq!(claimed[0].lease.session_id, sessions[wanted]);
+        claimed.into_iter().next().unwrap().lease
+    };
+    let used = waiting_sessions(&bench, &bench.agent, 3).await;
+    for session in &used {
+        let lease = next().await;
+        assert_eq!(lease.session_id, *session);
+        bench.begin(&lease).await;
+        bench.finish(&lease, TurnEnd::EndTurn).await;
+    }
+    // The order is that of waiting, and not of being made, also where some were made just now.
+    let mut wanted = Vec::new();
+    for (number, session) in [1, 2, 0].into_iter().enumerate() {
+        bench.clock.advance(Duration::from_millis(1));
+        bench.accept(bench.draft(&format!("more {number}")).for_session(&used[session])).await;
+        bench.clock.advance(Duration::from_millis(1));
+        let made = bench.accept(bench.draft(&format!("new {number}"))).await.session_id.unwrap();
+        wanted.extend([used[session].clone(), made]);
+    }
+    for session in wanted {
+        assert_eq!(next().await.session_id, session);
     }
 }
 

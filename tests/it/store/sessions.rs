@@ -1,5 +1,7 @@
 //! Sessions made and used through the API.
 
+use std::time::Duration;
+
 use bellpull::{
     clock::Timestamp,
     domain::{
@@ -15,7 +17,7 @@ use bellpull::{
 
 use super::{
     Bench,
-    bench::{change, make_agent},
+    bench::{change, make_agent, make_source},
     messages,
 };
 
@@ -26,6 +28,7 @@ on_both!(
     an_archived_session_takes_nothing,
     a_session_at_work_is_not_archived,
     sessions_are_listed_in_both_directions,
+    an_agents_sessions_are_one_list,
     sessions_are_filtered,
     sessions_are_found_by_their_titles,
 );
@@ -126,7 +129,7 @@ async fn an_archived_session_takes_nothing(bench: Bench) {
     assert_eq!(archived.archived_at, Some(bench.clock.now()));
     assert_eq!(archived.to_json(bench.clock.now())["status"], "terminated");
 
-    bench.clock.advance(std::time::Duration::from_secs(1));
+    bench.clock.advance(Duration::from_secs(1));
     let again = bench.store.archive_session(&session, change("session.archive")).await.unwrap();
     assert_eq!(again, archived, "archived once");
     let send = bench.store.send(&session, vec![bench.message("late")], 10).await;
@@ -185,6 +188,70 @@ async fn sessions_are_listed_in_both_directions(bench: Bench) {
             assert_eq!(list(&bench, &filter).await, ids, "pages of {limit}");
         }
         ids.reverse();
+    }
+}
+
+/// Whatever they wait for, and whoever made them: they are found by several indexes.
+async fn an_agents_sessions_are_one_list(bench: Bench) {
+    let bob = make_agent(&bench.store, "bob").await;
+    let github = make_source(&bench.store, "github").await;
+    let mut own = Vec::new();
+    for n in 0..4 {
+        let draft = |what: &str| bench.draft(&format!("{what} {n}"));
+        own.push(bench.accept(draft("used")).await.session_id.unwrap());
+        assert_eq!(bench.work_off(TurnEnd::EndTurn).await, own[own.len() - 1]);
+        bench.clock.advance(Duration::from_millis(1));
+        let api = bench.new_session(&bench.agent);
+        own.push(bench.store.create_session(api).await.unwrap().id);
+        bench.clock.advance(Duration::from_millis(1));
+        let more: [&dyn Fn() -> _; 3] =
+            [&|| draft("one"), &|| draft("other").of_source(&github), &|| {
+                draft("big").text(&"x".repeat(5000))
+            }];
+        for draft in more {
+            own.push(bench.accept(draft()).await.session_id.unwrap());
+            bench.clock.advance(Duration::from_millis(1));
+        }
+        bench.accept(draft("bob's").of_agent(&bob)).await;
+        bench.clock.advance(Duration::from_millis(1));
+        // All that wait are taken up but for those of the last round.
+        if n < 3 {
+            while !bench.claim().await.is_empty() {}
+        }
+    }
+    let all = |sessions: &[Session]| sessions.iter().map(|it| it.id.clone()).collect::<Vec<_>>();
+    for oldest_first in [true, false] {
+        let mut filter = SessionFilter {
+            agent_id: Some(bench.agent.id.clone()),
+            oldest_first,
+            limit: 3,
+            ..SessionFilter::default()
+        };
+        let mut found = Vec::new();
+        loop {
+            let page = bench.store.sessions(filter.clone()).await.unwrap();
+            found.extend(all(&page.data));
+            let Some(next) = page.next else { break };
+            filter.cursor = Some(next.parse().unwrap());
+        }
+        if !oldest_first {
+            found.reverse();
+        }
+        assert_eq!(found, own);
+    }
+    let of_source = SessionFilter {
+        agent_id: Some(bench.agent.id.clone()),
+        source_id: Some(github.id.clone()),
+        limit: 9,
+        ..SessionFilter::default()
+    };
+    let of_source = bench.store.sessions(of_source).await.unwrap();
+    assert_eq!(all(&of_source.data), [18, 13, 8, 3].map(|at: usize| own[at].clone()));
+    let newest = bench.store.last_sessions(vec![bench.agent.id.clone(), bob.id.clone()]);
+    let newest = newest.await.unwrap();
+    assert_eq!(newest.len(), 2);
+    for last in newest {
+        assert_eq!(last.agent_id == bench.agent.id, last.id == own[own.len() - 1]);
     }
 }
 
