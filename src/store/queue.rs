@@ -22,6 +22,7 @@ use super::{
     events, occupancy,
     outbox::{self, Occasion},
     outcomes,
+    select::marks,
     sessions::first,
     standing::{self, Standing},
 };
@@ -483,9 +484,11 @@ fn take<'a>(
         &params![&held.session_id, TAKE_MAX],
     )?;
     let (mut messages, mut n_taken, mut last) = (Vec::with_capacity(waiting.len()), 0_i64, 0);
+    let mut answered: Vec<DeliveryId> = Vec::new();
     for mut row in waiting {
         last = row.int(0)?;
         let (received_at, delivery) = (row.time(5)?, taken(&mut row, 6)?);
+        answered.extend(delivery.iter().map(|it| it.delivery_id.clone()));
         let body = unframed(row.text(2)?, &mut row, 9)?;
         let kind = kind_of_waiting(&body);
         match kind {
@@ -509,13 +512,7 @@ fn take<'a>(
             .into(),
         );
     }
-    tx.execute(
-        "update deliveries set outcome = 'running', turn_id = $3 where id in (select d.id \
-         from deliveries d where d.id in (select i.delivery_id from waiting i \
-         where i.session_id = $1 and i.position <= $2) and d.outcome = 'pending' \
-         order by d.source_id, d.dedupe_key {wait})",
-        &params![&held.session_id, last, turn],
-    )?;
+    take_deliveries(tx, turn, &answered)?;
     tx.execute(
         "delete from inbox where session_id = $1 and position <= $2",
         &params![&held.session_id, last],
@@ -530,6 +527,24 @@ fn take<'a>(
         &params![&held.session_id, turn, n_taken],
     )?;
     Ok(messages)
+}
+
+/// Makes deliveries the turn's. They are named one by one: PostgreSQL would look for those whose messages
+/// wait among all deliveries that do.
+fn take_deliveries(tx: &mut Tx<'_>, turn: &TurnId, ids: &[DeliveryId]) -> Result<()> {
+    let Some(last) = ids.last() else { return Ok(()) };
+    // In as many marks as the next power of two, so that the texts are few and stay prepared.
+    let n = ids.len().next_power_of_two();
+    let named = ids.iter().chain(std::iter::repeat(last)).take(n);
+    let values: Vec<Value> = named.map(Value::from).chain([turn.into()]).collect();
+    let sql = format!(
+        "update deliveries set outcome = 'running', turn_id = ${} where id in (select d.id \
+         from deliveries d where d.id in ({}) and d.outcome = 'pending' \
+         order by d.source_id, d.dedupe_key {{wait}})",
+        n + 1,
+        marks(n)
+    );
+    tx.execute(&sql, &values).map(drop)
 }
 
 /// How the bodies of what else there is in an inbox than messages begin, with their kinds.
