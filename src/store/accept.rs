@@ -46,7 +46,7 @@ pub enum Body {
     Chunks(i64),
 }
 
-/// The JSON of a `user.message`, as it goes into the inbox.
+/// The JSON of a `user.message`, as it is kept while it waits.
 #[derive(Clone, Debug)]
 pub enum MessageBody {
     Inline(String),
@@ -255,8 +255,8 @@ const INSERTED_DELIVERY: &str = "select 1 from deliveries where id = $1";
 
 const INSERT_SESSION: &str = "insert into sessions (id, agent_id, agent_version, environment_id, \
     source_id, title, metadata, status, created_at, updated_at, next_at, ripe_by, inbox_given, \
-    first_event_id, first_body, first_source, first_indented, first_private, first_delivery_id) \
-    {rows:ttitttttiiiiitttitt}";
+    is_first, first_event_id, first_body, first_source, first_indented, first_private, \
+    first_delivery_id) {rows:ttitttttiiiiiitttitt}";
 
 const INSERT_INBOX: &str = "insert into inbox (session_id, position, event_id, body, n_chunks, \
     source, indented, private, delivery_id, received_at) {rows:tittititti}";
@@ -474,6 +474,7 @@ fn session_row<'a>(
         next_at,
         ripe_by,
         1,
+        first.is_some(),
         first.map(|_| &dispatch.event_id),
         first.map(|it| it.body),
         first.and_then(|it| it.source),

@@ -119,18 +119,18 @@ impl Store {
                     "with recursive wanted as (select a.id from agents a where a.id in ({})), \
                      sourced (agent_id, source_id) as ( \
                      select w.id, (select min(x.source_id) from sessions x \
-                     where x.agent_id = w.id and x.first_event_id is not null) from wanted w \
+                     where x.agent_id = w.id and x.is_first = 1) from wanted w \
                      union all \
                      select l.agent_id, (select min(x.source_id) from sessions x \
                      where x.agent_id = l.agent_id and x.source_id > l.source_id \
-                     and x.first_event_id is not null) from sourced l where l.source_id is not null), \
+                     and x.is_first = 1) from sourced l where l.source_id is not null), \
                      newest (agent_id, id) as ( \
                      select w.id, (select max(x.id) from sessions x \
-                     where x.agent_id = w.id and x.first_event_id is null) from wanted w \
+                     where x.agent_id = w.id and x.is_first = 0) from wanted w \
                      union all \
                      select l.agent_id, (select max(x.id) from sessions x \
                      where x.agent_id = l.agent_id and x.source_id = l.source_id \
-                     and x.first_event_id is not null) from sourced l where l.source_id is not null) \
+                     and x.is_first = 1) from sourced l where l.source_id is not null) \
                      select w.id, s.id, s.status, s.updated_at, \
                      case when s.turn_id is null then 0 else 1 end from wanted w join sessions s \
                      on s.id = (select max(n.id) from newest n where n.agent_id = w.id)",

@@ -150,7 +150,8 @@ impl Store {
                 let sql = format!(
                     "select {COLUMNS} where d.id in (select i.delivery_id from waiting i \
                      where i.session_id = $1 and i.delivery_id is not null \
-                     order by i.position desc limit $2) and d.outcome = 'pending' order by d.id desc"
+                     order by i.position desc limit $2) \
+                     and coalesce(d.outcome, '') = 'pending' order by d.id desc"
                 );
                 let rows = tx.query(&sql, &params![&session, limit as i64])?;
                 rows.into_iter().map(from_row).collect()
@@ -347,7 +348,7 @@ impl Store {
 const ERASED: &str =
     r#"{"type":"user.message","content":[{"type":"text","text":"[This delivery was erased.]"}]}"#;
 
-/// Takes the text of a delivery's message out of the inbox of its session, whose row is locked.
+/// Takes the text of a delivery's message that waits out of its session, whose row is locked.
 fn erase_waiting(tx: &mut Tx<'_>, session: &SessionId, id: &DeliveryId) -> Result<()> {
     let n = tx.execute(
         "update sessions set first_body = $3, first_source = null \
@@ -456,13 +457,15 @@ fn list_sql<'a>(
     let (conditions, values) = select.into_parts();
     let ids = match (session, &filter.source_id) {
         // What was taken is found by its index, what waits by its messages; a page of each has the page of
-        // both. A cross join, as SQLite would else begin with all that waits of a source.
+        // both. A cross join, and an outcome that leads to no index: either database would else begin
+        // with all that waits of a source.
         (Some(session), _) => format!(
             "select id from (select d.id from deliveries d \
              where d.session_id = {session} and d.outcome <> 'pending'{conditions} {limit}) taken \
              union all select id from (select d.id \
              from waiting i cross join deliveries d where d.id = i.delivery_id \
-             and i.session_id = {session} and d.outcome = 'pending'{conditions} {limit}) waiting"
+             and i.session_id = {session} and coalesce(d.outcome, '') = 'pending'{conditions} \
+             {limit}) waiting"
         ),
         (None, Some(_)) => ids_of_source(filter.parts(), &conditions, &limit),
         (None, None) => {

@@ -22,7 +22,7 @@ use super::{
     events, occupancy,
     outbox::{self, Occasion},
     outcomes,
-    select::marks,
+    select::padded,
     sessions::first,
     standing::{self, Standing},
 };
@@ -465,7 +465,7 @@ pub(super) fn trace(stored: &str) -> Result<TraceContext> {
     stored.parse().map_err(|_| Error::corrupt(anyhow::anyhow!("a trace cannot be read")))
 }
 
-/// Moves what waits from the inbox into the rows that will be appended, and makes it the turn's;
+/// Moves what waits into the rows that will be appended, and makes it the turn's;
 /// answers what that was.
 fn take<'a>(
     tx: &mut Tx<'_>,
@@ -529,20 +529,19 @@ fn take<'a>(
     Ok(messages)
 }
 
-/// Makes deliveries the turn's. They are named one by one: PostgreSQL would look for those whose messages
-/// wait among all deliveries that do.
+/// Makes deliveries the turn's. They are named one by one, and their outcome is asked for in a way that
+/// leads to no index: PostgreSQL would look for them among all deliveries that wait.
 fn take_deliveries(tx: &mut Tx<'_>, turn: &TurnId, ids: &[DeliveryId]) -> Result<()> {
-    let Some(last) = ids.last() else { return Ok(()) };
-    // In as many marks as the next power of two, so that the texts are few and stay prepared.
-    let n = ids.len().next_power_of_two();
-    let named = ids.iter().chain(std::iter::repeat(last)).take(n);
-    let values: Vec<Value> = named.map(Value::from).chain([turn.into()]).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let (marks, mut values) = padded(ids);
+    values.push(turn.into());
     let sql = format!(
         "update deliveries set outcome = 'running', turn_id = ${} where id in (select d.id \
-         from deliveries d where d.id in ({}) and d.outcome = 'pending' \
+         from deliveries d where d.id in ({marks}) and coalesce(d.outcome, '') = 'pending' \
          order by d.source_id, d.dedupe_key {{wait}})",
-        n + 1,
-        marks(n)
+        values.len()
     );
     tx.execute(&sql, &values).map(drop)
 }

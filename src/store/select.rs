@@ -17,6 +17,18 @@ pub(super) fn marks(n: usize) -> String {
     marks.join(", ")
 }
 
+/// Marks and values for a list of ids, the last of them more than once: in as many marks as the next power
+/// of two, so that the texts are few and stay prepared.
+pub(super) fn padded<'a, T>(ids: &'a [T]) -> (String, Vec<Value<'a>>)
+where
+    Value<'a>: From<&'a T>,
+{
+    let n = ids.len().next_power_of_two();
+    let values: Vec<Value> =
+        ids.iter().chain(ids.last().into_iter().cycle()).take(n).map(Value::from).collect();
+    (marks(values.len()), values)
+}
+
 /// For `like`, whose signs stand for themselves here.
 fn pattern(text: &str) -> String {
     format!("%{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))

@@ -16,7 +16,7 @@ use super::{
     budgets,
     driver::{Lane, Row, Tx, Value, params},
     environments, outcomes, resources,
-    select::Select,
+    select::{Select, padded},
 };
 use crate::{
     clock::Timestamp,
@@ -224,16 +224,12 @@ impl Store {
     pub async fn sessions(&self, filter: SessionFilter) -> Result<SessionPage> {
         self.driver
             .read(move |tx| {
-                let parts = parts(tx, &filter)?;
                 let end = match filter.title_has.is_some() || filter.source_id.is_some() {
-                    true => end_of_look(tx, &filter, &parts)?,
+                    true => end_of_look(tx, &filter)?,
                     false => None,
                 };
-                let (sql, values) = list_sql(&filter, &parts, end.as_ref());
-                let rows = tx.query(&sql, &values)?;
-                let found = rows.into_iter().map(from_row).collect::<Result<Vec<_>>>()?;
-                let found = whole(tx, found)?;
-                let mut page = page(&filter, found);
+                let (found, has_more) = list(tx, &filter, end.as_ref())?;
+                let mut page = page(&filter, found, has_more);
                 page.next = page.next.or(end.map(|id| id.to_string()));
                 Ok(page)
             })
@@ -245,11 +241,11 @@ impl Store {
         self.driver
             .read(move |tx| {
                 // By agent too, which is the order of the indexes.
-                let sql = "select source_id, count(*) from sessions where first_event_id is not null \
+                let sql = "select source_id, count(*) from sessions where is_first = 1 \
                            group by agent_id, source_id \
                            union all \
                            select source_id, count(*) from sessions where next_at is not null \
-                           and first_event_id is null and source_id <> '' \
+                           and is_first = 0 and source_id <> '' \
                            group by agent_id, source_id";
                 let mut waiting = HashMap::new();
                 for mut row in tx.query(sql, &[])? {
@@ -262,10 +258,9 @@ impl Store {
     }
 }
 
-/// Of the sessions found in the direction in which they were looked for, and one more if there is.
-fn page(filter: &SessionFilter, mut found: Vec<Session>) -> SessionPage {
-    let (cursor, has_more) = (filter.cursor.as_ref(), found.len() > filter.limit);
-    found.truncate(filter.limit);
+/// Of the sessions found in the direction in which they were looked for.
+fn page(filter: &SessionFilter, mut found: Vec<Session>, has_more: bool) -> SessionPage {
+    let cursor = filter.cursor.as_ref();
     let is_backward = cursor.is_some_and(|cursor| cursor.is_backward);
     if is_backward {
         found.reverse();
@@ -292,65 +287,69 @@ fn page(filter: &SessionFilter, mut found: Vec<Session>) -> SessionPage {
 /// Sessions that are looked at for one page where no index leads to what is wanted.
 const LOOK_MAX: usize = 5_000;
 
-/// The sessions of an agent by the indexes that have them, of which there is one for all but those that
-/// still have their first message: the sources of those.
-type Parts = Option<Vec<String>>;
-
-fn parts(tx: &mut Tx<'_>, filter: &SessionFilter) -> Result<Parts> {
-    filter.agent_id.as_ref().map(|agent| first::sources(tx, agent)).transpose()
-}
-
-/// Ids of sessions that meet some conditions, in an order and no more than a limit. A page of each of the
-/// parts holds the page of all.
-fn ids_of<'a>(
-    parts: &'a Parts,
-    mut select: Select<'a>,
-    order_and_limit: &str,
-) -> (String, Vec<Value<'a>>) {
-    let mut of_parts = vec![" and s.first_event_id is null".to_owned()];
-    for source in parts.iter().flatten() {
-        let source = select.mark(source.as_str());
-        of_parts.push(format!(" and s.first_event_id is not null and s.source_id = {source}"));
-    }
-    let (conditions, values) = select.into_parts();
-    if parts.is_none() {
-        return (
-            format!("select s.id from sessions s where 1 = 1{conditions} {order_and_limit}"),
-            values,
+/// Ids of sessions that meet the conditions, no more than so many. An agent's are in several indexes: one
+/// for those that still have their first message, by their source, and one for all others. A session that
+/// is taken up meanwhile goes from one of the former to the latter, so that is looked at last.
+fn ids(
+    tx: &mut Tx<'_>,
+    filter: &SessionFilter,
+    conditions: Select<'_>,
+    is_ascending: bool,
+    n: usize,
+) -> Result<Vec<SessionId>> {
+    let parts = match (&filter.agent_id, &filter.source_id) {
+        (None, _) => Vec::new(),
+        (Some(_), Some(source)) => vec![source.to_string()],
+        (Some(agent), None) => first::sources(tx, agent)?,
+    };
+    let (conditions, given) = conditions.into_parts();
+    let (direction, before) = if is_ascending { ("asc", "<") } else { ("desc", ">") };
+    let mut found: Vec<SessionId> = Vec::new();
+    for source in parts.iter().map(Some).chain([None]) {
+        let mut select = Select::new(
+            format!("select s.id from sessions s where 1 = 1{conditions}"),
+            given.clone(),
         );
+        match source {
+            Some(source) => {
+                select.and_text("s.is_first = 1");
+                select.and("s.source_id =", source.as_str());
+            }
+            None if filter.agent_id.is_some() => select.and_text("s.is_first = 0"),
+            None => {}
+        }
+        // What comes after all that is wanted is not looked at.
+        let last = found.get(n - 1).cloned();
+        select.and_some(&format!("s.id {before}"), last.as_ref());
+        let (sql, values) = select.page(&format!("s.id {direction}"), n - 1);
+        for mut row in tx.query(&sql, &values)? {
+            found.push(row.id(0)?);
+        }
+        found.sort();
+        found.dedup();
+        if !is_ascending {
+            found.reverse();
+        }
+        found.truncate(n);
     }
-    let of_parts = of_parts.iter().map(|part| {
-        format!(
-            "select id from (select s.id from sessions s where 1 = 1{part}{conditions} \
-             {order_and_limit}) part"
-        )
-    });
-    (of_parts.collect::<Vec<_>>().join(" union all "), values)
+    Ok(found)
 }
 
 /// The last session that is looked at, if there are more behind it. Such lists are newest first.
-fn end_of_look(
-    tx: &mut Tx<'_>,
-    filter: &SessionFilter,
-    parts: &Parts,
-) -> Result<Option<SessionId>> {
+fn end_of_look(tx: &mut Tx<'_>, filter: &SessionFilter) -> Result<Option<SessionId>> {
     let mut select = Select::new("", []);
     select.and_some("s.agent_id =", filter.agent_id.as_ref());
     select.and_some("s.id <", filter.cursor.as_ref().map(|cursor| &cursor.id));
-    let (looked_at, values) =
-        ids_of(parts, select, &format!("order by s.id desc limit {LOOK_MAX}"));
-    let sql = format!(
-        "select id from ({looked_at}) looked_at order by id desc limit 1 offset {}",
-        LOOK_MAX - 1
-    );
-    tx.first(&sql, &values)?.map(|mut row| row.id(0)).transpose()
+    let everywhere = SessionFilter { source_id: None, ..filter.clone() };
+    Ok(ids(tx, &everywhere, select, false, LOOK_MAX)?.into_iter().nth(LOOK_MAX - 1))
 }
 
-fn list_sql<'a>(
-    filter: &'a SessionFilter,
-    parts: &'a Parts,
-    end: Option<&'a SessionId>,
-) -> (String, Vec<Value<'a>>) {
+/// A page of sessions, and whether there are more.
+fn list(
+    tx: &mut Tx<'_>,
+    filter: &SessionFilter,
+    end: Option<&SessionId>,
+) -> Result<(Vec<Session>, bool)> {
     let mut select = Select::new("", []);
     select.and_some("s.id >=", end);
     select.and_some("s.source_id =", filter.source_id.as_ref());
@@ -386,11 +385,17 @@ fn list_sql<'a>(
             .collect();
         select.and_text(&format!("s.status in ({})", words.join(", ")));
     }
-    let n_rows = select.mark(i64::try_from(filter.limit).unwrap_or(i64::MAX).saturating_add(1));
-    let limit =
-        format!("order by s.id {} limit {n_rows}", if is_ascending { "asc" } else { "desc" });
-    let (ids, values) = ids_of(parts, select, &limit);
-    (format!("select {COLUMNS} where s.id in ({ids}) {limit}"), values)
+    let mut ids = ids(tx, filter, select, is_ascending, filter.limit.saturating_add(1))?;
+    let has_more = ids.len() > filter.limit;
+    ids.truncate(filter.limit);
+    if ids.is_empty() {
+        return Ok((Vec::new(), has_more));
+    }
+    let (marks, values) = padded(&ids);
+    let direction = if is_ascending { "asc" } else { "desc" };
+    let sql = format!("select {COLUMNS} where s.id in ({marks}) order by s.id {direction}");
+    let found = tx.query(&sql, &values)?.into_iter().map(from_row).collect::<Result<_>>()?;
+    Ok((whole(tx, found)?, has_more))
 }
 
 /// Makes a session; with messages it is running from the start, and due.

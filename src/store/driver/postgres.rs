@@ -7,7 +7,9 @@
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
+};
 use tokio::runtime::Handle;
 use tokio_postgres::{
     Config, Statement,
@@ -159,9 +161,19 @@ fn open_pool(config: &Config, connections_max: usize, timeout: Duration) -> Resu
         .wait_timeout(Some(timeout))
         .create_timeout(Some(timeout))
         .runtime(Runtime::Tokio1)
+        .post_create(Hook::async_fn(|client, _| {
+            Box::pin(
+                async move { client.batch_execute(WITHOUT_JIT).await.map_err(HookError::Backend) },
+            )
+        }))
         .build()
         .map_err(Error::unavailable)
 }
+
+/// Our statements are short, and those that look at every agent seem so dear that the server would compile
+/// them each time, for longer than they run. Services that only speak as PostgreSQL does may not know it.
+const WITHOUT_JIT: &str =
+    "select set_config('jit', 'off', false) from pg_settings where name = 'jit'";
 
 /// Runs a closure on a thread that may wait, with a connection of a pool.
 async fn blocking<T: Send + 'static>(

@@ -169,18 +169,18 @@ const FIRST: i64 = 1;
 
 const DUE_LINES: &str = "with recursive sourced (agent_id, which, source_id) as ( \
     select a.id, 1, (select min(s.source_id) from sessions s \
-        where s.agent_id = a.id and s.first_event_id is not null) \
+        where s.agent_id = a.id and s.is_first = 1) \
     from agents a where a.paused = 0 \
     union all \
     select a.id, 2, (select min(s.source_id) from sessions s \
-        where s.agent_id = a.id and s.next_at is not null and s.first_event_id is null) \
+        where s.agent_id = a.id and s.next_at is not null and s.is_first = 0) \
     from agents a where a.paused = 0 \
     union all \
     select l.agent_id, l.which, case when l.which = 1 \
         then (select min(s.source_id) from sessions s where s.agent_id = l.agent_id \
-            and s.source_id > l.source_id and s.first_event_id is not null) \
+            and s.source_id > l.source_id and s.is_first = 1) \
         else (select min(s.source_id) from sessions s where s.agent_id = l.agent_id \
-            and s.source_id > l.source_id and s.next_at is not null and s.first_event_id is null) end \
+            and s.source_id > l.source_id and s.next_at is not null and s.is_first = 0) end \
     from sourced l where l.source_id is not null \
     ), lines (agent_id, which, source_id, n_at_work, first_at) as materialized ( \
     select a.id, 0, '', 0, (select min(s.next_at) from sessions s \
@@ -191,10 +191,10 @@ const DUE_LINES: &str = "with recursive sourced (agent_id, which, source_id) as 
         where s.source_id = l.source_id and s.agent_id = l.agent_id \
         and (s.turn_id is not null or s.lease_owner is not null)), \
     case when l.which = 1 then (select s.next_at from sessions s where s.agent_id = l.agent_id \
-        and s.source_id = l.source_id and s.first_event_id is not null and s.lease_owner is null \
+        and s.source_id = l.source_id and s.is_first = 1 and s.lease_owner is null \
         order by s.id limit 1) \
     else (select min(s.next_at) from sessions s where s.agent_id = l.agent_id \
-        and s.source_id = l.source_id and s.next_at is not null and s.first_event_id is null) end \
+        and s.source_id = l.source_id and s.next_at is not null and s.is_first = 0) end \
     from sourced l where l.source_id is not null \
     ) select agent_id, which, source_id, first_at from lines where first_at <= $1 \
     order by agent_id, case when which = 0 then 0 else 1 end, n_at_work, first_at, source_id, which";
@@ -260,10 +260,10 @@ const PICK_BEGUN: &str = pick!(
 );
 
 const PICK_FIRST: &str =
-    pick!("source_id = $6 and first_event_id is not null and lease_owner is null order by id");
+    pick!("source_id = $6 and is_first = 1 and lease_owner is null order by id");
 
 const PICK_OTHER: &str = pick!(
-    "source_id = $6 and first_event_id is null and turn_id is null and lease_owner is null \
+    "source_id = $6 and is_first = 0 and turn_id is null and lease_owner is null \
      order by next_at"
 );
 
@@ -289,7 +289,17 @@ impl Claim<'_, '_> {
         // What the agent may still begin is shared among its lines.
         let room = self.rooms.left(self.tx, [lines[0].agent.as_str(), ""])?;
         let n = room.min(n - found);
-        Ok(found + go_round(fresh, n, |line, n| self.of_line(line, n))?)
+        // By source, whether it has one line or two.
+        let mut sources: Vec<Vec<&Line>> = Vec::new();
+        for line in fresh {
+            match sources.iter_mut().find(|lines| lines[0].source == line.source) {
+                Some(lines) => lines.push(line),
+                None => sources.push(vec![line]),
+            }
+        }
+        let of_source =
+            |lines: &Vec<&Line>, n| go_round(lines.clone(), n, |line, n| self.of_line(line, n));
+        Ok(found + go_round(sources, n, of_source)?)
     }
 
     fn of_line(&mut self, line: &Line, n: usize) -> Result<usize> {

@@ -31,6 +31,7 @@ create table sessions (
   -- The message that it was made for, in its first position, until a turn takes it: where that is small
   -- and waits for nothing it is here and not in the inbox. It came when the session did. While it is here
   -- the session is in one index of its own in the place of two others: an accept writes two trees less.
+  is_first bigint not null default 0 check (is_first = 0 or is_first = 1),
   first_event_id text {c},
   first_body text {c},
   first_source text {c},
@@ -68,15 +69,16 @@ create table sessions (
   constraint inbox_in_order check (inbox_taken <= inbox_given),
   constraint rescheduled_is_timed check (status <> 'rescheduling' or next_at is not null),
   constraint terminated_rests check (status <> 'terminated' or lease_owner is null),
-  constraint first_waits_for_nothing check (first_event_id is null
+  constraint first_is_there check ((is_first = 1) = (first_event_id is not null)),
+  constraint first_waits_for_nothing check (is_first = 0
     or (next_at is not null and turn_id is null and parked_at is null and ripe_by is null))
 ) {keyed};
 -- The claim, and the list of an agent's sessions: those that still have their first message, oldest first.
 -- A line that is full costs one look, however long it is. It also counts how many of each source wait.
-create index sessions_first on sessions (agent_id, source_id, id) where first_event_id is not null;
+create index sessions_first on sessions (agent_id, source_id, id) where is_first = 1;
 -- The same of all others that want work.
 create index sessions_due on sessions (agent_id, source_id, next_at)
-  where next_at is not null and first_event_id is null;
+  where next_at is not null and is_first = 0;
 -- The claim of what was begun and nobody works on, and how many of an agent, a source or a line are at
 -- work.
 -- An accept writes neither.
@@ -89,7 +91,7 @@ create index sessions_urgent on sessions (lease_owner) where urgency >= 2;
 -- Who is next in an environment.
 create index sessions_parked on sessions (environment_id, parked_at) where parked_at is not null;
 -- The list of an agent's sessions, newest first, but for those that still have their first message.
-create index sessions_by_agent on sessions (agent_id, id) where first_event_id is null;
+create index sessions_by_agent on sessions (agent_id, id) where is_first = 0;
 -- The list of a deployment's sessions, newest first. Deliveries start none of them.
 create index sessions_by_deployment on sessions (deployment_id, id) where deployment_id is not null;
 
@@ -123,13 +125,15 @@ create table inbox (
 ) {keyed};
 -- The sweep of pieces: whether a message still has them.
 create index inbox_in_pieces on inbox (event_id) where n_chunks > 0;
--- All that wait, wherever they are.
+-- All that wait, wherever they are. Both halves have the same types, without which neither database
+-- looks into them for a part only; and the second says nothing that the index of such sessions says,
+-- as PostgreSQL would read all of that for one of them.
 create view waiting (session_id, position, event_id, body, n_chunks, source, indented, private,
     delivery_id, received_at) as
   select session_id, position, event_id, body, n_chunks, source, indented, private, delivery_id, received_at
   from inbox
   union all
-  select id, 1, first_event_id, first_body, 0, first_source, first_indented, first_private,
+  select id, cast(1 as bigint), first_event_id, first_body, cast(0 as bigint), first_source, first_indented, first_private,
     first_delivery_id, created_at
   from sessions where first_event_id is not null;
 

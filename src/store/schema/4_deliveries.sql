@@ -46,7 +46,7 @@ create index deliveries_pending on deliveries (source_id, id, outcome) where out
 create index deliveries_settled on deliveries (source_id, id, outcome)
   where outcome is distinct from 'pending';
 -- The deliveries of a session that a turn has taken, for its page and for settling their outcome. Those
--- that wait are found by the session's inbox, so that an accept does not write this index.
+-- that wait are found by the session's messages, so that an accept does not write this index.
 create index deliveries_by_session on deliveries (session_id, id) where outcome <> 'pending';
 -- The lists of what needs a person.
 create index deliveries_held on deliveries (id) where status = 'held';

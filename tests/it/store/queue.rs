@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::{
     Bench,
-    bench::{HOUR, change, make_agent},
+    bench::{HOUR, change, make_agent, make_source},
     messages,
 };
 
@@ -26,6 +26,7 @@ on_both!(
     claims_go_round_the_agents,
     what_one_agent_leaves_is_for_the_others,
     oldest_sessions_come_first,
+    a_source_has_one_share_whatever_its_sessions_wait_for,
     nobody_claims_a_session_that_is_leased,
     concurrent_claims_share_out_the_sessions,
     an_expired_lease_is_claimed_with_the_next_epoch,
@@ -108,6 +109,37 @@ async fn what_one_agent_leaves_is_for_the_others(bench: Bench) {
     assert_eq!(claimed.len(), 6, "the limit is used up");
     assert!(claimed_sessions(&claimed).contains(&rare[0]), "a long backlog crowds nobody out");
     assert_eq!(bench.claim().await.len(), 4);
+}
+
+async fn a_source_has_one_share_whatever_its_sessions_wait_for(bench: Bench) {
+    let used = waiting_sessions(&bench, &bench.agent, 6).await;
+    for claimed in bench.claim().await {
+        bench.begin(&claimed.lease).await;
+        bench.finish(&claimed.lease, TurnEnd::EndTurn).await;
+    }
+    let github = make_source(&bench.store, "github").await;
+    let mut others = BTreeSet::new();
+    for (n, session) in used.iter().enumerate() {
+        bench.accept(bench.draft(&format!("more {n}")).for_session(session)).await;
+        bench.accept(bench.draft(&format!("new {n}"))).await;
+        let other = bench.draft(&format!("other {n}")).of_source(&github);
+        others.insert(bench.accept(other).await.session_id.unwrap());
+    }
+    let claimed = bench.store.claim("node:1".to_owned(), HOUR, 8, None).await.unwrap().0;
+    let claimed = claimed_sessions(&claimed);
+    assert_eq!((claimed.len(), claimed.intersection(&others).count()), (8, 4));
+}
+
+/// Only its speed would tell otherwise: of an inbox with ten thousand messages one page is read.
+#[tokio::test]
+async fn what_waits_is_read_in_its_order() {
+    let bench = Bench::sqlite().await;
+    let sql = "explain query plan select i.position, d.body from waiting i \
+               left join deliveries d on d.id = i.delivery_id \
+               where i.session_id = 's' and i.position < 7 order by i.position desc limit 2";
+    let plan = format!("{:?}", bench.place.sql(sql).await);
+    assert!(plan.contains("MERGE (UNION ALL)"), "{plan}");
+    assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{plan}");
 }
 
 async fn oldest_sessions_come_first(bench: Bench) {
