@@ -354,7 +354,8 @@ fn dispatch<'a>(
             (id.clone(), join(tx, delivery, dispatch.pace, id, now)?)
         }
         Place::Fresh(id) => {
-            let row = session_row(delivery, dispatch, id, now);
+            let first = first_text(dispatch);
+            let row = session_row(delivery, dispatch, first.as_ref(), id, now);
             match &dispatch.target {
                 // A later delivery of this batch may have the same key: it must find the row.
                 RouteTarget::Key { .. } => {
@@ -363,7 +364,7 @@ fn dispatch<'a>(
                 }
                 RouteTarget::New(_) | RouteTarget::Session(_) => made.push(row),
             }
-            if is_first(dispatch) {
+            if first.is_some() {
                 return Ok(Ok(accepted(Verdict::Accepted, agent_id, Some(id.clone()))));
             }
             (id.clone(), Some(1))
@@ -454,12 +455,11 @@ fn due(pace: Pace, now: Timestamp) -> (Timestamp, Option<Timestamp>) {
 fn session_row<'a>(
     delivery: &'a NewDelivery,
     dispatch: &'a Dispatch,
+    first: Option<&Text<'a>>,
     id: &'a SessionId,
     now: Timestamp,
 ) -> Vec<Value<'a>> {
     let (next_at, ripe_by) = due(dispatch.pace, now);
-    let first = is_first(dispatch).then(|| Text::of(dispatch));
-    let first = first.as_ref();
     params![
         id,
         &dispatch.agent_id,
@@ -485,10 +485,11 @@ fn session_row<'a>(
     .into()
 }
 
-/// Whether a message goes into the row of the session that is made for it.
-fn is_first(dispatch: &Dispatch) -> bool {
+/// What goes into the row of the session that is made for a message, if it does not go into the inbox.
+fn first_text(dispatch: &Dispatch) -> Option<Text<'_>> {
     let text = Text::of(dispatch);
-    text.n_chunks == 0 && first::is_kept(text.body.len() + dispatch.private.len(), dispatch.pace)
+    let n_bytes = text.body.len() + dispatch.private.len();
+    (text.n_chunks == 0 && first::is_kept(n_bytes, dispatch.pace)).then_some(text)
 }
 
 /// What is kept of a message while it waits.

@@ -7,6 +7,7 @@ use super::{
     deliveries::{EITHER, ids_of_source},
     driver::{Value, params},
     select::marks,
+    sessions::first::sourced,
 };
 use crate::{
     clock::Timestamp,
@@ -116,24 +117,20 @@ impl Store {
                 let values: Vec<Value> = agents.iter().map(Value::from).collect();
                 // By the indexes that have them: one look for each agent, and for each of its sources.
                 let sql = format!(
-                    "with recursive wanted as (select a.id from agents a where a.id in ({})), \
-                     sourced (agent_id, source_id) as ( \
-                     select w.id, (select min(x.source_id) from sessions x \
-                     where x.agent_id = w.id and x.is_first = 1) from wanted w \
-                     union all \
-                     select l.agent_id, (select min(x.source_id) from sessions x \
-                     where x.agent_id = l.agent_id and x.source_id > l.source_id \
-                     and x.is_first = 1) from sourced l where l.source_id is not null), \
-                     newest (agent_id, id) as ( \
-                     select w.id, (select max(x.id) from sessions x \
-                     where x.agent_id = w.id and x.is_first = 0) from wanted w \
-                     union all \
-                     select l.agent_id, (select max(x.id) from sessions x \
-                     where x.agent_id = l.agent_id and x.source_id = l.source_id \
-                     and x.is_first = 1) from sourced l where l.source_id is not null) \
-                     select w.id, s.id, s.status, s.updated_at, \
-                     case when s.turn_id is null then 0 else 1 end from wanted w join sessions s \
-                     on s.id = (select max(n.id) from newest n where n.agent_id = w.id)",
+                    concat!(
+                        "with recursive wanted as (select a.id from agents a where a.id in ({})), ",
+                        sourced!("sourced", "select id from wanted", "s.is_first = 1"),
+                        ", newest (agent_id, id) as ( \
+                         select w.id, (select max(s.id) from sessions s \
+                         where s.agent_id = w.id and s.is_first = 0) from wanted w \
+                         union all \
+                         select l.agent_id, (select max(s.id) from sessions s \
+                         where s.agent_id = l.agent_id and s.source_id = l.source_id \
+                         and s.is_first = 1) from sourced l where l.source_id is not null) \
+                         select w.id, s.id, s.status, s.updated_at, \
+                         case when s.turn_id is null then 0 else 1 end from wanted w join sessions s \
+                         on s.id = (select max(n.id) from newest n where n.agent_id = w.id)"
+                    ),
                     marks(values.len())
                 );
                 let rows = tx.query(&sql, &values)?.into_iter().map(|mut row| {

@@ -18,6 +18,7 @@ use crate::{
         driver::{Row, Tx, Value, params},
         limits::Rooms,
         occupancy::{self, Wanted},
+        sessions::first::sourced,
     },
 };
 
@@ -167,21 +168,25 @@ fn due_lines(tx: &mut Tx<'_>, by: Timestamp) -> Result<Vec<Line>> {
 const BEGUN: i64 = 0;
 const FIRST: i64 = 1;
 
-const DUE_LINES: &str = "with recursive sourced (agent_id, which, source_id) as ( \
-    select a.id, 1, (select min(s.source_id) from sessions s \
-        where s.agent_id = a.id and s.is_first = 1) \
-    from agents a where a.paused = 0 \
+const DUE_LINES: &str = concat!(
+    "with recursive ",
+    sourced!("firsts", "select id from agents where paused = 0", "s.is_first = 1"),
+    ", ",
+    sourced!(
+        "others",
+        "select id from agents where paused = 0",
+        "s.next_at is not null and s.is_first = 0"
+    ),
+    ", made (agent_id, which, source_id, first_at) as ( \
+    select l.agent_id, 1, l.source_id, (select s.next_at from sessions s \
+        where s.agent_id = l.agent_id and s.source_id = l.source_id and s.is_first = 1 \
+        and s.lease_owner is null order by s.id limit 1) \
+    from firsts l where l.source_id is not null \
     union all \
-    select a.id, 2, (select min(s.source_id) from sessions s \
-        where s.agent_id = a.id and s.next_at is not null and s.is_first = 0) \
-    from agents a where a.paused = 0 \
-    union all \
-    select l.agent_id, l.which, case when l.which = 1 \
-        then (select min(s.source_id) from sessions s where s.agent_id = l.agent_id \
-            and s.source_id > l.source_id and s.is_first = 1) \
-        else (select min(s.source_id) from sessions s where s.agent_id = l.agent_id \
-            and s.source_id > l.source_id and s.next_at is not null and s.is_first = 0) end \
-    from sourced l where l.source_id is not null \
+    select l.agent_id, 2, l.source_id, (select min(s.next_at) from sessions s \
+        where s.agent_id = l.agent_id and s.source_id = l.source_id \
+        and s.next_at is not null and s.is_first = 0) \
+    from others l where l.source_id is not null \
     ), lines (agent_id, which, source_id, n_at_work, first_at) as materialized ( \
     select a.id, 0, '', 0, (select min(s.next_at) from sessions s \
         where s.agent_id = a.id and (s.turn_id is not null or s.lease_owner is not null)) \
@@ -189,15 +194,10 @@ const DUE_LINES: &str = "with recursive sourced (agent_id, which, source_id) as 
     union all \
     select l.agent_id, l.which, l.source_id, (select count(*) from sessions s \
         where s.source_id = l.source_id and s.agent_id = l.agent_id \
-        and (s.turn_id is not null or s.lease_owner is not null)), \
-    case when l.which = 1 then (select s.next_at from sessions s where s.agent_id = l.agent_id \
-        and s.source_id = l.source_id and s.is_first = 1 and s.lease_owner is null \
-        order by s.id limit 1) \
-    else (select min(s.next_at) from sessions s where s.agent_id = l.agent_id \
-        and s.source_id = l.source_id and s.next_at is not null and s.is_first = 0) end \
-    from sourced l where l.source_id is not null \
+        and (s.turn_id is not null or s.lease_owner is not null)), l.first_at from made l \
     ) select agent_id, which, source_id, first_at from lines where first_at <= $1 \
-    order by agent_id, case when which = 0 then 0 else 1 end, n_at_work, first_at, source_id, which";
+    order by agent_id, case when which = 0 then 0 else 1 end, n_at_work, first_at, source_id, which"
+);
 
 /// The lines of each agent, beginning after the one that was served last.
 fn by_agent(lines: Vec<Line>, after: Option<&AgentId>) -> Vec<Vec<Line>> {

@@ -31,6 +31,7 @@ create table sessions (
   -- The message that it was made for, in its first position, until a turn takes it: where that is small
   -- and waits for nothing it is here and not in the inbox. It came when the session did. While it is here
   -- the session is in one index of its own in the place of two others: an accept writes two trees less.
+  -- Whether it is here: an index whose condition says so knows it without the row.
   is_first bigint not null default 0 check (is_first = 0 or is_first = 1),
   first_event_id text {c},
   first_body text {c},
@@ -133,8 +134,8 @@ create view waiting (session_id, position, event_id, body, n_chunks, source, ind
   select session_id, position, event_id, body, n_chunks, source, indented, private, delivery_id, received_at
   from inbox
   union all
-  select id, cast(1 as bigint), first_event_id, first_body, cast(0 as bigint), first_source, first_indented, first_private,
-    first_delivery_id, created_at
+  select id, cast(1 as bigint), first_event_id, first_body, cast(0 as bigint), first_source,
+    first_indented, first_private, first_delivery_id, created_at
   from sessions where first_event_id is not null;
 
 -- The log. Append-only, numbered without gaps per session.

@@ -4,7 +4,8 @@
 //! index, from which it is claimed and listed: every tree that is written costs pages of each commit,
 //! and this is what most accepts write. A turn that takes the message, or whatever else befalls the
 //! session first, makes it one like all others. Invariant: a session with its first message in its row
-//! is due, and has neither turn nor park nor quiet that it waits for. Left out: who may begin, which is the claim's.
+//! is due, and has neither turn nor park nor quiet that it waits for. Left out: who may begin, which is
+//! the claim's.
 
 use crate::{
     domain::source::Pace,
@@ -40,7 +41,7 @@ pub(in crate::store) fn into_inbox(tx: &mut Tx<'_>, session: &SessionId) -> Resu
         "insert into inbox (session_id, position, event_id, body, source, indented, private, \
          delivery_id, received_at) select id, 1, first_event_id, first_body, first_source, \
          first_indented, first_private, first_delivery_id, created_at from sessions \
-         where id = $1 and first_body is not null",
+         where id = $1 and first_event_id is not null",
         &params![session],
     )?;
     if n > 0 {
@@ -50,15 +51,35 @@ pub(in crate::store) fn into_inbox(tx: &mut Tx<'_>, session: &SessionId) -> Resu
     Ok(())
 }
 
-/// The sources that made those of an agent: one look into their index for each.
+/// A table for `with recursive`: the agents of a selection, and for each the sources of its sessions `s`
+/// that an index by agent and source has. It costs one look into that index for each of them, however
+/// many sessions there are, and ends each agent with null.
+macro_rules! sourced {
+    ($name:literal, $agents:literal, $which:literal) => {
+        concat!(
+            $name,
+            " (agent_id, source_id) as (select a.id, (select min(s.source_id) from sessions s \
+             where s.agent_id = a.id and ",
+            $which,
+            ") from (",
+            $agents,
+            ") a union all select l.agent_id, (select min(s.source_id) from sessions s \
+             where s.agent_id = l.agent_id and s.source_id > l.source_id and ",
+            $which,
+            ") from ",
+            $name,
+            " l where l.source_id is not null)"
+        )
+    };
+}
+pub(in crate::store) use sourced;
+
+/// The sources that made those of an agent.
 pub(super) fn sources(tx: &mut Tx<'_>, agent: &AgentId) -> Result<Vec<String>> {
-    let sql = "with recursive sourced (source_id) as ( \
-        select min(s.source_id) from sessions s \
-            where s.agent_id = $1 and s.is_first = 1 \
-        union all \
-        select (select min(s.source_id) from sessions s where s.agent_id = $1 \
-            and s.source_id > l.source_id and s.is_first = 1) \
-        from sourced l where l.source_id is not null \
-        ) select source_id from sourced where source_id is not null order by source_id";
+    let sql = concat!(
+        "with recursive ",
+        sourced!("sourced", "select id from agents where id = $1", "s.is_first = 1"),
+        " select source_id from sourced where source_id is not null order by source_id"
+    );
     tx.query(sql, &params![agent])?.into_iter().map(|mut row| row.text(0)).collect()
 }

@@ -255,6 +255,19 @@ async fn an_agents_sessions_are_one_list(bench: Bench) {
     }
 }
 
+/// `SQLite` puts no more than 500 selections together.
+#[tokio::test]
+async fn an_agents_list_is_of_as_many_sources_as_there_are() {
+    let bench = Bench::sqlite().await;
+    for n in 0..510 {
+        let source = make_source(&bench.store, &format!("source-{n}")).await;
+        bench.accept(bench.draft(&format!("{n}")).of_source(&source)).await;
+    }
+    let agent_id = Some(bench.agent.id.clone());
+    let filter = SessionFilter { agent_id, limit: 1000, ..SessionFilter::default() };
+    assert_eq!(bench.store.sessions(filter).await.unwrap().data.len(), 510);
+}
+
 async fn sessions_are_filtered(bench: Bench) {
     let bob = make_agent(&bench.store, "bob").await;
     let idle = bench.session().await;
