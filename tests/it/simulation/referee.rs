@@ -205,8 +205,10 @@ impl Referee {
     }
 
     fn look_at_inbox(&mut self, sessions: &BTreeMap<String, Session>) {
-        let sql = "select session_id, cast(position as text), event_id from waiting \
-                   order by session_id, position";
+        let sql = "select session_id, cast(position as text), event_id from \
+                   (select session_id, position, event_id from inbox \
+                   union all select id, 1, first_event_id from sessions \
+                   where first_event_id is not null) order by session_id, position";
         let mut waiting: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         for row in self.rows(sql) {
             let [session, position, event] = texts(row);
