@@ -48,12 +48,16 @@ fn columns(connection: &Connection, table: &str) -> anyhow::Result<Vec<String>> 
 /// So many of each row that there is.
 fn copy(connection: &Connection, table: &str, ids: &[&str], rows: u64) -> anyhow::Result<()> {
     let names = columns(connection, table)?;
-    // An id keeps its prefix, its time and its place in the order; its end is the number.
+    // An id keeps its prefix, its time and its place in the order; its end is the number. The load's own
+    // keys are numbers, so a copied one is none.
     let values: Vec<String> = names
         .iter()
-        .map(|name| match ids.contains(&name.as_str()) {
-            true => format!("substr({name}, 1, length({name}) - 10) || printf('%010d', n)"),
-            false => name.clone(),
+        .map(|name| {
+            let number = if name == "dedupe_key" { "c%09d" } else { "%010d" };
+            match ids.contains(&name.as_str()) {
+                true => format!("substr({name}, 1, length({name}) - 10) || printf('{number}', n)"),
+                false => name.clone(),
+            }
         })
         .collect();
     let sql = format!(
