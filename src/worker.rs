@@ -15,9 +15,9 @@ use tracing::Instrument;
 use crate::{
     clock::Clock,
     id::AgentId,
-    runtime::{Runtime, Stopped},
+    runtime::{FirstRequest, Runtime, Stopped},
     signal::Signals,
-    store::{self, Claimed, Lease, Left, Store, TurnStart},
+    store::{self, Claimed, Lease, Left, Start, Store},
 };
 
 /// How the worker claims and works.
@@ -195,6 +195,7 @@ impl Worker {
             n_free,
             after.clone(),
             self.runtime.beginning(),
+            self.runtime.first_request(),
         );
         let (claimed, left, mut start) = match claiming.await {
             Ok(claimed) => claimed,
@@ -227,7 +228,7 @@ impl Worker {
     async fn work(
         &self,
         claimed: Claimed,
-        start: Option<Box<TurnStart>>,
+        start: Option<Box<Start<FirstRequest>>>,
         asked: Instant,
         hand_back: CancellationToken,
     ) {

@@ -4,6 +4,7 @@ mod asking;
 mod calls;
 mod compact;
 mod failing;
+mod first;
 mod grade;
 mod limits;
 mod previewer;
@@ -17,6 +18,7 @@ use tokio::{sync::OnceCell, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field::display};
 
+pub use self::first::FirstRequest;
 use self::{asking::Purpose, calls::tool_kind};
 use super::{Runtime, Stopped, host, workspaces};
 use crate::{
@@ -34,7 +36,8 @@ use crate::{
     id::{EventId, Id, SourceId, TurnId},
     signal::Changes,
     store::{
-        Beginning, Beside, Lease, Standing, Taken, TakenDelivery, TakenMessage, TurnStart, Urgency,
+        Beginning, Beside, Lease, Standing, Start, Taken, TakenDelivery, TakenMessage, TurnStart,
+        Urgency,
     },
     tool::{self, Host},
 };
@@ -54,13 +57,16 @@ impl Runtime {
     pub async fn drive(
         &self,
         lease: &Lease,
-        start: Option<Box<TurnStart>>,
+        start: Option<Box<Start<FirstRequest>>>,
         cancel: &CancellationToken,
     ) -> Result<(), Stopped> {
         let started = self.clock.monotonic();
-        let TurnStart { taken, standing } = match start {
+        let Start { turn: TurnStart { taken, standing }, first } = match start {
             Some(start) => *start,
-            None => self.store.begin_turn(lease, self.beginning()).await?,
+            None => {
+                let turn = self.store.begin_turn(lease, self.beginning()).await?;
+                Start { turn, first: None }
+            }
         };
         let named =
             |id: fn(&TakenDelivery) -> &str| listed(taken.deliveries.iter().map(id)).map(display);
@@ -72,15 +78,15 @@ impl Runtime {
             request_id = named(|it| it.request_id.as_str()),
         );
         // Boxed, as all of a turn is in it.
-        Box::pin(self.work(lease, cancel, taken, standing, started)).instrument(span).await
+        Box::pin(self.work(lease, cancel, (taken, standing), first, started)).instrument(span).await
     }
 
     async fn work(
         &self,
         lease: &Lease,
         cancel: &CancellationToken,
-        taken: Taken,
-        standing: Option<Standing>,
+        (taken, standing): (Taken, Option<Standing>),
+        first: Option<(FirstRequest, Option<i64>)>,
         started: Instant,
     ) -> Result<(), Stopped> {
         let _running = self.store.metrics().turn_runs();
@@ -94,6 +100,7 @@ impl Runtime {
         };
         let picking_up = self.pick_up(lease, cancel, taken, standing, started);
         let (mut turn, session, place) = picking_up.await?;
+        let first = first.map(|(request, ms_left)| turn.has_begun(request, ms_left));
         let Some(place) = place else {
             return turn.fail("unknown_error", "its environment was deleted".to_owned()).await;
         };
@@ -102,6 +109,11 @@ impl Runtime {
             return turn.fail("unknown_error", message).await;
         }
         self.place_payloads(&turn.transcript, &session).await;
+        if let Some(first) = first
+            && turn.ask_first(&session, &place, first).await?.is_break()
+        {
+            return Ok(());
+        }
         loop {
             let kind = |name: &str| tool_kind(name);
             match agent::step(&turn.transcript, kind, &self.options.limits) {
@@ -159,28 +171,12 @@ impl Runtime {
         lease: &'a Lease,
         cancel: &'a CancellationToken,
         taken: Taken,
-        standing: Standing,
+        mut standing: Standing,
         started: Instant,
     ) -> Result<(Turn<'a>, Session, Option<EnvironmentConfig>), Stopped> {
-        let log = self.rest_of(standing.log, standing.has_more, lease).await?;
-        let mut turn = Turn {
-            runtime: self,
-            lease,
-            cancel,
-            begun_at: taken.started_at,
-            trace: taken.trace,
-            started,
-            transcript: Transcript::of(&log, &standing.begun),
-            urgency: taken.urgency,
-            workspace: OnceCell::new(),
-            deadline: None,
-            remote: remote::Tools::default(),
-            doubts: standing.doubts,
-            has_doubted: standing.has_doubted,
-            asked: standing.sources,
-            webhook_tools: standing.webhook_tools,
-            has_budget: standing.session.budget.cost_usd.is_some(),
-        };
+        let log = std::mem::take(&mut standing.log);
+        standing.log = self.rest_of(log, standing.has_more, lease).await?;
+        let mut turn = Turn::new(self, lease, cancel, &taken, &standing, started);
         // What this much of the log does not name.
         turn.ask_sources().await?;
         Ok((turn, standing.session, standing.environment.map(|it| it.config)))
@@ -315,6 +311,37 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if let Some(mcp) = &self.runtime.mcp {
             mcp.close(&self.lease.session_id);
+        }
+    }
+}
+
+impl<'a> Turn<'a> {
+    /// With all of its session's log.
+    fn new(
+        runtime: &'a Runtime,
+        lease: &'a Lease,
+        cancel: &'a CancellationToken,
+        taken: &Taken,
+        standing: &Standing,
+        started: Instant,
+    ) -> Turn<'a> {
+        Turn {
+            runtime,
+            lease,
+            cancel,
+            begun_at: taken.started_at,
+            trace: taken.trace,
+            started,
+            transcript: Transcript::of(&standing.log, &standing.begun),
+            urgency: taken.urgency,
+            workspace: OnceCell::new(),
+            deadline: None,
+            remote: remote::Tools::default(),
+            doubts: standing.doubts.clone(),
+            has_doubted: standing.has_doubted,
+            asked: standing.sources.clone(),
+            webhook_tools: standing.webhook_tools,
+            has_budget: standing.session.budget.cost_usd.is_some(),
         }
     }
 }

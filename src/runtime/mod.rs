@@ -17,7 +17,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-pub use self::workspaces::{Projects, outputs::Outputs};
+pub use self::{
+    builtin::FirstRequest,
+    workspaces::{Projects, outputs::Outputs},
+};
 use self::{mcp::Mcp, shells::Shells};
 use crate::{
     agent,

@@ -66,16 +66,7 @@ impl Store {
     ) -> Result<Begun> {
         let (lease, at) = (lease.clone(), self.clock.now());
         self.driver
-            .transaction(Lane::Work, move |tx| {
-                let held = hold(tx, &lease)?;
-                let (admission, ms_left) = admit(tx, &held, &reserve)?;
-                if admission == Admission::Fine {
-                    append_rows(tx, &held, &events, at, "running")?;
-                    beside.apply(tx, &held, at)?;
-                    put(tx, &held, &reserve.wish)?;
-                }
-                Ok(Begun { admission, urgency: held.urgency, ms_left })
-            })
+            .transaction(Lane::Work, move |tx| begin(tx, &lease, &events, beside, &reserve, at))
             .await
     }
 
@@ -136,6 +127,25 @@ impl Store {
             })
             .await
     }
+}
+
+/// As [`Store::begin_work`], within a transaction.
+pub(super) fn begin(
+    tx: &mut Tx<'_>,
+    lease: &Lease,
+    events: &[NewEvent],
+    beside: Beside,
+    reserve: &Reserve,
+    at: Timestamp,
+) -> Result<Begun> {
+    let held = hold(tx, lease)?;
+    let (admission, ms_left) = admit(tx, &held, reserve)?;
+    if admission == Admission::Fine {
+        append_rows(tx, &held, events, at, "running")?;
+        beside.apply(tx, &held, at)?;
+        put(tx, &held, &reserve.wish)?;
+    }
+    Ok(Begun { admission, urgency: held.urgency, ms_left })
 }
 
 /// Whoever has no limit has no row.

@@ -73,8 +73,8 @@ pub use outbox::{Attempted, ClaimedMessage, Outgoing, OutgoingFilter, OutgoingSt
 pub use pins::PinnedBy;
 pub use prune::Pruned;
 pub use queue::{
-    Beginning, Beside, Claimed, EffectEnd, Found, Lease, Left, NewAsk, NewEffect, Taken,
-    TakenDelivery, TakenMessage, TurnStart, Urgency, Wanted,
+    Beginning, Beside, Claimed, EffectEnd, First, Found, Lease, Left, NewAsk, NewEffect, Start,
+    Taken, TakenDelivery, TakenMessage, TurnStart, Urgency, Wanted,
 };
 pub use secrets::{Sealed, SealedSecret, SecretInfo};
 pub use sessions::{NewMessage, NewSession, SessionFilter, SessionPage, SessionPlace};

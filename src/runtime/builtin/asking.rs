@@ -23,6 +23,7 @@ use crate::{
     },
     id::{EventId, Id as _},
     model,
+    signal::Changes,
     store::{Beside, Urgency},
 };
 
@@ -78,17 +79,39 @@ impl Turn<'_> {
         setting: &Setting,
         purpose: Purpose,
     ) -> Result<ControlFlow<()>, Stopped> {
-        let mut request = Request {
-            system: Some(system_prompt(session)),
-            messages: self.transcript.messages.clone(),
-            tools: self.offered(setting),
-        };
+        let mut request = self.request(session, setting);
         if purpose == Purpose::Summary {
             compact::ask_for_summary(&mut request);
         }
+        let ids = self.answer_ids();
+        let asked = self.ask_model(session, &request, Vec::new(), &ids, purpose).await?;
+        self.take_answer(asked, session, setting, ids, purpose).await
+    }
+
+    /// What the model is asked to go on from.
+    pub(super) fn request(&self, session: &Session, setting: &Setting) -> Request {
+        Request {
+            system: Some(system_prompt(session)),
+            messages: self.transcript.messages.clone(),
+            tools: self.offered(setting),
+        }
+    }
+
+    pub(super) fn answer_ids(&self) -> AnswerIds {
         let now = self.runtime.clock.now();
-        let ids = AnswerIds { thinking: EventId::new(now), message: EventId::new(now) };
-        match self.ask_model(session, &request, Vec::new(), &ids, purpose).await? {
+        AnswerIds { thinking: EventId::new(now), message: EventId::new(now) }
+    }
+
+    /// Breaks when the turn waits for another try.
+    pub(super) async fn take_answer(
+        &mut self,
+        asked: Asked,
+        session: &Session,
+        setting: &Setting,
+        ids: AnswerIds,
+        purpose: Purpose,
+    ) -> Result<ControlFlow<()>, Stopped> {
+        match asked {
             Asked::Answered(start_id, completion) if purpose == Purpose::Summary => {
                 self.journal_summary(start_id, *completion).await?;
             }
@@ -116,9 +139,7 @@ impl Turn<'_> {
         events.push(start);
         // Registered before the look that the journal is, so that nothing happens unseen in between.
         let mut changes = self.runtime.signals.watch(&self.lease.session_id);
-        let model = &session.agent.model;
-        let (tokens, cost) = self.runtime.models.bound(model, request);
-        let wish = Wish::Model { cost, tokens, model: model.id.clone() };
+        let wish = self.wish(session, request);
         let begun = self.begin(events, Beside::default(), wish).await?;
         if begun.is_break() {
             return Ok(Asked::Otherwise(begun));
@@ -127,7 +148,27 @@ impl Turn<'_> {
         if self.urgency >= Urgency::Supersede {
             return Ok(Asked::Otherwise(ControlFlow::Continue(())));
         }
+        self.ask_begun(session, request, start_id, changes, ids, purpose).await
+    }
 
+    /// What a request uses at most.
+    pub(super) fn wish(&self, session: &Session, request: &Request) -> Wish {
+        let model = &session.agent.model;
+        let (tokens, cost) = self.runtime.models.bound(model, request);
+        Wish::Model { cost, tokens, model: model.id.clone() }
+    }
+
+    /// Asks the agent's model, with the intent journaled. `changes` were registered before that.
+    pub(super) async fn ask_begun(
+        &mut self,
+        session: &Session,
+        request: &Request,
+        start_id: EventId,
+        changes: Changes,
+        ids: &AnswerIds,
+        purpose: Purpose,
+    ) -> Result<Asked, Stopped> {
+        let model = &session.agent.model;
         let mut previewer =
             Previewer::new(self.runtime, self.lease, ids, purpose != Purpose::Answer);
         let asked = self.runtime.clock.monotonic();

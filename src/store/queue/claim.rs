@@ -9,18 +9,52 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{Beginning, Claimed, Lease, TurnStart, begin};
+use super::{Beginning, Beside, Claimed, Lease, TurnStart, begin};
 use crate::{
     clock::Timestamp,
+    domain::{budget::Admission, event::NewEvent},
     id::{AgentId, Id, SessionId},
     store::{
-        Result, Store,
-        driver::{Row, Tx, Value, params},
+        Reserve, Result, Store, budgets,
+        driver::{Lane, Row, Tx, Value, params},
         limits::Rooms,
         occupancy::{self, Wanted},
         sessions::first::sourced,
     },
 };
+
+/// What a turn does first, if that costs something and its beginning alone tells that it comes to be.
+#[derive(Debug)]
+pub struct First<T> {
+    /// What is journaled of it.
+    pub events: Vec<NewEvent>,
+    pub reserve: Reserve,
+    /// For whoever goes on with it.
+    pub work: T,
+}
+
+/// A turn that was begun or resumed with the claim of its session.
+#[derive(Debug)]
+pub struct Start<T> {
+    pub turn: TurnStart,
+    /// What is begun with it, and the milliseconds that the budgets leave for that.
+    pub first: Option<(T, Option<i64>)>,
+}
+
+impl<T> First<T> {
+    /// Nothing is written where the budgets do not allow it as things stand: the turn asks them again,
+    /// waits, or says what came of it.
+    fn begin(
+        self,
+        tx: &mut Tx<'_>,
+        lease: &Lease,
+        at: Timestamp,
+    ) -> Result<Option<(T, Option<i64>)>> {
+        let First { events, reserve, work } = self;
+        let begun = budgets::begin(tx, lease, &events, Beside::default(), &reserve, at)?;
+        Ok((begun.admission == Admission::Fine).then_some((work, begun.ms_left)))
+    }
+}
 
 impl Store {
     /// Claims up to `limit` due sessions, going round the agents: the first served is the one after
@@ -38,25 +72,28 @@ impl Store {
     }
 
     /// As [`Store::claim`], and where that leads to a single session, its turn begins with it, as by
-    /// [`Store::begin_turn`]: where little is due, the way to the database and back is most of what a
+    /// [`Store::begin_turn`], and so does what `decide` says that it does first, as by
+    /// [`Store::begin_work`]: where little is due, the way to the database and back is most of what a
     /// message waits for. Of many, everybody's commits would wait for all the beginnings.
-    pub async fn claim_and_begin(
+    pub async fn claim_and_begin<T: Send + 'static>(
         &self,
         owner: String,
         lease: Duration,
         limit: usize,
         after: Option<AgentId>,
         beginning: Beginning,
-    ) -> Result<(Vec<Claimed>, Left, Option<Box<TurnStart>>)> {
+        decide: impl FnOnce(&Lease, &TurnStart) -> Option<First<T>> + Send + 'static,
+    ) -> Result<(Vec<Claimed>, Left, Option<Box<Start<T>>>)> {
         let at = self.clock.now();
         let (owned, preceding) = (owner.clone(), after.clone());
-        let both = self.driver.step(move |tx| {
+        let both = self.driver.transaction(Lane::Work, move |tx| {
             let (claimed, left) = claim(tx, &owned, lease, limit, preceding.as_ref())?;
-            let start = match &claimed[..] {
-                [only] => Some(Box::new(begin(tx, &only.lease, beginning, at)?)),
-                _ => None,
-            };
-            Ok((claimed, left, start))
+            let [only] = &claimed[..] else { return Ok((claimed, left, None)) };
+            let turn = begin(tx, &only.lease, beginning, at)?;
+            let first = decide(&only.lease, &turn);
+            let first = first.map(|first| first.begin(tx, &only.lease, at)).transpose()?;
+            let start = Box::new(Start { turn, first: first.flatten() });
+            Ok((claimed, left, Some(start)))
         });
         match both.await {
             // A session whose turn cannot begin must not keep the others from being claimed.

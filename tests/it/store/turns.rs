@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use bellpull::{
     clock::Timestamp,
     domain::{
+        budget::{Budget, CommonBudgets, Wish},
         cost::{Cost, MicroUsd, Spent},
         delivery::Outcome,
         event::{EventBody, NewEvent, Usage},
         session::Status,
         turn::TurnEnd,
     },
-    store::{Error, Left, Taken, TurnStart},
+    store::{Error, First, Lease, Left, Reserve, Taken, TurnStart},
 };
 
 use super::{
@@ -27,6 +28,7 @@ on_both!(
     a_turn_takes_five_hundred_messages_at_most,
     a_long_log_is_not_told_with_the_beginning,
     a_turn_begins_with_the_claim_of_its_session_alone,
+    what_a_turn_does_first_is_journaled_with_its_claim,
     a_turn_that_cannot_begin_keeps_nobody_from_being_claimed,
     an_unfinished_turn_goes_on,
     resumptions_are_counted_until_the_turn_gets_further,
@@ -161,12 +163,14 @@ async fn a_long_log_is_not_told_with_the_beginning(bench: Bench) {
     }
 }
 
-/// What a worker gets that has room for so many.
-async fn claimed_and_begun(bench: &Bench, limit: usize) -> (usize, Left, Option<Box<TurnStart>>) {
+/// What a worker gets that has room for so many, and whose turn begins with nothing that costs.
+async fn claimed_and_begun(bench: &Bench, limit: usize) -> (usize, Left, Option<TurnStart>) {
     let (owner, beginning) = ("node:1".to_owned(), bench.beginning());
-    let claiming = bench.store.claim_and_begin(owner, Duration::ZERO, limit, None, beginning);
+    let nothing = |_: &Lease, _: &TurnStart| None::<First<()>>;
+    let claiming =
+        bench.store.claim_and_begin(owner, Duration::ZERO, limit, None, beginning, nothing);
     let (claimed, left, start) = claiming.await.unwrap();
-    (claimed.len(), left, start)
+    (claimed.len(), left, start.map(|start| start.turn))
 }
 
 async fn a_turn_begins_with_the_claim_of_its_session_alone(bench: Bench) {
@@ -176,7 +180,7 @@ async fn a_turn_begins_with_the_claim_of_its_session_alone(bench: Bench) {
     let session = first.session_id.unwrap();
     let (n, left, start) = claimed_and_begun(&bench, 9).await;
     assert_eq!((n, left), (1, Left::Nothing));
-    let TurnStart { taken, standing } = *start.expect("its turn");
+    let TurnStart { taken, standing } = start.expect("its turn");
     let found = bench.store.session(&session).await.unwrap();
     assert_eq!((found.status, found.turn_id), (Status::Running, Some(taken.turn_id.clone())));
     assert_eq!(messages(&bench.log(&session).await), ["message one"]);
@@ -194,6 +198,39 @@ async fn a_turn_begins_with_the_claim_of_its_session_alone(bench: Bench) {
     assert!(matches!(claimed_and_begun(&bench, 9).await, (2, Left::Nothing, None)));
     let (n, left, start) = claimed_and_begun(&bench, 1).await;
     assert_eq!((n, left, start.is_some()), (1, Left::Perhaps, true));
+}
+
+async fn what_a_turn_does_first_is_journaled_with_its_claim(bench: Bench) {
+    let calls = |n| Budget { model_calls: Some(n), ..Budget::default() };
+    let common = CommonBudgets { day: calls(1), ..CommonBudgets::default() };
+    // The first one may ask, the second has to wait for what it reserved, and the third may ask nobody.
+    let cases = [
+        ("one", common, true),
+        ("two", common, false),
+        ("three", CommonBudgets { turn: calls(0), ..CommonBudgets::default() }, false),
+    ];
+    for (key, common, is_begun) in cases {
+        let session = bench.accept(bench.draft(key).for_key(key)).await.session_id.unwrap();
+        let (asked, of) = (bench.running(), session.clone());
+        let (owner, beginning, event) = ("node:1".to_owned(), bench.beginning(), asked.clone());
+        let decide = move |lease: &Lease, start: &TurnStart| {
+            assert_eq!((&lease.session_id, start.taken.messages.len()), (&of, 1));
+            assert_eq!(start.standing.as_ref().map(|it| it.log.len()), Some(2), "it sees the log");
+            let wish = Wish::Model { cost: None, tokens: 5, model: "m".to_owned() };
+            let reserve = Reserve { common, wish, active_ms: 0 };
+            Some(First { events: vec![event], reserve, work: "asking" })
+        };
+        let claiming = bench.store.claim_and_begin(owner, HOUR, 9, None, beginning, decide);
+        let (claimed, _, start) = claiming.await.unwrap();
+        let start = start.expect("its turn");
+        assert_eq!((claimed.len(), start.turn.taken.messages.len()), (1, 1), "{key}");
+        assert_eq!(start.first, is_begun.then_some(("asking", None)), "{key}");
+        let log = bench.log(&session).await;
+        let last = log.last().map(|event| &event.id);
+        assert_eq!((log.len(), last == Some(&asked.id)), (2 + usize::from(is_begun), is_begun));
+        let n_reserved = bench.place.number("select count(*) from reservations").await;
+        assert_eq!(n_reserved, 1, "{key}");
+    }
 }
 
 async fn a_turn_that_cannot_begin_keeps_nobody_from_being_claimed(bench: Bench) {
