@@ -522,6 +522,30 @@ async fn a_message_that_supersedes_ends_the_turn_and_begins_the_next() {
 }
 
 #[tokio::test]
+async fn a_request_that_begins_with_its_turn_hears_of_what_comes_before_it_goes_out() {
+    let (_gate, never) = Reply::text(&["Late."]).held();
+    let models = ModelServer::start([never]).await;
+    let world = World::asking(&models).await;
+    let session = world.deliver("first", "first", world.fresh()).await.session_id.unwrap();
+    let (owner, beginning) = ("test:1".to_owned(), world.runtime.beginning());
+    let first = world.runtime.first_request();
+    let claiming = world.store.claim_and_begin(owner, LEASE, 1, None, beginning, first);
+    let (claimed, _, start) = claiming.await.unwrap();
+    assert!(start.as_ref().is_some_and(|start| start.first.is_some()), "the request has begun");
+    let begun = ["session.status_running", "user.message", "span.model_request_start"];
+    assert_eq!(world.types(&session).await, begun);
+
+    let there = RouteTarget::Session(session.clone());
+    world.deliver_at(when_busy(WhenBusy::Supersede), "newer", "newer", there).await;
+    world.signals.changed(&session);
+    let cancel = CancellationToken::new();
+    let driving = world.runtime.drive(&claimed[0].lease, start, &cancel);
+    tokio::time::timeout(Duration::from_secs(10), driving).await.expect("it hears").unwrap();
+    let types = world.types(&session).await;
+    assert_eq!(types[begun.len()..], ["span.model_request_end", "session.status_idle"]);
+}
+
+#[tokio::test]
 async fn a_turn_that_is_over_ends_as_it_went_whatever_came_meanwhile() {
     let refused = Reply::status(400, "invalid_request_error", "no such thing");
     for (reply, outcome) in
