@@ -4,15 +4,15 @@
 //! The same server library with the same settings, the same router, and the work that no receiver
 //! can leave out: the bearer token is compared in constant time, the body is read and parsed as JSON
 //! and an HMAC-SHA256 is computed over it, the answer is as long as Bellpull's.
-//! With a file it also keeps each body as one row of one table and answers after the commit: what this
-//! machine's disk lets anybody do who stores with SQLite, with as many rows in a commit as wait for it.
+//! With a database it also keeps each body as one row of one table and answers after the commit: what
+//! this machine lets anybody do who stores with it, with as many rows in a commit as wait for it.
 
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{Arc, Mutex, PoisonError, mpsc},
 };
 
 use axum::{
@@ -31,6 +31,8 @@ use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 use tower::ServiceExt;
 
+use crate::database::{self, Database};
+
 /// How this program is told to be the baseline.
 pub const ARGUMENT: &str = "serve-baseline";
 
@@ -43,11 +45,15 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Without storage, or with one row for each body in a new database at this path.
-    pub fn start(file: Option<&Path>) -> anyhow::Result<Baseline> {
+    /// Without storage, or with one row for each body in a new database.
+    pub fn start(database: Option<&Database>) -> anyhow::Result<Baseline> {
+        let place = database.map(|database| match database {
+            Database::Sqlite(path) => path.as_os_str(),
+            Database::Postgres(url) => url.as_ref(),
+        });
         let mut child = Command::new(std::env::current_exe()?)
             .arg(ARGUMENT)
-            .args(file)
+            .args(place)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -73,9 +79,14 @@ impl Drop for Baseline {
 /// A body, and whom to tell that it is committed.
 type Row = (Bytes, oneshot::Sender<()>);
 
-/// Serves until its standard input ends, which it does with whoever started it.
-pub fn serve(file: Option<PathBuf>) -> anyhow::Result<()> {
-    let rows = file.map(|file| keep_rows(&file)).transpose()?;
+/// Serves until its standard input ends, which it does with whoever started it. `database` is the path
+/// of one of SQLite, or the URL of one of PostgreSQL.
+pub fn serve(database: Option<String>) -> anyhow::Result<()> {
+    let keep = |database: String| match database.starts_with("postgres") {
+        true => keep_rows_in_postgres(&database),
+        false => keep_rows(database.as_ref()),
+    };
+    let rows = database.map(keep).transpose()?;
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(0);
@@ -125,6 +136,40 @@ fn keep_rows(file: &Path) -> anyhow::Result<mpsc::Sender<Row>> {
         }
         Ok(())
     });
+    Ok(sender)
+}
+
+/// Connections that commit at once: as many as Bellpull accepts with.
+const POSTGRES_CONNECTIONS: usize = 2;
+
+/// Each connection takes what waits when it is free.
+fn keep_rows_in_postgres(url: &str) -> anyhow::Result<mpsc::Sender<Row>> {
+    let (sender, receiver) = mpsc::channel::<Row>();
+    let receiver = Arc::new(Mutex::new(receiver));
+    for n in 0..POSTGRES_CONNECTIONS {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = runtime.block_on(database::connect(url))?;
+        if n == 0 {
+            let table = "create table bodies (n bigserial primary key, body bytea not null)";
+            runtime.block_on(client.batch_execute(table))?;
+        }
+        let insert = "insert into bodies (body) select unnest($1::bytea[])";
+        let insert = runtime.block_on(client.prepare(insert))?;
+        let receiver = receiver.clone();
+        std::thread::spawn(move || -> anyhow::Result<()> {
+            loop {
+                let (bodies, callers): (Vec<Bytes>, Vec<_>) = {
+                    let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
+                    std::iter::once(receiver.recv()?).chain(receiver.try_iter()).unzip()
+                };
+                let bodies: Vec<&[u8]> = bodies.iter().map(|body| &body[..]).collect();
+                runtime.block_on(client.execute(&insert, &[&bodies]))?;
+                for caller in callers {
+                    let _ = caller.send(());
+                }
+            }
+        });
+    }
     Ok(sender)
 }
 

@@ -57,8 +57,9 @@ pub async fn sqlite(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let title = format!(
         "Accepts, SQLite: {CONNECTIONS} connections, 1 KiB bodies (a flush takes {flush:.2} ms)"
     );
-    let one_row = Baseline::start(Some(&directory.path().join("one-row.db")))?;
-    compare(plan, server, Database::sqlite(directory.path()), Some(one_row), &title, report).await
+    let one_row = Database::Sqlite(directory.path().join("one-row.db"));
+    let one_row = ("one row in SQLite", Baseline::start(Some(&one_row))?);
+    compare(plan, server, Database::sqlite(directory.path()), one_row, &title, report).await
 }
 
 pub async fn postgres(plan: &Plan, url: &str, report: &mut Report) -> anyhow::Result<()> {
@@ -68,7 +69,9 @@ pub async fn postgres(plan: &Plan, url: &str, report: &mut Report) -> anyhow::Re
     let key = [("BELLPULL_VAULT_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")];
     let server = Server::start_with(directory.path(), &["--database-url", url], &key).await?;
     let title = format!("Accepts, PostgreSQL: {CONNECTIONS} connections, 1 KiB bodies");
-    compare(plan, server, database, None, &title, report).await
+    let one_row = Database::postgres(url).await?;
+    let one_row = ("one row in PostgreSQL", Baseline::start(Some(&one_row))?);
+    compare(plan, server, database, one_row, &title, report).await
 }
 
 /// What the commits were since the server started, on average.
@@ -105,13 +108,13 @@ fn target_of(baseline: &Baseline) -> Target {
     }
 }
 
-/// Windows of the baseline, of the same with one row for each request where there is one, of accepts
-/// alone, and of accepts while turns run, in turns.
+/// Windows of the baseline, of the same with one row for each request, of accepts alone, and of accepts
+/// while turns run, in turns.
 async fn compare(
     plan: &Plan,
     server: Server,
     database: Database,
-    one_row: Option<Baseline>,
+    (one_row_name, one_row): (&str, Baseline),
     title: &str,
     report: &mut Report,
 ) -> anyhow::Result<()> {
@@ -120,17 +123,15 @@ async fn compare(
     let target = server.source().await?;
     server.pause_agents(true).await?;
     // Everybody has seen every path once before it counts.
-    let one_row = one_row.map(|it| (target_of(&it), it));
-    for target in [&yardstick, &target].into_iter().chain(one_row.as_ref().map(|it| &it.0)) {
+    let least_target = target_of(&one_row);
+    for target in [&yardstick, &least_target, &target] {
         load::run(target, CONNECTIONS, plan.window / 4).await?;
     }
     let (mut without, mut least, mut paused, mut running) =
         (Series::default(), Series::default(), Series::default(), Series::default());
     for _ in 0..plan.rounds {
         without.window(&yardstick, baseline.pid(), plan).await?;
-        if let Some((target, one_row)) = &one_row {
-            least.window(target, one_row.pid(), plan).await?;
-        }
+        least.window(&least_target, one_row.pid(), plan).await?;
         paused.window(&target, server.pid(), plan).await?;
     }
     let (memory, commits) = (server.memory()?, Commits::of(&server).await?);
@@ -144,10 +145,12 @@ async fn compare(
     }
     let turns =
         (database.count(TURNS_DONE).await? as f64 - before) / started.elapsed().as_secs_f64();
-    let mut rows = vec![without.row("no storage", &without)];
-    rows.extend(one_row.map(|_| least.row("one row in SQLite", &without)));
-    rows.push(paused.row("Bellpull, agent paused", &without));
-    rows.push(running.row("Bellpull, turns running", &without_again));
+    let rows = [
+        without.row("no storage", &without),
+        least.row(one_row_name, &without),
+        paused.row("Bellpull, agent paused", &without),
+        running.row("Bellpull, turns running", &without_again),
+    ];
     report.table(title, &COLUMNS, &rows);
     report.note(format!(
         "{title}: while the agent was paused a commit took {:.2} ms and held {:.0} accepts",

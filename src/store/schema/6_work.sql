@@ -92,7 +92,8 @@ create table spending (
 ) {keyed};
 
 -- What the model requests under way may use at most: one of a session, gone with its outcome or with
--- the next claim.
+-- the next claim. There are as many as turns may run, so whoever sums them up reads them all, and each
+-- request writes one tree.
 create table reservations (
   session_id text {c} primary key,
   agent_id text {c} not null,
@@ -102,5 +103,3 @@ create table reservations (
   -- Which model was asked, for what it will have used.
   model text {c} not null
 ) {keyed};
-create index reservations_by_agent on reservations (agent_id);
-create index reservations_by_source on reservations (source_id);
