@@ -79,7 +79,7 @@ fn main() -> anyhow::Result<()> {
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| wrong("a value is missing"));
         match argument.as_str() {
-            baseline::ARGUMENT => return baseline::serve(arguments.next().map(Into::into)),
+            baseline::ARGUMENT => return baseline::serve(arguments.next()),
             // Cargo passes it to every benchmark.
             "--bench" => {}
             "--seconds" => plan.window = Duration::from_secs(number(&value())),

@@ -4,14 +4,11 @@
 //! a day, however many deliveries there were. Left out: what a name behind an id is.
 
 use super::{
-    Error, Result, Store,
-    budgets::{ALL, DAY_MS, DAYS_KEPT, MODEL, USED, read_used},
+    Result, Store,
+    budgets::{ALL, DAY_MS, DAYS_KEPT, MODEL, read_used, sums, used_and_reserved},
     driver::{Row, params},
 };
-use crate::domain::{
-    budget::{Budgets, Used},
-    cost::MicroUsd,
-};
+use crate::domain::budget::{Budgets, Used};
 
 /// Scopes that one look answers, those that cost most first.
 const SCOPES_MAX: i64 = 500;
@@ -62,12 +59,10 @@ impl Store {
     pub async fn usage(&self, since_day: i64) -> Result<Vec<(Spender, Used)>> {
         self.driver
             .read(move |tx| {
-                // A sum of bigint is no bigint on PostgreSQL.
-                let sums = USED.split(", ").map(|it| format!("cast(sum({it}) as bigint)"));
-                let sums = sums.collect::<Vec<_>>().join(", ");
                 let sql = format!(
-                    "select scope, {sums} from spending where day >= $1 and day > 0 \
-                     group by scope order by sum(cost_micros) desc, sum(tokens) desc, scope limit $2"
+                    "select scope, {} from spending where day >= $1 and day > 0 \
+                     group by scope order by sum(cost_micros) desc, sum(tokens) desc, scope limit $2",
+                    sums()
                 );
                 let rows = tx.query(&sql, &params![since_day, SCOPES_MAX])?.into_iter();
                 let read = |mut row: Row| {
@@ -89,12 +84,13 @@ impl Store {
             .read(move |tx| {
                 let today = tx.now()?.0 / DAY_MS;
                 let days: Vec<i64> = (since_day.max(today - DAYS_KEPT)..=today).collect();
-                let sql = format!("select day, {USED} from spending where scope = $1");
+                let sql = format!("select day, {} from spending where scope = $1", sums());
                 let mut select = super::select::Select::new(sql, [scope.as_str().into()]);
                 // Named one by one each is one look, whoever else worked on these days.
                 select.and_among("day", days);
                 let (sql, values) = select.into_parts();
-                let rows = tx.query(&format!("{sql} order by day"), &values)?.into_iter();
+                let rows =
+                    tx.query(&format!("{sql} group by day order by day"), &values)?.into_iter();
                 rows.map(|mut row| Ok((row.int(0)?, read_used(&mut row, 1)?))).collect()
             })
             .await
@@ -106,33 +102,17 @@ impl Store {
             .read(move |tx| {
                 // The day that work is counted on.
                 let today = tx.now()?.0 / DAY_MS;
-                let sums = "cast(coalesce(sum(cost_micros), 0) as bigint), \
-                            cast(coalesce(sum(tokens), 0) as bigint), count(*) from reservations";
                 let sql = "select owner, limits from budgets \
                            where owner = $1 or owner like 'agent%' or owner like 'src%' \
                            order by owner limit $2";
                 let mut standings = Vec::new();
                 for mut row in tx.query(sql, &params![ALL, SCOPES_MAX])? {
                     let (owner, budgets) = (row.text(0)?, row.json(1)?);
-                    let sql = format!("select {USED} from spending where scope = $1 and day = $2");
-                    let used = tx.first(&sql, &params![&owner, today])?;
-                    let used = used.map(|mut row| read_used(&mut row, 0)).transpose()?;
-                    let row = match owner.as_str() {
-                        ALL => tx.first(&format!("select {sums}"), &[])?,
-                        id => {
-                            let sql =
-                                format!("select {sums} where agent_id = $1 or source_id = $1");
-                            tx.first(&sql, &params![id])?
-                        }
+                    let whose = match owner.as_str() {
+                        ALL => "",
+                        _ => "where agent_id = $1 or source_id = $1",
                     };
-                    let mut row = row.ok_or(Error::Bug("a sum without a row"))?;
-                    let reserved = Used {
-                        cost: MicroUsd(row.int(0)?),
-                        tokens: row.int(1)?,
-                        model_calls: row.int(2)?,
-                        ..Used::default()
-                    };
-                    let today = used.unwrap_or_default();
+                    let (today, reserved) = used_and_reserved(tx, &owner, today, whose)?;
                     standings.push(BudgetState { owner, budgets, today, reserved });
                 }
                 Ok(standings)

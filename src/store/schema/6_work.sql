@@ -79,6 +79,9 @@ create table budgets (
 create table spending (
   scope text {c} not null,
   day bigint not null,
+  -- What many count at once has parts, of which each session has one: whoever counts keeps the others of
+  -- that part waiting until the commit. Part 0 is the only one of what nobody else counts, and on SQLite.
+  part bigint not null default 0,
   cost_micros bigint not null default 0,
   tokens bigint not null default 0,
   model_calls bigint not null default 0,
@@ -88,7 +91,7 @@ create table spending (
   turns bigint not null default 0,
   unpriced_calls bigint not null default 0,
   -- By day first: a range of days is read in one piece, and forgotten in one.
-  primary key (day, scope)
+  primary key (day, scope, part)
 ) {keyed};
 
 -- What the model requests under way may use at most: one of a session, gone with its outcome or with

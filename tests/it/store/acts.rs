@@ -365,8 +365,10 @@ pub const HIDDEN: [&str; 4] = [
      actor, nth, journaled, case when answered_at is null then 0 else 1 end from approvals order by id",
     "select session_id, agent_id, source_id, cost_micros, tokens, model from reservations \
      order by session_id",
-    "select scope, case when day = 0 then 0 else 1 end, cost_micros, tokens, model_calls, tool_calls, \
-     active_ms, turns, unpriced_calls from spending order by scope, day",
+    "select scope, case when day = 0 then 0 else 1 end, cast(sum(cost_micros) as bigint), \
+     cast(sum(tokens) as bigint), cast(sum(model_calls) as bigint), \
+     cast(sum(tool_calls) as bigint), cast(sum(active_ms) as bigint), cast(sum(turns) as bigint), \
+     cast(sum(unpriced_calls) as bigint) from spending group by scope, day order by scope, day",
     "select owner, limits from budgets order by owner",
 ];
 

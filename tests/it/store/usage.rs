@@ -11,8 +11,9 @@ use bellpull::{
         turn::TurnEnd,
     },
     id::Id,
-    store::{AuditFilter, BUDGETS_OF_ALL, Beside, Lease, Reserve, Spender},
+    store::{AuditFilter, BUDGETS_OF_ALL, Beside, Lease, Location, Reserve, Spender},
 };
+use futures_util::future::{join_all, select_all};
 
 use super::{Bench, bench::change};
 
@@ -53,6 +54,42 @@ async fn a_request_that_was_stopped_counts(bench: Bench) {
         assert_eq!(bench.place.number(&sql).await, 1, "{scope}");
     }
     assert_eq!(bench.place.number("select count(*) from reservations").await, 0);
+}
+
+/// What all count in are not rows in which each waits for the commits of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn turns_of_other_sessions_end_while_one_holds_what_it_counted_on_postgres() {
+    let bench = Bench::postgres().await;
+    bench.accept(bench.draft("first")).await;
+    bench.work_off(TurnEnd::EndTurn).await;
+    let Location::Postgres(url) = bench.place.location() else {
+        unreachable!("this is PostgreSQL")
+    };
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let lock = "begin; select scope from spending where day > 0 for update";
+    client.batch_execute(lock).await.unwrap();
+    let mut ends = Vec::new();
+    for n in 0..8 {
+        bench.accept(bench.draft(&n.to_string())).await;
+        let lease = bench.claim_one().await;
+        bench.begin(&lease).await;
+        ends.push(lease);
+    }
+    let bench = &bench;
+    let ends = ends.iter().map(|lease| Box::pin(bench.finish(lease, TurnEnd::EndTurn)));
+    // Those that count where the first one did wait for it; that all of them do is one in four billion.
+    let first = tokio::time::timeout(Duration::from_secs(10), select_all(ends)).await;
+    let (.., others) = first.expect("somebody is done");
+    client.batch_execute("rollback").await.unwrap();
+    join_all(others).await;
+    drop(client);
+    connection.await.unwrap().unwrap();
+    let used = bench.store.usage(0).await.unwrap();
+    let all = used.iter().find(|(spender, _)| *spender == Spender::All).map(|(_, used)| used.turns);
+    assert_eq!(all, Some(9));
+    let today = bench.store.usage_by_day(&Spender::All, 0).await.unwrap();
+    assert_eq!(today.iter().map(|(_, used)| used.turns).collect::<Vec<_>>(), [9]);
 }
 
 async fn answer(bench: &Bench, lease: &Lease, cost: Option<MicroUsd>) {
