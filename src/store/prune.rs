@@ -7,7 +7,7 @@ use super::{
     Result, Retention, Store,
     accept::prune_bodies_seen,
     answers::prune_said,
-    chunks,
+    budgets, chunks,
     driver::{Lane, Tx, params},
     outbox,
 };
@@ -74,6 +74,7 @@ impl Store {
         let gone = u64::from(self.clear_gone(None).await?);
         let said =
             self.driver.transaction(Lane::Work, move |tx| prune_said(tx, now, SLICE)).await?;
+        self.driver.transaction(Lane::Work, budgets::join_parts).await?;
         if self.is_sqlite()
             && (gone > 0 || bodies > 0 || deliveries > 0 || seen > 0 || outgoing > 0)
         {

@@ -11,7 +11,7 @@ use bellpull::{
         turn::TurnEnd,
     },
     id::Id,
-    store::{AuditFilter, BUDGETS_OF_ALL, Beside, Lease, Location, Reserve, Spender},
+    store::{AuditFilter, BUDGETS_OF_ALL, Beside, Lease, Location, Reserve, Retention, Spender},
 };
 use futures_util::future::{join_all, select_all};
 
@@ -85,11 +85,28 @@ async fn turns_of_other_sessions_end_while_one_holds_what_it_counted_on_postgres
     join_all(others).await;
     drop(client);
     connection.await.unwrap().unwrap();
+    assert_eq!(turns_of_all(bench).await, (Some(9), vec![9]));
+
+    // Days that are long over are read in one piece, and say the same.
+    bench.place.script("update spending set day = day - 3 where day > 0").await;
+    let n_parts = bench.place.number("select count(*) from spending where part > 0").await;
+    let n_scopes = bench.place.number("select count(distinct scope) from spending where part > 0");
+    let n_scopes = n_scopes.await;
+    assert!(n_parts > n_scopes, "{n_parts} parts of {n_scopes}");
+    bench.store.prune(&Retention::default()).await.unwrap();
+    let of =
+        |which: &str| format!("select count(*) from spending where day > 0 and part {which} 0");
+    assert_eq!(bench.place.number(&of("=")).await, n_scopes);
+    assert_eq!(bench.place.number(&of(">")).await, 0);
+    assert_eq!(turns_of_all(bench).await, (Some(9), vec![9]));
+}
+
+/// In sum, and by day.
+async fn turns_of_all(bench: &Bench) -> (Option<i64>, Vec<i64>) {
     let used = bench.store.usage(0).await.unwrap();
     let all = used.iter().find(|(spender, _)| *spender == Spender::All).map(|(_, used)| used.turns);
-    assert_eq!(all, Some(9));
-    let today = bench.store.usage_by_day(&Spender::All, 0).await.unwrap();
-    assert_eq!(today.iter().map(|(_, used)| used.turns).collect::<Vec<_>>(), [9]);
+    let days = bench.store.usage_by_day(&Spender::All, 0).await.unwrap();
+    (all, days.iter().map(|(_, used)| used.turns).collect())
 }
 
 async fn answer(bench: &Bench, lease: &Lease, cost: Option<MicroUsd>) {
