@@ -415,11 +415,8 @@ fn part(tx: &Tx<'_>, session: &SessionId) -> i64 {
 }
 
 /// Joins the parts of a day that is long over, as nobody counts there any more: whoever looks at a
-/// quarter would else read each day in all its parts.
+/// quarter would else read each day in all its parts. For PostgreSQL, which alone has some.
 pub(super) fn join_parts(tx: &mut Tx<'_>) -> Result<()> {
-    if !tx.has_rivals() {
-        return Ok(());
-    }
     // A turn that ends at midnight may still count for the day before.
     let over = tx.now()?.0 / DAY_MS - 1;
     let sql =

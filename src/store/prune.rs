@@ -74,10 +74,9 @@ impl Store {
         let gone = u64::from(self.clear_gone(None).await?);
         let said =
             self.driver.transaction(Lane::Work, move |tx| prune_said(tx, now, SLICE)).await?;
-        self.driver.transaction(Lane::Work, budgets::join_parts).await?;
-        if self.is_sqlite()
-            && (gone > 0 || bodies > 0 || deliveries > 0 || seen > 0 || outgoing > 0)
-        {
+        if !self.is_sqlite() {
+            self.driver.transaction(Lane::Work, budgets::join_parts).await?;
+        } else if gone > 0 || bodies > 0 || deliveries > 0 || seen > 0 || outgoing > 0 {
             self.driver
                 .transaction(Lane::Work, |tx| tx.query("pragma incremental_vacuum(200)", &[]))
                 .await?;

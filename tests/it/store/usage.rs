@@ -78,7 +78,7 @@ async fn turns_of_other_sessions_end_while_one_holds_what_it_counted_on_postgres
     }
     let bench = &bench;
     let ends = ends.iter().map(|lease| Box::pin(bench.finish(lease, TurnEnd::EndTurn)));
-    // Those that count where the first one did wait for it; that all of them do is one in four billion.
+    // Those that count where the first one did wait for it; that all of them do never happens.
     let first = tokio::time::timeout(Duration::from_secs(10), select_all(ends)).await;
     let (.., others) = first.expect("somebody is done");
     client.batch_execute("rollback").await.unwrap();
