@@ -100,7 +100,9 @@ impl Runtime {
         };
         let picking_up = self.pick_up(lease, cancel, taken, standing, started);
         let (mut turn, session, place) = picking_up.await?;
-        let first = first.map(|(request, ms_left)| turn.has_begun(request, ms_left));
+        if let Some((first, ms_left)) = &first {
+            turn.admitted(std::slice::from_ref(&first.start), *ms_left, started);
+        }
         let Some(place) = place else {
             return turn.fail("unknown_error", "its environment was deleted".to_owned()).await;
         };
@@ -109,7 +111,7 @@ impl Runtime {
             return turn.fail("unknown_error", message).await;
         }
         self.place_payloads(&turn.transcript, &session).await;
-        if let Some(first) = first
+        if let Some((first, _)) = first
             && turn.ask_first(&session, &place, first).await?.is_break()
         {
             return Ok(());
@@ -336,7 +338,7 @@ impl<'a> Turn<'a> {
             urgency: taken.urgency,
             workspace: OnceCell::new(),
             deadline: None,
-            remote: remote::Tools::default(),
+            remote: remote::Tools::of(&standing.session),
             doubts: standing.doubts.clone(),
             has_doubted: standing.has_doubted,
             asked: standing.sources.clone(),

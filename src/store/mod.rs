@@ -73,7 +73,7 @@ pub use outbox::{Attempted, ClaimedMessage, Outgoing, OutgoingFilter, OutgoingSt
 pub use pins::PinnedBy;
 pub use prune::Pruned;
 pub use queue::{
-    Beginning, Beside, Claimed, EffectEnd, First, Found, Lease, Left, NewAsk, NewEffect, Start,
+    Beginning, Beside, Claimed, EffectEnd, FirstWork, Found, Lease, Left, NewAsk, NewEffect, Start,
     Taken, TakenDelivery, TakenMessage, TurnStart, Urgency, Wanted,
 };
 pub use secrets::{Sealed, SealedSecret, SecretInfo};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use beside::{Beside, EffectEnd, Found, NewAsk, NewEffect, Wanted};
 pub(super) use beside::{begun, has_doubts};
-pub use claim::{First, Left, Start};
+pub use claim::{FirstWork, Left, Start};
 pub use urgency::Urgency;
 
 use super::{

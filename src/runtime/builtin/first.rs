@@ -9,12 +9,11 @@
 use std::{
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Stopped, Turn, asking::Purpose, calls::tool_kind, remote};
+use super::{Stopped, Turn, asking::Purpose, calls::tool_kind};
 use crate::{
     agent::{self, Command},
     domain::{
@@ -25,13 +24,14 @@ use crate::{
     },
     runtime::Runtime,
     signal::Changes,
-    store::{First, Lease, Reserve, TurnStart, Urgency},
+    store::{FirstWork, Lease, Reserve, TurnStart, Urgency},
 };
 
 /// A request that has to go out.
 #[derive(Debug)]
 pub struct FirstRequest {
-    start: NewEvent,
+    /// What is journaled of it.
+    pub(super) start: NewEvent,
     request: Request,
     /// Registered before the commit, so that nothing happens unseen after it.
     changes: Changes,
@@ -42,7 +42,7 @@ impl Runtime {
     /// [`Store::claim_and_begin`](crate::store::Store::claim_and_begin).
     pub fn first_request(
         &self,
-    ) -> impl FnOnce(&Lease, &TurnStart) -> Option<First<FirstRequest>> + Send + 'static {
+    ) -> impl FnOnce(&Lease, &TurnStart) -> Option<FirstWork<FirstRequest>> + Send + 'static {
         let runtime = self.clone();
         move |lease, start| {
             // A bug in it meets the turn too, which tells of it.
@@ -50,7 +50,7 @@ impl Runtime {
         }
     }
 
-    fn decide(&self, lease: &Lease, start: &TurnStart) -> Option<First<FirstRequest>> {
+    fn decide(&self, lease: &Lease, start: &TurnStart) -> Option<FirstWork<FirstRequest>> {
         let TurnStart { taken, standing } = start;
         let standing = standing.as_ref().filter(|it| !it.has_more)?;
         let place = &standing.environment.as_ref()?.config;
@@ -58,10 +58,9 @@ impl Runtime {
             return None;
         }
         let (cancel, now) = (CancellationToken::new(), self.clock.monotonic());
-        let mut turn = Turn::new(self, lease, &cancel, taken, standing, now);
-        turn.remote = remote::Tools::of_nobody(&standing.session)?;
-        let limits = &self.options.limits;
-        if agent::step(&turn.transcript, tool_kind, limits) != Command::CallModel {
+        let turn = Turn::new(self, lease, &cancel, taken, standing, now);
+        let next = agent::step(&turn.transcript, tool_kind, &self.options.limits);
+        if next != Command::CallModel || !turn.remote.is_known() {
             return None;
         }
         let setting = turn.setting(&standing.session, place);
@@ -71,7 +70,7 @@ impl Runtime {
         let mut changes = self.signals.watch(&lease.session_id);
         // That the turn begins.
         changes.made_one();
-        Some(First {
+        Some(FirstWork {
             events: vec![start.clone()],
             reserve: Reserve { common: self.options.budgets, wish, active_ms: 0 },
             work: FirstRequest { start, request, changes },
@@ -80,15 +79,6 @@ impl Runtime {
 }
 
 impl Turn<'_> {
-    /// Takes into the transcript what was journaled with the turn's beginning.
-    pub(super) fn has_begun(&mut self, first: FirstRequest, ms_left: Option<i64>) -> FirstRequest {
-        let left = ms_left.and_then(|ms| u64::try_from(ms).ok());
-        self.deadline = left.map(|ms| self.started + Duration::from_millis(ms));
-        let start = &first.start;
-        self.transcript.apply(&start.id, &start.body, start.private.as_ref());
-        first
-    }
-
     /// Makes the request. Breaks when the turn waits for another try.
     pub(super) async fn ask_first(
         &mut self,
@@ -100,12 +90,10 @@ impl Turn<'_> {
             return Err(Stopped::Cancelled);
         }
         let FirstRequest { start, request, changes } = first;
-        // As when it was decided.
-        self.remote = remote::Tools::of_nobody(session).unwrap_or_default();
-        let setting = self.setting(session, place);
         let (ids, purpose) = (self.answer_ids(), Purpose::Answer);
         let asking = self.ask_begun(session, &request, start.id, changes, &ids, purpose);
         let asked = asking.await?;
+        let setting = self.setting(session, place);
         self.take_answer(asked, session, &setting, ids, purpose).await
     }
 }

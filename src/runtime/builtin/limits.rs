@@ -3,6 +3,8 @@
 
 use std::{ops::ControlFlow, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{Stopped, Turn};
 use crate::{
     domain::{
@@ -57,12 +59,7 @@ impl Turn<'_> {
             self.urgency = begun.urgency;
             match begun.admission {
                 Admission::Fine => {
-                    let left = begun.ms_left.and_then(|ms| u64::try_from(ms).ok());
-                    let now = self.runtime.clock.monotonic();
-                    self.deadline = left.map(|ms| now + Duration::from_millis(ms));
-                    for event in &events {
-                        self.transcript.apply(&event.id, &event.body, event.private.as_ref());
-                    }
+                    self.admitted(&events, begun.ms_left, self.runtime.clock.monotonic());
                     if !events.is_empty() {
                         self.runtime.signals.changed(&self.lease.session_id);
                     }
@@ -83,6 +80,15 @@ impl Turn<'_> {
                     let _ = self.act_until_urgent(changes, pause).await?;
                 }
             }
+        }
+    }
+
+    /// Something that costs is under way: its intent is journaled, and these milliseconds are left for it.
+    pub(super) fn admitted(&mut self, events: &[NewEvent], ms_left: Option<i64>, from: Instant) {
+        let left = ms_left.and_then(|ms| u64::try_from(ms).ok());
+        self.deadline = left.map(|ms| from + Duration::from_millis(ms));
+        for event in events {
+            self.transcript.apply(&event.id, &event.body, event.private.as_ref());
         }
     }
 

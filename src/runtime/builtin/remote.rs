@@ -38,10 +38,10 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    /// Of a session that has no servers and no vaults, of whom nobody has to be asked anything.
-    pub(super) fn of_nobody(session: &Session) -> Option<Tools> {
+    /// What is known before anybody was asked: all, of a session without servers and vaults.
+    pub(super) fn of(session: &Session) -> Tools {
         let is_alone = session.vault_ids.is_empty() && session.agent.mcp_servers.is_empty();
-        is_alone.then(|| Tools { offers: Some(Vec::new()), has_variables: false })
+        Tools { offers: is_alone.then(Vec::new), has_variables: false }
     }
 
     pub(super) fn is_known(&self) -> bool {

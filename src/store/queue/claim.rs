@@ -25,7 +25,7 @@ use crate::{
 
 /// What a turn does first, if that costs something and its beginning alone tells that it comes to be.
 #[derive(Debug)]
-pub struct First<T> {
+pub struct FirstWork<T> {
     /// What is journaled of it.
     pub events: Vec<NewEvent>,
     pub reserve: Reserve,
@@ -41,7 +41,7 @@ pub struct Start<T> {
     pub first: Option<(T, Option<i64>)>,
 }
 
-impl<T> First<T> {
+impl<T> FirstWork<T> {
     /// Nothing is written where the budgets do not allow it as things stand: the turn asks them again,
     /// waits, or says what came of it.
     fn begin(
@@ -50,7 +50,7 @@ impl<T> First<T> {
         lease: &Lease,
         at: Timestamp,
     ) -> Result<Option<(T, Option<i64>)>> {
-        let First { events, reserve, work } = self;
+        let FirstWork { events, reserve, work } = self;
         let begun = budgets::begin(tx, lease, &events, Beside::default(), &reserve, at)?;
         Ok((begun.admission == Admission::Fine).then_some((work, begun.ms_left)))
     }
@@ -82,7 +82,7 @@ impl Store {
         limit: usize,
         after: Option<AgentId>,
         beginning: Beginning,
-        decide: impl FnOnce(&Lease, &TurnStart) -> Option<First<T>> + Send + 'static,
+        decide: impl FnOnce(&Lease, &TurnStart) -> Option<FirstWork<T>> + Send + 'static,
     ) -> Result<(Vec<Claimed>, Left, Option<Box<Start<T>>>)> {
         let at = self.clock.now();
         let (owned, preceding) = (owner.clone(), after.clone());

@@ -12,7 +12,7 @@ use bellpull::{
         session::Status,
         turn::TurnEnd,
     },
-    store::{Error, First, Lease, Left, Reserve, Taken, TurnStart},
+    store::{Error, FirstWork, Lease, Left, Reserve, Taken, TurnStart},
 };
 
 use super::{
@@ -166,7 +166,7 @@ async fn a_long_log_is_not_told_with_the_beginning(bench: Bench) {
 /// What a worker gets that has room for so many, and whose turn begins with nothing that costs.
 async fn claimed_and_begun(bench: &Bench, limit: usize) -> (usize, Left, Option<TurnStart>) {
     let (owner, beginning) = ("node:1".to_owned(), bench.beginning());
-    let nothing = |_: &Lease, _: &TurnStart| None::<First<()>>;
+    let nothing = |_: &Lease, _: &TurnStart| None::<FirstWork<()>>;
     let claiming =
         bench.store.claim_and_begin(owner, Duration::ZERO, limit, None, beginning, nothing);
     let (claimed, left, start) = claiming.await.unwrap();
@@ -218,7 +218,7 @@ async fn what_a_turn_does_first_is_journaled_with_its_claim(bench: Bench) {
             assert_eq!(start.standing.as_ref().map(|it| it.log.len()), Some(2), "it sees the log");
             let wish = Wish::Model { cost: None, tokens: 5, model: "m".to_owned() };
             let reserve = Reserve { common, wish, active_ms: 0 };
-            Some(First { events: vec![event], reserve, work: "asking" })
+            Some(FirstWork { events: vec![event], reserve, work: "asking" })
         };
         let claiming = bench.store.claim_and_begin(owner, HOUR, 9, None, beginning, decide);
         let (claimed, _, start) = claiming.await.unwrap();
