@@ -25,6 +25,14 @@ impl Database {
         Ok(Database::Postgres(format!("{server}/{name}")))
     }
 
+    /// For a new server: in its data directory, or a new one on the server with this URL.
+    pub async fn new(data_dir: &Path, postgres: Option<&str>) -> anyhow::Result<Database> {
+        match postgres {
+            Some(url) => Database::postgres(url).await,
+            None => Ok(Database::sqlite(data_dir)),
+        }
+    }
+
     /// The number that a query answers.
     pub async fn count(&self, sql: &str) -> anyhow::Result<u64> {
         let count: i64 = match self {

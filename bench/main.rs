@@ -33,7 +33,8 @@ Cases, all of them unless some are named:
   accept      durable accepts per second on SQLite, against the same HTTP stack without storage, and
               with one row in SQLite for each; server CPU per accept; the same with turns running
   postgres    the same on PostgreSQL (needs --postgres)
-  latency     one connection, webhook to first model request, and 202s beside a slow model
+  latency     one connection, webhook to first model request, and 202s beside a slow model; with
+              --postgres there as well
   many        200 sessions that wait for slow models
   tool        one command in a session's shell, against a bare process
   footprint   cold start and memory

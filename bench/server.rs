@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use crate::load::Target;
+use crate::{database::Database, load::Target};
 
 /// The program that is measured, where it is not the one that was built along.
 pub static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -34,6 +34,25 @@ const TOKEN: &str = "a-token-for-the-benchmark";
 impl Server {
     pub async fn start(data_dir: &Path, arguments: &[&str]) -> anyhow::Result<Server> {
         Server::start_with(data_dir, arguments, &[]).await
+    }
+
+    /// On this database, which need not be in the data directory.
+    pub async fn start_on(
+        data_dir: &Path,
+        database: &Database,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Server> {
+        let mut environment = environment.to_vec();
+        let arguments = match database {
+            Database::Sqlite(_) => vec![],
+            Database::Postgres(url) => {
+                // Not made by itself where data and key may be on different machines.
+                let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+                environment.push(("BELLPULL_VAULT_KEY", key));
+                vec!["--database-url", url]
+            }
+        };
+        Server::start_with(data_dir, &arguments, &environment).await
     }
 
     pub async fn start_with(

@@ -65,9 +65,7 @@ pub async fn sqlite(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 pub async fn postgres(plan: &Plan, url: &str, report: &mut Report) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let database = Database::postgres(url).await?;
-    let Database::Postgres(url) = &database else { unreachable!("it was asked for") };
-    let key = [("BELLPULL_VAULT_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")];
-    let server = Server::start_with(directory.path(), &["--database-url", url], &key).await?;
+    let server = Server::start_on(directory.path(), &database, &[]).await?;
     let title = format!("Accepts, PostgreSQL: {CONNECTIONS} connections, 1 KiB bodies");
     let one_row = Database::postgres(url).await?;
     let one_row = ("one row in PostgreSQL", Baseline::start(Some(&one_row))?);

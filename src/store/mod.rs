@@ -97,7 +97,7 @@ use driver::{Driver, Lane, sqlite::Sqlite};
 pub struct Options {
     /// Read-only connections of SQLite.
     pub readers: usize,
-    /// Connections of the PostgreSQL pool.
+    /// Connections to PostgreSQL, besides the two that deliveries are accepted with.
     pub postgres_connections_max: usize,
     /// Seconds after which a PostgreSQL statement is given up, and after which a delivery that waits
     /// for its commit is answered without having been promised anything.

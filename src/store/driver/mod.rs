@@ -2,14 +2,15 @@
 //!
 //! Work is handed over as a closure over a [`Tx`], which speaks the one SQL text. The closure is
 //! ordinary blocking code: on SQLite it runs on the thread that owns the connection, together with
-//! others in one commit; on PostgreSQL it runs on a blocking thread with a pooled connection. So a
-//! verb of the store is written once and reads from top to bottom.
+//! others in one commit; on PostgreSQL on one of the threads that have a connection each. So a verb of
+//! the store is written once and reads from top to bottom.
 //!
 //! Invariant: a closure's writes are committed and synced when its result is `Ok`, and none of them
 //! is when it is `Err`, except [`Error::CommitUnknown`](crate::store::Error), which says so.
 //! [`Driver::step`] alone may be synced later.
 
 pub(crate) mod postgres;
+mod queue;
 pub(crate) mod sqlite;
 mod value;
 
@@ -158,7 +159,6 @@ impl Driver {
 }
 
 /// A connection inside a transaction, or one that reads.
-#[expect(clippy::large_enum_variant, reason = "one lives on the stack for each operation")]
 #[derive(Debug)]
 pub(crate) enum Tx<'a> {
     Sqlite(sqlite::Tx<'a>),

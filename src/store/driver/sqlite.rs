@@ -10,7 +10,6 @@
 
 mod connection;
 mod hands;
-mod queue;
 
 use std::{
     fmt,
@@ -21,9 +20,11 @@ use std::{
 
 pub(crate) use connection::Tx;
 pub use hands::Hands;
-use queue::{Queue, submit, submit_then};
 
-use super::{Flush, Lane, Row, Tx as AnyTx};
+use super::{
+    Flush, Lane, Row, Tx as AnyTx,
+    queue::{self, Queue, submit, submit_then},
+};
 use crate::{
     clock::Clock,
     metrics::Metrics,
@@ -102,7 +103,7 @@ impl Sqlite {
         work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
         then: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        submit_then(&self.shared.writes, lane, Flush::Now, work, then);
+        let _ = submit_then(&self.shared.writes, lane, Flush::Now, work, then);
     }
 
     pub(crate) async fn close(&self) {

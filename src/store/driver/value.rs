@@ -6,7 +6,7 @@
 //! (order by bytes), `{keyed}` (a table that is the index of its key) and `{rows:…}` (the rows of
 //! [`Tx::insert`](super::Tx::insert)).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
 use bytes::Bytes;
 
@@ -170,6 +170,10 @@ impl Row {
 fn corrupt(index: usize, wanted: &str) -> Error {
     Error::corrupt(anyhow::anyhow!("column {index} is not {wanted}"))
 }
+
+/// By a statement as the store writes it. These texts are long, there are sixty of them in a turn, and
+/// no sender has a say in them, so nobody needs the hash that resists somebody who has.
+pub(super) type ByText<T> = HashMap<String, T, foldhash::fast::RandomState>;
 
 /// Which database a statement is put into words for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -285,11 +285,21 @@ fn make_agents_source(bench: &Bench) -> bellpull::domain::source::Source {
     }
 }
 
-/// Ends the connections of all stores of this database, as a server does that stops.
+/// Ends the connections of all stores of this database, as a server does that stops. Tells how many.
 async fn terminate(place: &Place) -> i64 {
-    let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
-               where datname = current_database() and application_name = 'bellpull'";
-    place.number(sql).await
+    count_connections(place, "pg_terminate_backend(pid)").await
+}
+
+async fn n_connections(place: &Place) -> i64 {
+    count_connections(place, "*").await
+}
+
+async fn count_connections(place: &Place, what: &str) -> i64 {
+    let sql = format!(
+        "select count({what}) from pg_stat_activity \
+         where datname = current_database() and application_name = 'bellpull'"
+    );
+    place.number(&sql).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -381,6 +391,57 @@ async fn work_through_failures(bench: &Bench) {
         }
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_end_while_nobody_uses_them_fail_nobody_on_postgres() {
+    let bench = Bench::postgres().await;
+    let session = bench.session().await;
+    let rounds = if crate::support::full() { 20 } else { 5 };
+    for round in 0..rounds {
+        let at_once = |n: usize| {
+            let text = format!("{round} {n}");
+            let (bench, session) = (&bench, &session);
+            async move { bench.store.send(session, vec![bench.message(&text)], 1_000).await }
+        };
+        let sent = join_all((0..8).map(at_once)).await;
+        sent.into_iter().for_each(|it| drop(it.unwrap()));
+        bench.accept(bench.draft(&format!("rung {round}")).for_session(&session)).await;
+        // All of them have ended, and nobody has used one since.
+        assert!(terminate(&bench.place).await > 1);
+        eventually("no connection", async || {
+            (n_connections(&bench.place).await == 0).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(bench.waiting(&session).await.len(), 9 * rounds);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_too_long_for_a_connection_is_never_done_on_postgres() {
+    let bench = Bench::postgres().await;
+    let session = bench.session().await;
+    let options =
+        Options { statement_seconds_max: 1, postgres_connections_max: 1, ..Options::default() };
+    let store = Store::open(&bench.place.location(), &options, bench.clock.clone()).await.unwrap();
+    let Location::Postgres(url) = bench.place.location() else {
+        unreachable!("this is PostgreSQL")
+    };
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    let work = async {
+        let lock = format!("begin; select 1 from sessions where id = '{session}' for update");
+        client.batch_execute(&lock).await.unwrap();
+        let wait = |n: usize| store.send(&session, vec![bench.message(&n.to_string())], 10);
+        for waited in join_all((0..4).map(wait)).await {
+            assert_fails!(waited, Error::Unavailable(_));
+        }
+        client.batch_execute("rollback").await.unwrap();
+        // On the one connection that there is, and so after whatever still waited for it.
+        store.send(&session, vec![bench.message("sent")], 10).await.unwrap();
+        drop(client);
+    };
+    let (_, ()) = tokio::join!(connection, work);
+    assert_eq!(messages(&bench.waiting(&session).await), ["sent"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -38,7 +38,7 @@ const UNWANTED: &[(&str, &[&str], &str)] = &[
     (
         "async-trait",
         // In their public traits, so out of our hands.
-        &["tokio-postgres", "deadpool-postgres"],
+        &["tokio-postgres"],
         "traits have async functions of their own",
     ),
 ];

@@ -9,7 +9,7 @@ use rusqlite::{
 };
 
 use super::{
-    super::value::{Dialect, Value, repeated, rewrite},
+    super::value::{ByText, Dialect, Value, repeated, rewrite},
     Row,
 };
 use crate::{
@@ -64,10 +64,6 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
     connection.execute_batch(pragmas).map_err(from_sqlite)?;
     Ok(connection)
 }
-
-/// By a statement as the store writes it. These texts are long, there are sixty of them in a turn, and
-/// no sender has a say in them, so nobody needs the hash that resists somebody who has.
-type ByText<T> = HashMap<String, T, foldhash::fast::RandomState>;
 
 /// A connection and the texts that were already put into SQLite's words.
 pub(super) struct Prepared {

@@ -1,4 +1,5 @@
-//! What waits for a connection: operations, in two first-in-first-out lanes.
+//! What waits for a connection: operations, in two first-in-first-out lanes, and hands that wait for
+//! them. Hands are threads, each with a connection of its own.
 
 use std::{
     collections::VecDeque,
@@ -8,13 +9,13 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{AnyTx, Flush, Lane};
+use super::{Flush, Lane, Tx};
 use crate::store::{Error, Result, lock};
 
 /// A piece of work, and whoever waits for it.
 pub(super) trait Operation: Send {
     /// Runs the closure and keeps its result; tells whether it was `Ok`.
-    fn run(&mut self, tx: &mut AnyTx<'_>) -> bool;
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
     /// Sends the result, or the error that befell the whole batch.
     fn answer(self: Box<Self>, failure: Option<Error>);
     /// Whether the commit that holds it has to be on the disk before the answer.
@@ -31,10 +32,10 @@ struct Waiting<T, F, R> {
 impl<T, F, R> Operation for Waiting<T, F, R>
 where
     T: Send,
-    F: FnOnce(&mut AnyTx<'_>) -> Result<T> + Send,
+    F: FnOnce(&mut Tx<'_>) -> Result<T> + Send,
     R: FnOnce(Result<T>) + Send,
 {
-    fn run(&mut self, tx: &mut AnyTx<'_>) -> bool {
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
         let Some(work) = self.work.take() else { return false };
         // A bug in one operation must not take the writer down, and with it everybody else's.
         let result = catch_unwind(AssertUnwindSafe(|| work(tx)))
@@ -65,7 +66,7 @@ pub(super) async fn submit<T: Send + 'static>(
     queue: &Queue,
     lane: Lane,
     flush: Flush,
-    work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
+    work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (reply, answer) = oneshot::channel();
     // The caller may have gone away; the work is done all the same.
@@ -74,15 +75,15 @@ pub(super) async fn submit<T: Send + 'static>(
 }
 
 /// Queues an operation whose result is told to `then`, on the thread that has the connection: while it
-/// runs nothing else is committed.
+/// runs nothing else is done with that. Tells whether more hands would help.
 pub(super) fn submit_then<T: Send + 'static>(
     queue: &Queue,
     lane: Lane,
     flush: Flush,
-    work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
+    work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     then: impl FnOnce(Result<T>) + Send + 'static,
-) {
-    queue.push(lane, Box::new(Waiting { work: Some(work), result: None, then, flush }));
+) -> bool {
+    queue.push(lane, Box::new(Waiting { work: Some(work), result: None, then, flush }))
 }
 
 /// Two first-in-first-out lanes and a bell.
@@ -97,9 +98,15 @@ struct Lanes {
     ingest: VecDeque<Boxed>,
     work: VecDeque<Boxed>,
     closed: bool,
+    /// Hands that wait for an operation.
+    n_idle: usize,
 }
 
 impl Lanes {
+    fn len(&self) -> usize {
+        self.ingest.len() + self.work.len()
+    }
+
     fn drain(&mut self, ingest_max: usize, work_max: usize) -> Vec<Boxed> {
         let (n_ingest, n_work) = (self.ingest.len().min(ingest_max), self.work.len().min(work_max));
         let mut batch = Vec::with_capacity(n_ingest + n_work);
@@ -110,31 +117,37 @@ impl Lanes {
 }
 
 impl Queue {
-    /// An operation that comes too late is answered at once.
-    fn push(&self, lane: Lane, operation: Boxed) {
+    /// An operation that comes too late is answered at once. Tells whether more operations wait than
+    /// hands wait for some.
+    fn push(&self, lane: Lane, operation: Boxed) -> bool {
         let mut lanes = lock(&self.lanes);
         if lanes.closed {
             drop(lanes);
             let closed = Error::unavailable(anyhow::anyhow!("the store is closed"));
-            return operation.answer(Some(closed));
+            operation.answer(Some(closed));
+            return false;
         }
         match lane {
             Lane::Ingest => lanes.ingest.push_back(operation),
             Lane::Work => lanes.work.push_back(operation),
         }
+        let is_short = lanes.len() > lanes.n_idle;
         // Whoever is woken needs the lanes.
         drop(lanes);
         self.bell.notify_one();
+        is_short
     }
 
     /// Waits for operations and takes up to so many of each lane; `None` when closed and empty.
     pub(super) fn take(&self, ingest_max: usize, work_max: usize) -> Option<Vec<Boxed>> {
         let mut lanes = lock(&self.lanes);
-        while lanes.ingest.is_empty() && lanes.work.is_empty() {
+        while lanes.len() == 0 {
             if lanes.closed {
                 return None;
             }
+            lanes.n_idle += 1;
             lanes = self.bell.wait(lanes).unwrap_or_else(PoisonError::into_inner);
+            lanes.n_idle -= 1;
         }
         Some(lanes.drain(ingest_max, work_max))
     }
@@ -147,8 +160,7 @@ impl Queue {
     }
 
     pub(super) fn len(&self) -> usize {
-        let lanes = lock(&self.lanes);
-        lanes.ingest.len() + lanes.work.len()
+        lock(&self.lanes).len()
     }
 
     pub(super) fn close(&self) {
