@@ -284,15 +284,29 @@ impl Tx<'_> {
     }
 
     fn rows(&mut self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
-        let rows = self.run(async |session| {
+        let query = async |session: &Session| {
             let statement = session.prepare(sql).await?;
             session.client.query(&statement, params).await
-        })?;
+        };
+        let rows =
+            if sql.starts_with("select") { self.begin_with(query) } else { self.run(query) }?;
         rows.iter().map(read_row).collect()
     }
 
-    /// Waits for the database, with the beginning of the transaction where that is due.
+    /// Waits for the database, once the transaction has begun where it is to.
     fn run<T, F>(&mut self, work: F) -> Result<T>
+    where
+        F: AsyncFnOnce(&Session) -> Answer<T>,
+    {
+        if self.state == State::Due {
+            self.begin_with(async |_| Ok(()))?;
+        }
+        self.begin_with(work)
+    }
+
+    /// Waits for the database. Where the transaction is to begin, that is sent along: for work that changes
+    /// nothing, as nobody would undo what it did if its transaction did not begin.
+    fn begin_with<T, F>(&mut self, work: F) -> Result<T>
     where
         F: AsyncFnOnce(&Session) -> Answer<T>,
     {
@@ -309,7 +323,6 @@ impl Tx<'_> {
             if !is_due {
                 return Ok(work(session).await);
             }
-            // Sent one behind the other, so that the second does not wait for the first.
             let (begun, answer) = join(session.client.batch_execute("begin"), work(session)).await;
             begun.map(|()| answer)
         });

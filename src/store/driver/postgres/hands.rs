@@ -30,7 +30,7 @@ pub(super) struct Crew {
     queue: Arc<Queue>,
     access: Arc<Access>,
     n_hands_max: usize,
-    n_hands: Mutex<usize>,
+    n_hands: Arc<Mutex<usize>>,
 }
 
 impl Drop for Crew {
@@ -52,7 +52,7 @@ impl Claim {
 
 impl Crew {
     pub(super) fn new(name: &'static str, n_hands_max: usize, access: &Arc<Access>) -> Arc<Crew> {
-        let (queue, n_hands) = (Arc::new(Queue::default()), Mutex::new(0));
+        let (queue, n_hands) = (Arc::default(), Arc::default());
         Arc::new(Crew { name, queue, access: access.clone(), n_hands_max, n_hands })
     }
 
@@ -85,25 +85,31 @@ impl Crew {
         if *n_hands == self.n_hands_max {
             return;
         }
-        match self.spawn(*n_hands) {
-            Ok(()) => *n_hands += 1,
-            // What waits is left to the others, if there are any.
+        let (queue, access, hands) =
+            (self.queue.clone(), self.access.clone(), self.n_hands.clone());
+        let name = format!("{}-{n_hands}", self.name);
+        // Where there is none, what waits is left to the others, and to those who ask next.
+        let work = move || match Connection::new(access) {
+            Ok(connection) => work(&queue, connection),
+            Err(error) => {
+                *lock(&hands) -= 1;
+                tracing::warn!(%error, "nothing left for one more connection");
+            }
+        };
+        match thread::Builder::new().name(name).spawn(work) {
+            Ok(_) => *n_hands += 1,
             Err(error) => tracing::warn!(%error, "no thread for one more connection"),
         }
     }
 
-    fn spawn(&self, n: usize) -> std::io::Result<()> {
-        let mut connection = Connection::new(self.access.clone())?;
-        let queue = self.queue.clone();
-        thread::Builder::new().name(format!("{}-{n}", self.name)).spawn(move || {
-            while let Some(operations) = queue.take(1, 1) {
-                operations.into_iter().for_each(|operation| connection.run(operation));
-            }
-        })?;
-        Ok(())
-    }
-
     pub(super) fn close(&self) {
         self.queue.close();
+    }
+}
+
+/// Until the queue is closed and empty.
+fn work(queue: &Queue, mut connection: Connection) {
+    while let Some(operations) = queue.take(1, 1) {
+        operations.into_iter().for_each(|operation| connection.run(operation));
     }
 }
