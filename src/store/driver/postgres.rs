@@ -111,22 +111,13 @@ impl Postgres {
             Lane::Work => &self.crew,
         };
         let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
-        let transaction = move |tx: &mut AnyTx<'_>| {
+        crew.run(move |tx| {
             let started = clock.monotonic();
-            connection::begin(tx)?;
-            match work(tx) {
-                Ok(value) => {
-                    connection::commit(tx)?;
-                    metrics.committed(clock.monotonic() - started);
-                    Ok(value)
-                }
-                Err(error) => {
-                    connection::roll_back(tx);
-                    Err(error)
-                }
-            }
-        };
-        crew.run(transaction).await
+            let value = connection::transaction(tx, work)?;
+            metrics.committed(clock.monotonic() - started);
+            Ok(value)
+        })
+        .await
     }
 
     /// What waits is still done; nothing more is taken.

@@ -23,7 +23,7 @@ pub use hands::Hands;
 
 use super::{
     Flush, Lane, Row, Tx as AnyTx,
-    queue::{self, Queue, submit, submit_then},
+    queue::{Queue, submit, submit_then},
 };
 use crate::{
     clock::Clock,
@@ -103,7 +103,7 @@ impl Sqlite {
         work: impl FnOnce(&mut AnyTx<'_>) -> Result<T> + Send + 'static,
         then: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        let _ = submit_then(&self.shared.writes, lane, Flush::Now, work, then);
+        submit_then(&self.shared.writes, lane, Flush::Now, work, then);
     }
 
     pub(crate) async fn close(&self) {

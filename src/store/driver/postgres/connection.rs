@@ -191,19 +191,20 @@ fn ours<'a, 'b>(tx: &'a mut AnyTx<'b>) -> Result<&'a mut Tx<'b>> {
     }
 }
 
-pub(super) fn begin(tx: &mut AnyTx<'_>) -> Result<()> {
+/// Runs a closure as one transaction.
+pub(super) fn transaction<T>(
+    tx: &mut AnyTx<'_>,
+    work: impl FnOnce(&mut AnyTx<'_>) -> Result<T>,
+) -> Result<T> {
     ours(tx)?.state = State::Due;
-    Ok(())
-}
-
-pub(super) fn commit(tx: &mut AnyTx<'_>) -> Result<()> {
-    ours(tx)?.commit()
-}
-
-/// Where this fails, the connection is given up, and the reason is the first one.
-pub(super) fn roll_back(tx: &mut AnyTx<'_>) {
-    if let Ok(tx) = ours(tx) {
-        tx.roll_back();
+    let result = work(tx);
+    let tx = ours(tx)?;
+    match result {
+        Ok(value) => tx.commit().map(|()| value),
+        Err(error) => {
+            tx.roll_back();
+            Err(error)
+        }
     }
 }
 
@@ -227,6 +228,7 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Where this fails, the connection is given up, and what its caller says is why it was tried.
     fn roll_back(&mut self) {
         match self.state {
             State::Inside | State::Failed => {

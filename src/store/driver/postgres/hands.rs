@@ -1,6 +1,6 @@
 //! Whoever does the work that is queued: threads, each with a connection that it drives by itself. It
-//! sends a statement and sleeps until the answer wakes it. Where tasks of a runtime drive connections,
-//! each statement wakes three threads on its way, for longer than most statements take.
+//! sends a statement and sleeps until the answer wakes it. Where tasks of a common runtime drive the
+//! connections, each statement wakes other threads on its way there and back.
 //!
 //! There are no more hands than were needed at once so far.
 

@@ -15,9 +15,9 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
+    super::queue::{Boxed, Operation, Queue},
     AnyTx, Flush, Shared,
     connection::{self, Prepared, Tx},
-    queue::{Boxed, Operation, Queue},
 };
 use crate::{
     clock::Clock,
