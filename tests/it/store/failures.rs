@@ -418,6 +418,18 @@ async fn connections_that_end_while_nobody_uses_them_fail_nobody_on_postgres() {
     assert_eq!(bench.place.number(&waiting).await, 9 * rounds);
 }
 
+/// Somebody else's open transaction that has the session's row.
+async fn hold(bench: &Bench, session: &SessionId) -> tokio_postgres::Client {
+    let Location::Postgres(url) = bench.place.location() else {
+        unreachable!("this is PostgreSQL")
+    };
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let lock = format!("begin; select 1 from sessions where id = '{session}' for update");
+    client.batch_execute(&lock).await.unwrap();
+    client
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waited_too_long_for_a_connection_is_never_done_on_postgres() {
     let bench = Bench::postgres().await;
@@ -425,23 +437,14 @@ async fn what_waited_too_long_for_a_connection_is_never_done_on_postgres() {
     let options =
         Options { statement_seconds_max: 1, postgres_connections_max: 1, ..Options::default() };
     let store = Store::open(&bench.place.location(), &options, bench.clock.clone()).await.unwrap();
-    let Location::Postgres(url) = bench.place.location() else {
-        unreachable!("this is PostgreSQL")
-    };
-    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-    let work = async {
-        let lock = format!("begin; select 1 from sessions where id = '{session}' for update");
-        client.batch_execute(&lock).await.unwrap();
-        let wait = |n: usize| store.send(&session, vec![bench.message(&n.to_string())], 10);
-        for waited in join_all((0..4).map(wait)).await {
-            assert_fails!(waited, Error::Unavailable(_));
-        }
-        client.batch_execute("rollback").await.unwrap();
-        // On the one connection that there is, and so after whatever still waited for it.
-        store.send(&session, vec![bench.message("sent")], 10).await.unwrap();
-        drop(client);
-    };
-    let (_, ()) = tokio::join!(connection, work);
+    let rival = hold(&bench, &session).await;
+    let wait = |n: usize| store.send(&session, vec![bench.message(&n.to_string())], 10);
+    for waited in join_all((0..4).map(wait)).await {
+        assert_fails!(waited, Error::Unavailable(_));
+    }
+    rival.batch_execute("rollback").await.unwrap();
+    // On the one connection that there is, and so after whatever still waited for it.
+    store.send(&session, vec![bench.message("sent")], 10).await.unwrap();
     assert_eq!(messages(&bench.waiting(&session).await), ["sent"]);
 }
 
@@ -451,23 +454,14 @@ async fn a_statement_that_takes_too_long_is_given_up_on_postgres() {
     let session = bench.session().await;
     let options = Options { statement_seconds_max: 1, ..Options::default() };
     let store = Store::open(&bench.place.location(), &options, bench.clock.clone()).await.unwrap();
-    let Location::Postgres(url) = bench.place.location() else {
-        unreachable!("this is PostgreSQL")
-    };
-    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-    let work = async {
-        let lock = format!("begin; select 1 from sessions where id = '{session}' for update");
-        client.batch_execute(&lock).await.unwrap();
-        let waits = vec![bench.message("waits")];
-        assert_fails!(store.send(&session, waits, 10).await, Error::Unavailable(_));
-        // Others are not held up, and when the lock is gone, nothing of the given up is there.
-        store.probe().await.unwrap();
-        client.batch_execute("rollback").await.unwrap();
-        let sent = vec![bench.message("sent")];
-        store.send(&session, sent, 10).await.unwrap();
-        drop(client);
-    };
-    let (_, ()) = tokio::join!(connection, work);
+    let rival = hold(&bench, &session).await;
+    let waits = vec![bench.message("waits")];
+    assert_fails!(store.send(&session, waits, 10).await, Error::Unavailable(_));
+    // Others are not held up, and when the lock is gone, nothing of the given up is there.
+    store.probe().await.unwrap();
+    rival.batch_execute("rollback").await.unwrap();
+    let sent = vec![bench.message("sent")];
+    store.send(&session, sent, 10).await.unwrap();
     assert_eq!(messages(&bench.waiting(&session).await), ["sent"]);
 }
 
